@@ -1,0 +1,70 @@
+/// The Internet checksum (RFC 1071): a ones' complement sum, taken in the machine's byte order. The sum of
+/// swapped words is the swapped sum (section 2B), so results are stored as they are, and constants are added
+/// through `word`.
+enum Checksum {
+    /// Adds `count` bytes to a partial sum. 64 bits of accumulator hold 2^32 additions of 32 bits without
+    /// carry.
+    @inline(__always)
+    static func add(_ bytes: UnsafeRawPointer, count: Int, to partial: UInt64 = 0) -> UInt64 {
+        var sum = partial
+        var offset = 0
+        while offset &+ 32 <= count {
+            let a = unsafe bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            let b = unsafe bytes.loadUnaligned(fromByteOffset: offset &+ 8, as: UInt64.self)
+            let c = unsafe bytes.loadUnaligned(fromByteOffset: offset &+ 16, as: UInt64.self)
+            let d = unsafe bytes.loadUnaligned(fromByteOffset: offset &+ 24, as: UInt64.self)
+            sum &+= (a & 0xffff_ffff) &+ (b & 0xffff_ffff) &+ (c & 0xffff_ffff) &+ (d & 0xffff_ffff)
+            sum &+= (a >> 32) &+ (b >> 32) &+ (c >> 32) &+ (d >> 32)
+            offset &+= 32
+        }
+        while offset &+ 4 <= count {
+            sum &+= UInt64(unsafe bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+            offset &+= 4
+        }
+        if offset &+ 2 <= count {
+            sum &+= UInt64(unsafe bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+            offset &+= 2
+        }
+        if offset < count {
+            sum &+= UInt64(
+                UInt16(littleEndian: UInt16(unsafe bytes.load(fromByteOffset: offset, as: UInt8.self))))
+        }
+        return sum
+    }
+
+    /// A 16-bit number as it stands in a packet.
+    @inline(__always)
+    static func word(_ value: Int) -> UInt64 { UInt64(UInt16(truncatingIfNeeded: value).bigEndian) }
+
+    /// The 16-bit sum, not complemented: what the kernel wants in the field of a packet it is to finish
+    /// itself.
+    @inline(__always)
+    static func fold(_ sum: UInt64) -> UInt16 {
+        var folded = (sum & 0xffff_ffff) &+ (sum >> 32)
+        folded = (folded & 0xffff_ffff) &+ (folded >> 32)
+        folded = (folded & 0xffff) &+ (folded >> 16)
+        folded = (folded & 0xffff) &+ (folded >> 16)
+        folded = (folded & 0xffff) &+ (folded >> 16)
+        return UInt16(truncatingIfNeeded: folded)
+    }
+
+    /// Addresses, protocol and length (RFC 9293, section 3.1; RFC 8200, section 8.1).
+    @inline(__always)
+    static func pseudoHeader(
+        _ packet: UnsafeRawPointer, family: IPAddress.Family, transport: UInt8, length: Int
+    ) -> UInt64 {
+        let addresses =
+            family == .v4
+            ? unsafe add(packet + 12, count: 8)
+            : unsafe add(packet + 8, count: 32)
+        return addresses &+ word(Int(transport)) &+ word(length)
+    }
+
+    /// Recomputes an IPv4 header's checksum in place.
+    @inline(__always)
+    static func finishIPv4Header(_ packet: UnsafeMutableRawPointer, headerLength: Int) {
+        unsafe packet.storeBytes(of: 0, toByteOffset: 10, as: UInt16.self)
+        let sum = unsafe fold(add(packet, count: headerLength))
+        unsafe packet.storeBytes(of: ~sum, toByteOffset: 10, as: UInt16.self)
+    }
+}

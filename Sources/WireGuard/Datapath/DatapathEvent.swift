@@ -1,0 +1,17 @@
+/// What control must know now: everything else it reads from counters and stamps when a timer falls due.
+package enum DatapathEvent: Sendable {
+    /// A message of type 1, 2 or 3 of the right length; nothing in it has been verified.
+    case handshakeMessage([UInt8], from: UnderlayPath)
+    /// An inner packet for a peer that no usable keypair leads to.
+    case stage(PeerID, packet: [UInt8])
+    /// The first data packet sent since `TunnelPath.disarmDataSent`.
+    case dataSent(PeerID, at: Instant)
+    /// The first data packet received since `TunnelPath.disarmDataReceived`.
+    case dataReceived(PeerID, at: Instant)
+    /// The sending keypair is past its time or its count; repeated, at most twice a second.
+    case rekeyDue(PeerID)
+    /// The first authentic packet under a keypair that the responder holds as its next one.
+    case keyConfirmed(PeerID, localIndex: UInt32)
+    /// An authentic packet came from elsewhere, and answers now go there.
+    case roamed(PeerID)
+}

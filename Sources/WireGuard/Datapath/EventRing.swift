@@ -1,0 +1,162 @@
+internal import Synchronization
+
+/// Events from one data thread to the control thread: a ring of bytes with one writer and one reader, so
+/// neither waits.
+///
+/// Handshakes and staged packets, which a stranger or a busy host can produce without end, may fill three
+/// quarters of it; the rest is kept for the events that timers and key confirmation hang on.
+///
+/// Concurrency: one data thread appends, the control thread drains. `tail` is the writer's, `head` the
+/// reader's.
+@safe package final class EventRing: @unchecked Sendable {
+    private struct Record: BitwiseCopyable {
+        enum Kind: UInt8, BitwiseCopyable {
+            case handshakeMessage, stage, dataSent, dataReceived, rekeyDue, keyConfirmed, roamed
+            /// Nothing more before the end of the memory: the next record is at its start.
+            case wrap
+        }
+
+        var kind: Kind
+        var payloadCount: UInt32 = 0
+        var peer: PeerID = PeerID(0)
+        /// Local index, or nanoseconds of an instant.
+        var value: UInt64 = 0
+        var from: UnderlayPath = UnderlayPath(endpoint: Endpoint(address: IPAddress(v4: 0), port: 0))
+
+        static let stride = (MemoryLayout<Record>.size + 15) & ~15
+    }
+
+    private let storage: UnsafeMutableRawPointer
+    private let capacity: Int
+    private let head = Atomic<Int>(0)
+    private let tail = Atomic<Int>(0)
+    private let signalled = Atomic<Bool>(false)
+
+    /// `capacity` in bytes, rounded up to a power of two.
+    package init(capacity: Int) {
+        var size = 4096
+        while size < capacity { size *= 2 }
+        self.capacity = size
+        unsafe storage = .allocate(byteCount: size, alignment: 16)
+    }
+
+    deinit { unsafe storage.deallocate() }
+
+    /// Share of the ring in use, 0 to 1.
+    package var fill: Double {
+        Double(tail.load(ordering: .relaxed) - head.load(ordering: .relaxed)) / Double(capacity)
+    }
+
+    /// True once after one or more appends: the writer then wakes the reader. A reader that is about to look
+    /// clears it first, so that nothing is left lying.
+    package func takeSignal() -> Bool {
+        let isEmpty = tail.load(ordering: .relaxed) == head.load(ordering: .sequentiallyConsistent)
+        return !isEmpty && !signalled.exchange(true, ordering: .sequentiallyConsistent)
+    }
+
+    // MARK: The data thread's side; false when there is no room
+
+    func handshakeMessage(_ bytes: UnsafeRawPointer, count: Int, from: UnderlayPath) -> Bool {
+        unsafe append(
+            Record(kind: .handshakeMessage, payloadCount: UInt32(count), from: from), payload: bytes,
+            bulk: true)
+    }
+
+    func stage(_ packet: UnsafeRawPointer, count: Int, peer: PeerID) -> Bool {
+        unsafe append(
+            Record(kind: .stage, payloadCount: UInt32(count), peer: peer), payload: packet, bulk: true)
+    }
+
+    func dataSent(_ peer: PeerID, at now: Instant) -> Bool {
+        unsafe append(Record(kind: .dataSent, peer: peer, value: now.nanoseconds), payload: nil, bulk: false)
+    }
+
+    func dataReceived(_ peer: PeerID, at now: Instant) -> Bool {
+        unsafe append(
+            Record(kind: .dataReceived, peer: peer, value: now.nanoseconds), payload: nil, bulk: false)
+    }
+
+    func rekeyDue(_ peer: PeerID) -> Bool {
+        unsafe append(Record(kind: .rekeyDue, peer: peer), payload: nil, bulk: false)
+    }
+
+    func keyConfirmed(_ peer: PeerID, localIndex: UInt32) -> Bool {
+        unsafe append(
+            Record(kind: .keyConfirmed, peer: peer, value: UInt64(localIndex)), payload: nil, bulk: false)
+    }
+
+    func roamed(_ peer: PeerID) -> Bool {
+        unsafe append(Record(kind: .roamed, peer: peer), payload: nil, bulk: false)
+    }
+
+    private func append(_ record: Record, payload: UnsafeRawPointer?, bulk: Bool) -> Bool {
+        let count = Int(record.payloadCount)
+        let length = Record.stride + (count + 15) & ~15
+        let tail = self.tail.load(ordering: .relaxed)
+        let used = tail - head.load(ordering: .acquiring)
+        var offset = tail & (capacity - 1)
+        let untilEnd = capacity - offset
+        let skipped = untilEnd < length ? untilEnd : 0
+        guard used + skipped + length <= (bulk ? capacity / 4 * 3 : capacity) else { return false }
+        if skipped > 0 {
+            if skipped >= Record.stride {
+                unsafe storage.storeBytes(of: Record(kind: .wrap), toByteOffset: offset, as: Record.self)
+            }
+            offset = 0
+        }
+        unsafe storage.storeBytes(of: record, toByteOffset: offset, as: Record.self)
+        if let payload = unsafe payload {
+            unsafe (storage + offset + Record.stride).copyMemory(from: payload, byteCount: count)
+        }
+        self.tail.store(tail + skipped + length, ordering: .releasing)
+        return true
+    }
+
+    // MARK: The control thread's side
+
+    /// Takes everything that was there when it was called, oldest first, at most `limit` events. True if some
+    /// are left.
+    package func drain(limit: Int = .max, _ body: (DatapathEvent) -> Void) -> Bool {
+        // An exchange, not a store: it sees what the writer appended before it last found the flag up.
+        _ = signalled.exchange(false, ordering: .sequentiallyConsistent)
+        let tail = self.tail.load(ordering: .sequentiallyConsistent)
+        var head = self.head.load(ordering: .relaxed)
+        var taken = 0
+        while head < tail, taken < limit {
+            let offset = head & (capacity - 1)
+            let untilEnd = capacity - offset
+            guard untilEnd >= Record.stride else {
+                head += untilEnd
+                continue
+            }
+            let record = unsafe storage.loadUnaligned(fromByteOffset: offset, as: Record.self)
+            if record.kind == .wrap {
+                head += untilEnd
+                continue
+            }
+            let count = Int(record.payloadCount)
+            let payload = unsafe UnsafeRawBufferPointer(start: storage + offset + Record.stride, count: count)
+            let event = unsafe Self.event(record, payload: payload)
+            head += Record.stride + (count + 15) & ~15
+            // Room is given back before the event is handled: handling may take a while.
+            self.head.store(head, ordering: .releasing)
+            taken += 1
+            body(event)
+        }
+        self.head.store(head, ordering: .releasing)
+        return head < tail
+    }
+
+    private static func event(_ record: Record, payload: UnsafeRawBufferPointer) -> DatapathEvent {
+        let at = Instant(nanoseconds: record.value)
+        return switch record.kind {
+        case .handshakeMessage: .handshakeMessage(unsafe Array(payload), from: record.from)
+        case .stage: .stage(record.peer, packet: unsafe Array(payload))
+        case .dataSent: .dataSent(record.peer, at: at)
+        case .dataReceived: .dataReceived(record.peer, at: at)
+        case .rekeyDue: .rekeyDue(record.peer)
+        case .keyConfirmed: .keyConfirmed(record.peer, localIndex: UInt32(truncatingIfNeeded: record.value))
+        case .roamed, .wrap: .roamed(record.peer)
+        }
+    }
+}

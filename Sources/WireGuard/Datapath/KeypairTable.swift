@@ -1,0 +1,120 @@
+internal import Synchronization
+
+/// Keypairs by local index: the low bits of an index are its slot, the rest is random, so that a lookup is
+/// one load and one comparison, with no lock and no reference counting.
+///
+/// Concurrency: control reserves, installs and releases (the ledger, behind a lock that only control takes).
+/// Data threads look up inside a batch. A released keypair is let go, and so wiped, by `reclaim` once every
+/// data thread has finished the batch that it was in.
+@safe package final class KeypairTable: Sendable {
+    private struct Retired {
+        let keypair: Keypair
+        let index: UInt32
+        let epochs: [(thread: DataThreadEpoch, at: UInt64)]
+    }
+
+    private struct Ledger {
+        /// The index each slot is reserved for; freed after reclaim, so that a slot is never in two hands.
+        var reserved: [UInt32: UInt32] = [:]
+        var keypairs: [UInt32: Keypair] = [:]
+        var retired: [Retired] = []
+        var epochs: [DataThreadEpoch] = []
+    }
+
+    private let slots: SharedWords
+    private let mask: UInt32
+    private let ledger = Mutex(Ledger())
+
+    /// `capacity` is rounded up to a power of two. A peer takes at most four: three keypairs and a handshake.
+    package init(capacity: Int) {
+        var size = 16
+        while size < capacity { size *= 2 }
+        slots = SharedWords(count: size)
+        mask = UInt32(size - 1)
+    }
+
+    package var capacity: Int { slots.count }
+
+    /// Each data thread registers its epoch before its first batch.
+    package func register(_ epoch: DataThreadEpoch) { ledger.withLock { $0.epochs.append(epoch) } }
+
+    /// For a data thread that has ended.
+    package func unregister(_ epoch: DataThreadEpoch) {
+        ledger.withLock { $0.epochs.removeAll { $0 === epoch } }
+        reclaim()
+    }
+
+    /// A random index that nobody has, or nil when the table is full.
+    package func reserveIndex(entropy: inout some Entropy) -> UInt32? {
+        let random = entropy.next(UInt32.self)
+        let start = random & mask
+        return ledger.withLock { ledger in
+            guard ledger.reserved.count < slots.count else { return nil }
+            for offset in 0...mask {
+                let slot = (start &+ offset) & mask
+                guard ledger.reserved[slot] == nil else { continue }
+                let index = random & ~mask | slot
+                ledger.reserved[slot] = index
+                return index
+            }
+            return nil
+        }
+    }
+
+    /// From now on messages to `keypair.localIndex`, which must be reserved, find it.
+    package func install(_ keypair: Keypair) {
+        ledger.withLock { ledger in
+            precondition(ledger.reserved[keypair.localIndex & mask] == keypair.localIndex)
+            ledger.keypairs[keypair.localIndex] = keypair
+            unsafe slots[Int(keypair.localIndex & mask)].store(
+                UInt(bitPattern: Unmanaged.passUnretained(keypair).toOpaque()),
+                ordering: .sequentiallyConsistent)
+        }
+    }
+
+    /// Frees a reserved index, and lets its keypair go, if one was installed, when the data threads no longer
+    /// hold it. The keypair must not be published for sending any more.
+    package func release(_ index: UInt32) {
+        ledger.withLock { ledger in
+            guard ledger.reserved[index & mask] == index else { return }
+            guard let keypair = ledger.keypairs.removeValue(forKey: index) else {
+                ledger.reserved[index & mask] = nil
+                return
+            }
+            slots[Int(index & mask)].store(0, ordering: .sequentiallyConsistent)
+            let epochs = ledger.epochs.map { (thread: $0, at: $0.current) }
+            ledger.retired.append(Retired(keypair: keypair, index: index, epochs: epochs))
+        }
+        reclaim()
+    }
+
+    /// Lets go of what no data thread can still hold. Cheap; control calls it once a round of its loop.
+    package func reclaim() {
+        ledger.withLock { ledger in
+            guard !ledger.retired.isEmpty else { return }
+            let running = ledger.epochs
+            ledger.retired.removeAll { retired in
+                // A thread that registered after the release never saw the keypair; one that has ended holds
+                // nothing.
+                let isHeld = retired.epochs.contains { epoch in
+                    !epoch.thread.hasPassed(epoch.at) && running.contains { $0 === epoch.thread }
+                }
+                if isHeld { return false }
+                ledger.reserved[retired.index & mask] = nil
+                return true
+            }
+        }
+    }
+
+    /// Keypairs waiting for a data thread to finish its batch.
+    package var retiredCount: Int { ledger.withLock { $0.retired.count } }
+
+    /// Call within a batch only.
+    @inline(__always)
+    func lookup(_ index: UInt32) -> Unmanaged<Keypair>? {
+        let word = slots[Int(index & mask)].load(ordering: .sequentiallyConsistent)
+        guard let opaque = unsafe UnsafeRawPointer(bitPattern: word) else { return nil }
+        let keypair = unsafe Unmanaged<Keypair>.fromOpaque(opaque)
+        return unsafe keypair._withUnsafeGuaranteedRef { $0.localIndex == index } ? keypair : nil
+    }
+}

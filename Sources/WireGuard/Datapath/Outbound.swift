@@ -1,0 +1,242 @@
+/// The way of a packet from the TUN to the peer:
+///
+/// 1. `begin` takes the table and the time for the batch.
+/// 2. `add` parses a packet, finds its connection and its path, finishes its checksums, cuts it if it is a
+///    superpacket, and seals each piece into the send buffer. Without a usable keypair the pieces go to
+///    control, to be staged.
+/// 3. The caller sends the runs, and calls `sent`.
+/// 4. `finish` writes counters and stamps, and raises what control must know.
+///
+/// Concurrency: a local of the outbound thread, used inside its epoch.
+@safe package struct Outbound: ~Copyable {
+    /// Packets in a batch at most; each may be for another peer.
+    package static let batchLimit = 64
+    /// The longest packet that a TUN gives, and the slack behind it that padding is written to.
+    package static let packetCapacity = 65_536 + 16
+    /// What a superpacket cut into the smallest segments that TCP allows takes in the send buffer.
+    private static let worstCase = 256 << 10
+
+    @unsafe private struct PathUse {
+        var path: Unmanaged<TunnelPath>
+        var keypair: Unmanaged<Keypair>?
+        var underlay: UnderlayPath?
+        var bytes = 0
+        var packets = 0
+    }
+
+    package let drops: DropCounters
+    private let events: EventRing
+    private var table = ForwardingTable.empty
+    private var now = Instant(nanoseconds: 0)
+    private var batch = SendBatch()
+    private let uses: UnsafeMutablePointer<PathUse>
+    private var useCount = 0
+    private var unreachable = UnreachableReply()
+
+    package init(events: EventRing, drops: DropCounters) {
+        self.events = events
+        self.drops = drops
+        unsafe uses = .allocate(capacity: Self.batchLimit)
+    }
+
+    deinit { unsafe uses.deallocate() }
+
+    package mutating func begin(table: ForwardingTable, now: Instant) {
+        if table !== self.table { self.table = table }
+        self.now = now
+        unreachable.refill(at: now)
+    }
+
+    /// True when another packet may not fit: send the runs, then call `sent` and `finish`.
+    package var isFull: Bool {
+        batch.used &+ Self.worstCase > SendBatch.capacity || useCount == Self.batchLimit
+    }
+
+    /// Takes one packet as the TUN gave it. Its bytes, and 16 more behind them, are written to.
+    package mutating func add(_ packet: UnsafeMutableRawPointer, count: Int, offload: VirtioNetHeader) {
+        unreachable.clear()
+        let header: InnerHeader
+        do throws(DropReason) {
+            header = try unsafe InnerHeader(packet, count: count)
+        } catch {
+            drops.add(.outboundMalformed)
+            return
+        }
+        let connection = unsafe header.destinationConnection(packet, in: table)
+        guard connection >= 0, let path = unsafe table.activePath(of: connection) else {
+            drops.add(.noRoute)
+            unsafe unreachable.make(for: packet, header: header)
+            return
+        }
+        let index = unsafe use(path)
+        guard unsafe uses[index].underlay != nil else {
+            drops.add(.noEndpoint)
+            unsafe unreachable.make(for: packet, header: header)
+            return
+        }
+        guard unsafe !isOwnMessage(packet, header: header, use: index) else {
+            drops.add(.routingLoop)
+            return
+        }
+        if offload.segmentation == VirtioNetHeader.Segmentation.none {
+            if offload.flags & VirtioNetHeader.Flag.needsChecksum != 0 {
+                guard unsafe Self.finishChecksum(packet, count: header.totalLength, offload: offload) else {
+                    drops.add(.outboundOffloadInvalid)
+                    return
+                }
+            }
+            unsafe seal(packet, count: header.totalLength, use: index)
+        } else {
+            guard let superpacket = unsafe Superpacket(packet, header: header, offload: offload) else {
+                drops.add(.outboundOffloadInvalid)
+                return
+            }
+            for number in 0..<superpacket.segmentCount {
+                let (start, length) = unsafe superpacket.segment(number)
+                unsafe seal(start, count: length, use: index)
+            }
+        }
+    }
+
+    /// An ICMP answer to the packet just added, to be written to the TUN; nil most of the time.
+    package var reply: UnsafeRawBufferPointer? { unsafe unreachable.bytes }
+
+    // MARK: Runs
+
+    package var runCount: Int { batch.runCount }
+
+    package func run(_ index: Int) -> SendRun { batch[index] }
+
+    package func bytes(of run: SendRun) -> UnsafeRawBufferPointer {
+        unsafe UnsafeRawBufferPointer(start: batch.base + run.offset, count: run.count)
+    }
+
+    /// The source that the run was to be sent from is no longer ours.
+    package func forgetSource(of run: SendRun) {
+        unsafe uses[run.use].path._withUnsafeGuaranteedRef { $0.forgetSource() }
+    }
+
+    /// All runs have been sent, or counted as dropped.
+    package mutating func sent() { batch.clear() }
+
+    /// Counters, stamps and events, once a batch.
+    package mutating func finish() {
+        for index in 0..<useCount {
+            let use = unsafe uses[index]
+            guard unsafe use.packets > 0 else { continue }
+            unsafe use.path._withUnsafeGuaranteedRef { path in
+                let isFirst = unsafe path.noteSent(
+                    bytes: use.bytes, packets: use.packets, at: now, hasData: true)
+                if isFirst, !events.dataSent(path.peer, at: now) { path.disarmDataSent() }
+            }
+            unsafe use.keypair?._withUnsafeGuaranteedRef { keypair in
+                let isOld = now.nanoseconds >= keypair.createdAt.nanoseconds &+ rekeyAfter
+                if (isOld && keypair.role == .initiator) || keypair.sendCounter >= Protocol.rekeyAfterMessages
+                {
+                    askForRekey(keypair.path)
+                }
+            }
+        }
+        useCount = 0
+    }
+
+    private func askForRekey(_ path: TunnelPath) {
+        if path.mayAskForRekey(at: now) { _ = events.rekeyDue(path.peer) }
+    }
+
+    // MARK: Steps
+
+    /// The batch's entry for a path: its keypair and its endpoint are read once.
+    @inline(__always)
+    private mutating func use(_ path: Unmanaged<TunnelPath>) -> Int {
+        let opaque = unsafe path.toOpaque()
+        var index = useCount &- 1
+        while index >= 0 {
+            if unsafe uses[index].path.toOpaque() == opaque { return index }
+            index &-= 1
+        }
+        let entry = unsafe path._withUnsafeGuaranteedRef { path in
+            var keypair = unsafe path.sendingKeypair
+            let isExpired = unsafe keypair?._withUnsafeGuaranteedRef { $0.isExpired(at: now) } ?? false
+            if isExpired { unsafe keypair = nil }
+            return unsafe PathUse(path: .passUnretained(path), keypair: keypair, underlay: path.underlay)
+        }
+        precondition(useCount < Self.batchLimit)
+        unsafe (uses + useCount).initialize(to: entry)
+        useCount &+= 1
+        return useCount &- 1
+    }
+
+    /// A message that we sealed for this peer, led back into its tunnel by a route. Sealed again it would go
+    /// round for ever, in ever more pieces. Nobody else writes the index of our key's peer.
+    @inline(__always)
+    private func isOwnMessage(_ packet: UnsafeRawPointer, header: InnerHeader, use index: Int) -> Bool {
+        guard header.transport == InnerHeader.udp || header.transport == InnerHeader.fragmentHeader,
+            let keypair = unsafe uses[index].keypair
+        else { return false }
+        // A first fragment of IPv6 has eight bytes more before the UDP header.
+        let start = header.ipLength &+ (header.transport == InnerHeader.udp ? 8 : 16)
+        guard header.totalLength >= start &+ Protocol.transportHeaderSize,
+            unsafe (packet + start).loadUnaligned(as: UInt32.self).littleEndian
+                == MessageType.transport.rawValue
+        else { return false }
+        let message = unsafe TransportHeader(packet + start)
+        return unsafe keypair._withUnsafeGuaranteedRef { $0.remoteIndex == message.receiverIndex }
+    }
+
+    @inline(__always)
+    private mutating func seal(_ packet: UnsafeMutableRawPointer, count: Int, use index: Int) {
+        guard let keypair = unsafe uses[index].keypair, let underlay = unsafe uses[index].underlay else {
+            unsafe stage(packet, count: count, use: index)
+            return
+        }
+        let padded = paddedLength(count, mtu: table.mtu)
+        let size = padded &+ Protocol.transportOverhead
+        guard let output = unsafe batch.room(for: size) else {
+            drops.add(.outboundOffloadInvalid)
+            return
+        }
+        let isSealed = unsafe keypair._withUnsafeGuaranteedRef { keypair in
+            guard let counter = keypair.takeCounters(1) else { return false }
+            let header = TransportHeader(receiverIndex: keypair.remoteIndex, counter: counter)
+            unsafe header.write(to: output)
+            let tail = unsafe packet + count
+            // What lies behind is the next segment's payload, still to be sent.
+            let saved = unsafe tail.loadUnaligned(as: UInt128.self)
+            unsafe tail.storeBytes(of: 0, as: UInt128.self)
+            unsafe keypair.sendKey.seal(
+                counter: counter, plaintext: packet, count: padded,
+                into: output + Protocol.transportHeaderSize)
+            unsafe tail.storeBytes(of: saved, as: UInt128.self)
+            return true
+        }
+        guard isSealed else {
+            drops.add(.sendCounterExhausted)
+            return
+        }
+        batch.append(size: size, underlay: underlay, use: index)
+        unsafe uses[index].bytes &+= size
+        unsafe uses[index].packets &+= 1
+    }
+
+    /// Not on the packet's usual way: control stages it, and starts a handshake.
+    @inline(never)
+    private func stage(_ packet: UnsafeRawPointer, count: Int, use index: Int) {
+        let peer = unsafe uses[index].path._withUnsafeGuaranteedRef { $0.peer }
+        if !(unsafe events.stage(packet, count: count, peer: peer)) { drops.add(.stagedQueueFull) }
+    }
+
+    private static func finishChecksum(
+        _ packet: UnsafeMutableRawPointer, count: Int, offload: VirtioNetHeader
+    ) -> Bool {
+        let start = Int(offload.checksumStart)
+        let field = start &+ Int(offload.checksumOffset)
+        guard field &+ 2 <= count else { return false }
+        let sum = unsafe ~Checksum.fold(Checksum.add(packet + start, count: count &- start))
+        let isUDP = offload.checksumOffset == 6
+        unsafe packet.storeBytes(of: isUDP && sum == 0 ? 0xffff : sum, toByteOffset: field, as: UInt16.self)
+        return true
+    }
+}
+
+private let rekeyAfter = UInt64(Protocol.rekeyAfterTime.wholeNanoseconds)

@@ -1,0 +1,79 @@
+/// Messages of one size to one peer, next to each other in the send buffer: one `sendmsg` with UDP_SEGMENT.
+package struct SendRun: BitwiseCopyable {
+    /// Bytes from the start of the buffer.
+    package var offset: Int
+    package var count: Int
+    /// Length of each message but the last, which may be shorter.
+    package var segmentSize: Int
+    package var segments: Int
+    package var underlay: UnderlayPath
+    /// Position of the peer in the batch's ``PathUse`` list.
+    var use: Int
+}
+
+/// The send buffer: sealed messages, and the runs that they form.
+@safe struct SendBatch: ~Copyable {
+    /// UDP payload over IPv4 is 65,507 bytes at most; a run goes out as one datagram before the kernel cuts
+    /// it.
+    private static let maximumRun = 65_507
+    /// UDP_MAX_SEGMENTS of the oldest kernels that have UDP_SEGMENT.
+    private static let maximumSegments = 64
+    private static let maximumRuns = 4096
+
+    static let capacity = 1 << 20
+
+    let base: UnsafeMutableRawPointer
+    private(set) var used = 0
+    private let runs: UnsafeMutablePointer<SendRun>
+    private(set) var runCount = 0
+    private var isLastOpen = false
+
+    init() {
+        unsafe base = .allocate(byteCount: Self.capacity, alignment: 64)
+        unsafe runs = .allocate(capacity: Self.maximumRuns)
+    }
+
+    deinit {
+        unsafe base.deallocate()
+        unsafe runs.deallocate()
+    }
+
+    subscript(index: Int) -> SendRun {
+        precondition(index >= 0 && index < runCount)
+        return unsafe runs[index]
+    }
+
+    /// Where the next `size` bytes may be written; nil when the buffer is full.
+    @inline(__always)
+    func room(for size: Int) -> UnsafeMutableRawPointer? {
+        guard used &+ size <= Self.capacity, runCount < Self.maximumRuns else { return nil }
+        return unsafe base + used
+    }
+
+    /// Takes the `size` bytes just written as one message, into the last run if it may have it.
+    @inline(__always)
+    mutating func append(size: Int, underlay: UnderlayPath, use: Int) {
+        let last = unsafe runs + (runCount &- 1)
+        if isLastOpen, unsafe last.pointee.use == use, unsafe size <= last.pointee.segmentSize,
+            unsafe last.pointee.count &+ size <= Self.maximumRun,
+            unsafe last.pointee.segments < Self.maximumSegments
+        {
+            unsafe last.pointee.count &+= size
+            unsafe last.pointee.segments &+= 1
+            isLastOpen = unsafe size == last.pointee.segmentSize
+        } else {
+            unsafe (runs + runCount).initialize(
+                to: SendRun(
+                    offset: used, count: size, segmentSize: size, segments: 1, underlay: underlay, use: use))
+            runCount &+= 1
+            isLastOpen = true
+        }
+        used &+= size
+    }
+
+    mutating func clear() {
+        used = 0
+        runCount = 0
+        isLastOpen = false
+    }
+}

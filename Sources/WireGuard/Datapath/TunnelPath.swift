@@ -1,0 +1,209 @@
+internal import Synchronization
+
+/// What the control thread and the data threads share of one tunnel: where the peer is, under which key to
+/// send, and what has passed.
+///
+/// Concurrency: every field is an atomic. Control publishes the sending keypair and, with the inbound thread,
+/// the underlay (a sequence lock: writers exclude each other, readers retry). Stamps and counters have
+/// relaxed writers, once a batch, and are read by control when a timer falls due.
+package final class TunnelPath: Sendable {
+    package let peer: PeerID
+
+    package init(peer: PeerID) { self.peer = peer }
+
+    // MARK: Underlay
+
+    /// Even: stable. Odd: being written.
+    private let sequence = Atomic<UInt64>(0)
+    private let addressHigh = Atomic<UInt64>(0)
+    private let addressLow = Atomic<UInt64>(0)
+    /// Endpoint's scope << 32 | port << 16 | address family; 0 while there is no endpoint.
+    private let endpointRest = Atomic<UInt64>(0)
+    private let sourceHigh = Atomic<UInt64>(0)
+    private let sourceLow = Atomic<UInt64>(0)
+    /// Source's interface << 32 | address family; 0 while there is no source.
+    private let sourceRest = Atomic<UInt64>(0)
+
+    /// Where the peer was last heard, or is configured to be.
+    package var underlay: UnderlayPath? {
+        while true {
+            let before = sequence.load(ordering: .acquiring)
+            guard before & 1 == 0 else { continue }
+            let address = (addressHigh.load(ordering: .relaxed), addressLow.load(ordering: .relaxed))
+            let rest = endpointRest.load(ordering: .relaxed)
+            let source = (sourceHigh.load(ordering: .relaxed), sourceLow.load(ordering: .relaxed))
+            let sourceRest = self.sourceRest.load(ordering: .relaxed)
+            atomicMemoryFence(ordering: .acquiring)
+            guard sequence.load(ordering: .relaxed) == before else { continue }
+            guard let family = IPAddress.Family(rawValue: UInt8(truncatingIfNeeded: rest)) else { return nil }
+            let endpoint = Endpoint(
+                address: IPAddress(family: family, bits: UInt128(address.0) << 64 | UInt128(address.1)),
+                port: UInt16(truncatingIfNeeded: rest >> 16), scope: UInt32(truncatingIfNeeded: rest >> 32))
+            guard let sourceFamily = IPAddress.Family(rawValue: UInt8(truncatingIfNeeded: sourceRest)) else {
+                return UnderlayPath(endpoint: endpoint)
+            }
+            return UnderlayPath(
+                endpoint: endpoint,
+                source: LocalSource(
+                    address: IPAddress(
+                        family: sourceFamily, bits: UInt128(source.0) << 64 | UInt128(source.1)),
+                    interface: UInt32(truncatingIfNeeded: sourceRest >> 32)))
+        }
+    }
+
+    package func setUnderlay(_ path: UnderlayPath?) {
+        write {
+            let bits = path?.endpoint.address.bits ?? 0
+            addressHigh.store(UInt64(truncatingIfNeeded: bits >> 64), ordering: .relaxed)
+            addressLow.store(UInt64(truncatingIfNeeded: bits), ordering: .relaxed)
+            endpointRest.store(
+                path.map {
+                    UInt64($0.endpoint.scope) << 32 | UInt64($0.endpoint.port) << 16
+                        | UInt64($0.endpoint.address.family.rawValue)
+                } ?? 0, ordering: .relaxed)
+            storeSource(path?.source)
+        }
+    }
+
+    /// The routing table chooses again: on a handshake retry, and when the address is no longer ours.
+    package func forgetSource() { write { storeSource(nil) } }
+
+    private func storeSource(_ source: LocalSource?) {
+        let bits = source?.address.bits ?? 0
+        sourceHigh.store(UInt64(truncatingIfNeeded: bits >> 64), ordering: .relaxed)
+        sourceLow.store(UInt64(truncatingIfNeeded: bits), ordering: .relaxed)
+        sourceRest.store(
+            source.map { UInt64($0.interface) << 32 | UInt64($0.address.family.rawValue) } ?? 0,
+            ordering: .relaxed)
+    }
+
+    private func write(_ body: () -> Void) {
+        while true {
+            let current = sequence.load(ordering: .relaxed)
+            guard current & 1 == 0,
+                sequence.compareExchange(
+                    expected: current, desired: current &+ 1, successOrdering: .acquiring,
+                    failureOrdering: .relaxed
+                ).exchanged
+            else { continue }
+            atomicMemoryFence(ordering: .releasing)
+            body()
+            sequence.store(current &+ 2, ordering: .releasing)
+            return
+        }
+    }
+
+    // MARK: Sending keypair
+
+    private let sending = Atomic<UInt>(0)
+
+    /// What outbound seals under from its next batch on. The keypair stays installed in the ``KeypairTable``
+    /// for as long as it is published here: that keeps it alive.
+    package func publish(sending keypair: Keypair?) {
+        let bits = keypair.map { unsafe UInt(bitPattern: Unmanaged.passUnretained($0).toOpaque()) } ?? 0
+        sending.store(bits, ordering: .sequentiallyConsistent)
+    }
+
+    /// Call within a batch only: see ``DataThreadEpoch``.
+    var sendingKeypair: Unmanaged<Keypair>? {
+        guard
+            let opaque = unsafe UnsafeRawPointer(bitPattern: sending.load(ordering: .sequentiallyConsistent))
+        else {
+            return nil
+        }
+        return unsafe Unmanaged.fromOpaque(opaque)
+    }
+
+    // MARK: Stamps, zero for never
+
+    private let dataSentAt = Atomic<UInt64>(0)
+    private let sentAt = Atomic<UInt64>(0)
+    private let dataReceivedAt = Atomic<UInt64>(0)
+    private let receivedAt = Atomic<UInt64>(0)
+
+    package var lastDataSent: Instant? { Self.instant(dataSentAt) }
+    /// Any authenticated packet, keepalives included.
+    package var lastSent: Instant? { Self.instant(sentAt) }
+    package var lastDataReceived: Instant? { Self.instant(dataReceivedAt) }
+    /// Any authenticated packet, keepalives included.
+    package var lastReceived: Instant? { Self.instant(receivedAt) }
+
+    private static func instant(_ stamp: borrowing Atomic<UInt64>) -> Instant? {
+        let value = stamp.load(ordering: .sequentiallyConsistent)
+        return value == 0 ? nil : Instant(nanoseconds: value)
+    }
+
+    private let dataSentArmed = Atomic<Bool>(false)
+    private let dataReceivedArmed = Atomic<Bool>(false)
+
+    /// The next data packet sent raises `DatapathEvent.dataSent` again.
+    package func disarmDataSent() { dataSentArmed.store(false, ordering: .sequentiallyConsistent) }
+    /// The next data packet received raises `DatapathEvent.dataReceived` again.
+    package func disarmDataReceived() { dataReceivedArmed.store(false, ordering: .sequentiallyConsistent) }
+
+    // MARK: Counters
+
+    private let txBytes = Atomic<UInt64>(0)
+    private let txPackets = Atomic<UInt64>(0)
+    private let rxBytes = Atomic<UInt64>(0)
+    private let rxPackets = Atomic<UInt64>(0)
+
+    /// Bytes of UDP payload, handshakes and keepalives included, as `wg` counts them.
+    package var transmittedBytes: UInt64 { txBytes.load(ordering: .relaxed) }
+    package var transmittedPackets: UInt64 { txPackets.load(ordering: .relaxed) }
+    package var receivedBytes: UInt64 { rxBytes.load(ordering: .relaxed) }
+    package var receivedPackets: UInt64 { rxPackets.load(ordering: .relaxed) }
+
+    /// For what control sends itself: handshakes (not authenticated, so no stamp), keepalives, staged
+    /// packets.
+    package func noteSent(bytes: Int, isData: Bool, at now: Instant) {
+        noteSent(bytes: bytes, packets: 1, at: now, hasData: isData)
+    }
+
+    package func noteHandshakeSent(bytes: Int) { count(tx: bytes) }
+    package func noteHandshakeReceived(bytes: Int) { count(rx: bytes) }
+
+    private func count(tx bytes: Int) {
+        txBytes.wrappingAdd(UInt64(bytes), ordering: .relaxed)
+        txPackets.wrappingAdd(1, ordering: .relaxed)
+    }
+
+    private func count(rx bytes: Int) {
+        rxBytes.wrappingAdd(UInt64(bytes), ordering: .relaxed)
+        rxPackets.wrappingAdd(1, ordering: .relaxed)
+    }
+
+    /// True when this is the first data since the timer was disarmed: the caller raises the event, or disarms
+    /// again if it cannot.
+    @discardableResult
+    func noteSent(bytes: Int, packets: Int, at now: Instant, hasData: Bool) -> Bool {
+        txBytes.wrappingAdd(UInt64(bytes), ordering: .relaxed)
+        txPackets.wrappingAdd(UInt64(packets), ordering: .relaxed)
+        sentAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
+        guard hasData else { return false }
+        dataSentAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
+        // A store a batch to a line that others read would cost them: look first.
+        if dataSentArmed.load(ordering: .sequentiallyConsistent) { return false }
+        return !dataSentArmed.exchange(true, ordering: .sequentiallyConsistent)
+    }
+
+    func noteReceived(bytes: Int, packets: Int, at now: Instant, hasData: Bool) -> Bool {
+        rxBytes.wrappingAdd(UInt64(bytes), ordering: .relaxed)
+        rxPackets.wrappingAdd(UInt64(packets), ordering: .relaxed)
+        receivedAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
+        guard hasData else { return false }
+        dataReceivedAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
+        if dataReceivedArmed.load(ordering: .sequentiallyConsistent) { return false }
+        return !dataReceivedArmed.exchange(true, ordering: .sequentiallyConsistent)
+    }
+
+    private let rekeyAskedAt = Atomic<UInt64>(0)
+
+    /// At most twice a second, so that a session past its time does not fill the ring.
+    func mayAskForRekey(at now: Instant) -> Bool {
+        let last = rekeyAskedAt.load(ordering: .relaxed)
+        guard last == 0 || now.nanoseconds &- last >= 500_000_000 else { return false }
+        rekeyAskedAt.store(now.nanoseconds, ordering: .relaxed)
+        return true
+    }
+}

@@ -1,0 +1,180 @@
+/// Handshake messages, as they are met:
+///
+///     1. receive             type and length, then by type
+///     2. checkMacs           mac1 always; under load also mac2 and the rate, or a cookie goes back
+///     3. receiveInitiation   decrypt, newer than all before, answer; the new keypair waits as `next`
+///        receiveResponse     finish what we began; the new keypair is used at once
+///        receiveCookieReply  the next initiation will carry it
+///     4. startHandshake, sendInitiation   our own
+extension Device {
+    /// A datagram that is not transport data, whatever is in it.
+    package mutating func receive(_ message: [UInt8], from underlay: UnderlayPath, now: Instant) {
+        var sender: Slot?
+        do throws(DropReason) {
+            guard message.count >= 4 else { throw .datagramTruncated }
+            switch MessageType(of: message) {
+            case .initiation:
+                guard let initiation = HandshakeInitiation(message) else { throw .messageLengthWrong }
+                try receiveInitiation(initiation, message, from: underlay, now: now, sender: &sender)
+            case .response:
+                guard let response = HandshakeResponse(message) else { throw .messageLengthWrong }
+                try receiveResponse(response, message, from: underlay, now: now, sender: &sender)
+            case .cookieReply:
+                guard let reply = CookieReply(message) else { throw .messageLengthWrong }
+                try receiveCookieReply(reply, now: now, sender: &sender)
+            case .transport, nil:
+                // Transport data is the data threads' to take.
+                throw .messageTypeUnknown
+            }
+            sender?.peer.path.noteHandshakeReceived(bytes: message.count)
+        } catch {
+            drop(error, of: sender, from: underlay.endpoint, now: now)
+        }
+        if let sender { reschedule(sender) }
+    }
+
+    private mutating func checkMacs(
+        _ message: [UInt8], senderIndex: UInt32, mac2: [UInt8], from underlay: UnderlayPath, now: Instant
+    ) throws(DropReason) {
+        // Without a private key nothing can have been meant for us.
+        guard cookies?.verifyMac1(message) == true else { throw .mac1Invalid }
+        guard isUnderLoad(at: now) else { return }
+        guard cookies?.verifyMac2(message, from: underlay.endpoint, now: now) == true else {
+            if let reply = cookies?.makeReply(
+                for: message, from: underlay.endpoint, index: senderIndex, now: now, entropy: &entropy)
+            {
+                emit(.transmit(bytes: reply.bytes, to: underlay, kind: .handshake, peer: nil))
+            }
+            throw mac2.allSatisfy { $0 == 0 } ? .cookieRequired : .mac2Invalid
+        }
+        guard rateLimiter.allow(underlay.endpoint.address, now: now) else { throw .handshakeRateLimited }
+    }
+
+    private mutating func receiveInitiation(
+        _ initiation: HandshakeInitiation, _ message: [UInt8], from underlay: UnderlayPath, now: Instant,
+        sender: inout Slot?
+    ) throws(DropReason) {
+        try checkMacs(
+            message, senderIndex: initiation.senderIndex, mac2: initiation.mac2, from: underlay, now: now)
+        guard let privateKey else { throw .mac1Invalid }
+        let received = try ReceivedInitiation.open(initiation, static: privateKey) { key in
+            slot(for: key)?.peer.staticStatic
+        }
+        guard let slot = slot(for: received.peer) else { throw .peerUnknown }
+        sender = slot
+        try slot.peer.admit(received.timestamp, at: now)
+
+        guard let index = keypairs.reserveIndex(entropy: &entropy) else { throw .handshakeQueueFull }
+        let answer: (message: HandshakeResponse, keys: SessionKeys)
+        do throws(DropReason) {
+            answer = try received.respond(
+                presharedKey: slot.peer.presharedKey, index: index, entropy: &entropy)
+        } catch {
+            keypairs.release(index)
+            throw error
+        }
+        if slot.peer.move(to: underlay) { rememberEndpoint(of: slot) }
+        retire(install(answer.keys, for: slot, now: now).retired)
+        var response = answer.message
+        slot.peer.macs.stamp(&response, now: now)
+        transmitHandshake(response.bytes, to: underlay, slot)
+    }
+
+    private mutating func receiveResponse(
+        _ response: HandshakeResponse, _ message: [UInt8], from underlay: UnderlayPath, now: Instant,
+        sender: inout Slot?
+    ) throws(DropReason) {
+        try checkMacs(
+            message, senderIndex: response.senderIndex, mac2: response.mac2, from: underlay, now: now)
+        let slot: Slot
+        switch indexOwners[response.receiverIndex] {
+        case .initiation(let owner): slot = owner
+        case .keypair(let owner):
+            sender = owner
+            throw .responseUnexpected
+        case nil: throw .receiverIndexUnknown
+        }
+        sender = slot
+        guard case .awaitingResponse(let handshake) = slot.peer.initiation else { throw .responseUnexpected }
+        let keys = try handshake.finish(response)
+        slot.peer.path.setUnderlay(underlay)
+        rememberEndpoint(of: slot)
+        let (keypair, retired) = install(keys, for: slot, now: now)
+        emit(.event(slot.peer.id, .handshakeCompleted(.initiator)))
+        // The responder may send nothing before it has heard us under the new key.
+        if !sendStaged(slot, under: keypair, now: now) { sendKeepalive(slot, under: keypair, now: now) }
+        slot.peer.path.publish(sending: keypair)
+        retire(retired)
+    }
+
+    private mutating func receiveCookieReply(
+        _ reply: CookieReply, now: Instant, sender: inout Slot?
+    ) throws(DropReason) {
+        switch indexOwners[reply.receiverIndex] {
+        case .initiation(let owner), .keypair(let owner):
+            sender = owner
+            try owner.peer.macs.receive(reply, now: now)
+        case nil: throw .receiverIndexUnknown
+        }
+    }
+
+    /// From here on the data threads find it. Those out of use are the caller's to retire, once it has
+    /// published.
+    private mutating func install(
+        _ keys: SessionKeys, for slot: Slot, now: Instant
+    ) -> (keypair: Keypair, retired: [Keypair]) {
+        let keypair = Keypair(
+            role: keys.role, localIndex: keys.localIndex, remoteIndex: keys.remoteIndex, send: keys.send,
+            receive: keys.receive, path: slot.peer.path, createdAt: now)
+        indexOwners[keypair.localIndex] = .keypair(slot)
+        keypairs.install(keypair)
+        return (keypair, slot.peer.begin(keypair, at: now))
+    }
+
+    // MARK: Our own initiations
+
+    mutating func startHandshake(_ slot: Slot, now: Instant) {
+        switch slot.peer.wantHandshake(at: now) {
+        case .wait: break
+        case .sendNow: sendInitiation(slot, now: now)
+        }
+    }
+
+    /// New ephemeral key, timestamp and index each time.
+    mutating func sendInitiation(_ slot: Slot, now: Instant) {
+        guard let underlay = slot.peer.path.underlay else {
+            free(slot.peer.endInitiation())
+            slot.peer.note(.noEndpoint, at: now)
+            dropCounters.add(.noEndpoint, count: slot.peer.staged.takeAll().count)
+            return
+        }
+        guard let privateKey else { return free(slot.peer.holdBack(.noPrivateKey, at: now)) }
+        guard let staticStatic = slot.peer.staticStatic else {
+            return free(slot.peer.holdBack(.dropped(.lowOrderPoint), at: now))
+        }
+        guard let index = keypairs.reserveIndex(entropy: &entropy) else {
+            return free(slot.peer.holdBack(.noFreeIndex, at: now))
+        }
+        let wallClock = Int64(bitPattern: now.nanoseconds) &+ realtimeOffset
+        let timestamp = slot.peer.nextTimestamp(wallClock: TAI64N(unixNanoseconds: wallClock))
+        lastTimestamp = max(lastTimestamp ?? timestamp, timestamp)
+        do throws(DropReason) {
+            var (message, handshake) = try InitiatorHandshake.begin(
+                static: privateKey, peer: slot.peer.publicKey, staticStatic: staticStatic,
+                presharedKey: slot.peer.presharedKey, index: index, timestamp: timestamp, entropy: &entropy)
+            slot.peer.macs.stamp(&message, now: now)
+            free(slot.peer.initiationSent(handshake, at: now, jitter: jitter()))
+            indexOwners[index] = .initiation(slot)
+            if slot.peer.initiationsSent == 1 { emit(.event(slot.peer.id, .handshakeStarted)) }
+            transmitHandshake(message.bytes, to: underlay, slot)
+        } catch {
+            keypairs.release(index)
+            free(slot.peer.holdBack(.dropped(error), at: now))
+        }
+    }
+
+    private mutating func transmitHandshake(_ bytes: [UInt8], to underlay: UnderlayPath, _ slot: Slot) {
+        slot.peer.path.noteHandshakeSent(bytes: bytes.count)
+        emit(.transmit(bytes: bytes, to: underlay, kind: .handshake, peer: slot.peer.id))
+    }
+}

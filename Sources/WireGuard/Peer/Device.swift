@@ -1,0 +1,297 @@
+/// All peers of one private key: handshakes, sessions and timers, without sockets and without a clock.
+///
+///     1. tell it what happened   receive, handle, handleTimeout, and what an operator wants
+///     2. take what it asks for   poll until nil: messages to send, events to log
+///     3. come back               at `nextTimeout`, or when something happens
+///
+/// Calls that come early, late or twice do no harm. Sessions are installed in the ``KeypairTable`` and
+/// published in each peer's ``TunnelPath`` by the device itself: staged packets and the confirming keepalive
+/// are sealed before that, so that nothing overtakes them.
+///
+/// Concurrency: owned by the control thread. The same calls with the same instants and entropy give the same
+/// outputs.
+package struct Device: ~Copyable {
+    package enum Output: Sendable {
+        case transmit(bytes: [UInt8], to: UnderlayPath, kind: Kind, peer: PeerID?)
+        case event(PeerID, PeerEvent)
+    }
+
+    /// What a message is, for whoever marks the outer packet.
+    package enum Kind: Hashable, Sendable {
+        case handshake
+        case transport
+    }
+
+    final class Slot {
+        var peer: Peer
+        init(_ peer: consuming Peer) { self.peer = peer }
+    }
+
+    /// Who is found by a local index of ours.
+    enum IndexOwner {
+        case initiation(Slot)
+        case keypair(Slot)
+    }
+
+    let keypairs: KeypairTable
+    var entropy: any Entropy
+    package private(set) var privateKey: PrivateKey?
+    var cookies: CookieChecker?
+    var rateLimiter = InitiationRateLimiter()
+    private var loadedUntil: Instant?
+
+    private(set) var slots: [Slot] = []
+    private static let never = Instant(nanoseconds: .max)
+    /// By place in `slots`: each peer's earliest deadline, the end of time for none. A scan of a thousand
+    /// words takes less than keeping a heap in order would.
+    private var deadlines: [Instant] = []
+    private var places: [PeerID: Int] = [:]
+    private var slotsByKey: [PublicKey: Slot] = [:]
+    var indexOwners: [UInt32: IndexOwner] = [:]
+    /// Who was last known at an address, so that what is wrong with a message that cannot be read is shown
+    /// with its likely sender. Nothing but the status depends on it.
+    private var endpointOwners: [Endpoint: PeerID] = [:]
+    private var knownEndpoints: [PeerID: Endpoint] = [:]
+    /// Numbers are not used again: an event of a data thread that comes late must not reach another peer.
+    private var nextID = 0
+
+    private var outputs: [Output] = []
+    private var outputsTaken = 0
+
+    /// CLOCK_REALTIME less `Instant`, in nanoseconds. The caller refreshes it; initiations carry the sum.
+    package var realtimeOffset: Int64 = 0
+    /// MTU of the TUN: padding of what is sent here stays within it.
+    package var mtu = 1420
+    /// The greatest timestamp of any initiation sent, or the floor that the device began with. It never goes
+    /// back, and must be on disk for the next run.
+    package internal(set) var lastTimestamp: TAI64N?
+    /// What was dropped here; the data threads count their own.
+    package let dropCounters = DropCounters()
+
+    package init(
+        privateKey: PrivateKey?, keypairs: KeypairTable, entropy: some Entropy, timestampFloor: TAI64N? = nil
+    ) {
+        self.keypairs = keypairs
+        self.entropy = entropy
+        self.privateKey = privateKey
+        cookies = privateKey.map { CookieChecker(publicKey: $0.publicKey) }
+        lastTimestamp = timestampFloor
+    }
+
+    package var publicKey: PublicKey? { privateKey?.publicKey }
+    package var drops: [DropReason: UInt64] { dropCounters.snapshot }
+    package var peers: [PeerID] { slots.map { $0.peer.id } }
+
+    // MARK: Configuration
+
+    /// A new identity: sessions end, and what is staged asks for new ones. A peer that has this public key is
+    /// removed. The same key again changes nothing.
+    package mutating func setPrivateKey(_ key: PrivateKey?, now: Instant) {
+        guard key?.publicKey != privateKey?.publicKey else { return }
+        privateKey = key
+        cookies = key.map { CookieChecker(publicKey: $0.publicKey) }
+        if let own = key?.publicKey, let slot = slotsByKey[own] {
+            emit(.event(slot.peer.id, .removedAsOurself))
+            removePeer(slot.peer.id, now: now)
+        }
+        for slot in slots {
+            let (retired, freeIndex) = slot.peer.forgetSessions()
+            slot.peer.path.publish(sending: nil)
+            retire(retired)
+            free(freeIndex)
+            introduce(slot)
+            if !slot.peer.staged.isEmpty { startHandshake(slot, now: now) }
+            reschedule(slot)
+        }
+    }
+
+    /// Nil for our own public key, and when there are as many peers as the keypair table has room for. A key
+    /// that is known already keeps its number and takes the new settings. No handshake starts by itself.
+    package mutating func addPeer(_ configuration: PeerConfiguration, now: Instant) -> PeerID? {
+        guard configuration.publicKey != publicKey else { return nil }
+        if let known = slotsByKey[configuration.publicKey]?.peer.id {
+            setPresharedKey(configuration.presharedKey, for: known, now: now)
+            setUnderlay(configuration.underlay, for: known, now: now)
+            setPersistentKeepalive(configuration.persistentKeepalive, for: known, now: now)
+            return known
+        }
+        guard slots.count < keypairs.capacity / 4 else { return nil }
+        let id = PeerID(nextID)
+        nextID += 1
+        let slot = Slot(Peer(id: id, configuration: configuration, timestampFloor: lastTimestamp, now: now))
+        introduce(slot)
+        places[id] = slots.count
+        slots.append(slot)
+        deadlines.append(Self.never)
+        slotsByKey[configuration.publicKey] = slot
+        rememberEndpoint(of: slot)
+        reschedule(slot)
+        return id
+    }
+
+    /// What follows from our key and the peer's.
+    private func introduce(_ slot: Slot) {
+        let theirs = slot.peer.publicKey
+        slot.peer.staticStatic = try? privateKey?.sharedSecret(with: theirs)
+        slot.peer.yields = publicKey.map { theirs.bytes.lexicographicallyPrecedes($0.bytes) } ?? false
+    }
+
+    /// Frees all that the peer held. Its path seals nothing more.
+    package mutating func removePeer(_ id: PeerID, now: Instant) {
+        guard let slot = slot(id), let place = places.removeValue(forKey: id) else { return }
+        slot.peer.path.publish(sending: nil)
+        let (retired, freeIndex) = slot.peer.forgetSessions()
+        retire(retired)
+        free(freeIndex)
+        slotsByKey[slot.peer.publicKey] = nil
+        forgetEndpoint(of: id)
+        slots.swapAt(place, slots.count - 1)
+        deadlines.swapAt(place, slots.count - 1)
+        slots.removeLast()
+        deadlines.removeLast()
+        if place < slots.count { places[slots[place].peer.id] = place }
+    }
+
+    /// For the next handshake; the session in use goes on.
+    package mutating func setPresharedKey(_ key: PresharedKey, for id: PeerID, now: Instant) {
+        slot(id)?.peer.presharedKey = key
+    }
+
+    /// What is sent from now on goes there, until the peer is heard from elsewhere.
+    package mutating func setUnderlay(_ underlay: UnderlayPath?, for id: PeerID, now: Instant) {
+        guard let slot = slot(id) else { return }
+        slot.peer.path.setUnderlay(underlay)
+        rememberEndpoint(of: slot)
+    }
+
+    /// In seconds, 0 for off. One is sent at once when it was off.
+    package mutating func setPersistentKeepalive(_ seconds: UInt16, for id: PeerID, now: Instant) {
+        guard let slot = slot(id), slot.peer.persistentKeepalive != seconds else { return }
+        let wasOff = slot.peer.persistentKeepalive == 0
+        slot.peer.setPersistentKeepalive(seconds, at: now)
+        if wasOff { sendKeepalive(slot, now: now) }
+        reschedule(slot)
+    }
+
+    /// Asks for a session now, as on start; an old one is used until the new one is there.
+    package mutating func initiate(_ id: PeerID, now: Instant) {
+        guard let slot = slot(id) else { return }
+        startHandshake(slot, now: now)
+        reschedule(slot)
+    }
+
+    // MARK: Looking
+
+    package func peerID(for key: PublicKey) -> PeerID? { slotsByKey[key]?.peer.id }
+
+    package func path(of id: PeerID) -> TunnelPath? { slot(id)?.peer.path }
+
+    package func status(of id: PeerID) -> PeerStatus? {
+        guard let slot = slot(id) else { return nil }
+        let path = slot.peer.path
+        return PeerStatus(
+            id: id, publicKey: slot.peer.publicKey, presharedKey: slot.peer.presharedKey,
+            underlay: path.underlay,
+            persistentKeepalive: slot.peer.persistentKeepalive, state: slot.peer.state,
+            lastHandshake: slot.peer.lastHandshake, sessionSince: slot.peer.keypairs.current?.createdAt,
+            lastFailure: slot.peer.lastFailure?.reason, lastFailureAt: slot.peer.lastFailure?.at,
+            stagedPackets: slot.peer.staged.count, transmittedBytes: path.transmittedBytes,
+            transmittedPackets: path.transmittedPackets, receivedBytes: path.receivedBytes,
+            receivedPackets: path.receivedPackets)
+    }
+
+    func slot(_ id: PeerID) -> Slot? { places[id].map { slots[$0] } }
+
+    func slot(for key: PublicKey) -> Slot? { slotsByKey[key] }
+
+    // MARK: Load
+
+    /// The caller says how full the queue that handshakes arrive by is, 0 to 1. Past an eighth, and for a
+    /// second after, a sender must show a cookie.
+    package mutating func noteQueue(fill: Double, now: Instant) {
+        if fill >= 0.125 { loadedUntil = now + .seconds(1) }
+    }
+
+    package func isUnderLoad(at now: Instant) -> Bool { loadedUntil.map { now < $0 } ?? false }
+
+    // MARK: Time and output
+
+    /// When `handleTimeout` has something to do; nil while nothing is awaited.
+    package var nextTimeout: Instant? {
+        let earliest = deadlines.min() ?? Self.never
+        return earliest == Self.never ? nil : earliest
+    }
+
+    package mutating func handleTimeout(now: Instant) {
+        for place in slots.indices where deadlines[place] <= now {
+            let slot = slots[place]
+            while let action = slot.peer.handleTimeout(now: now, jitter: jitter()) {
+                perform(action, slot, now: now)
+            }
+            reschedule(slot)
+        }
+    }
+
+    /// After every call that may have touched the peer's timers.
+    mutating func reschedule(_ slot: Slot) {
+        guard let place = places[slot.peer.id] else { return }
+        deadlines[place] = slot.peer.timers.earliest ?? Self.never
+    }
+
+    package mutating func poll() -> Output? {
+        guard outputsTaken < outputs.count else {
+            outputs.removeAll(keepingCapacity: outputs.count <= 256)
+            outputsTaken = 0
+            return nil
+        }
+        defer { outputsTaken += 1 }
+        return outputs[outputsTaken]
+    }
+
+    mutating func emit(_ output: Output) { outputs.append(output) }
+
+    /// 0 to 333 ms, so that two ends that began together do not retry together.
+    mutating func jitter() -> Duration {
+        let span = UInt64(Protocol.rekeyTimeoutJitter.wholeNanoseconds)
+        return .nanoseconds(Int64(entropy.next(UInt64.self) % (span + 1)))
+    }
+
+    // MARK: Bookkeeping
+
+    /// Nothing sends under them any more.
+    mutating func retire(_ retired: [Keypair]) {
+        for keypair in retired { free(keypair.localIndex) }
+    }
+
+    mutating func free(_ index: UInt32?) {
+        guard let index else { return }
+        indexOwners[index] = nil
+        keypairs.release(index)
+    }
+
+    /// Call when control learns that the peer is, or is to be, somewhere else.
+    mutating func rememberEndpoint(of slot: Slot) {
+        let id = slot.peer.id
+        let endpoint = slot.peer.path.underlay?.endpoint
+        guard knownEndpoints[id] != endpoint else { return }
+        forgetEndpoint(of: id)
+        guard let endpoint else { return }
+        knownEndpoints[id] = endpoint
+        endpointOwners[endpoint] = id
+    }
+
+    private mutating func forgetEndpoint(of id: PeerID) {
+        guard let endpoint = knownEndpoints.removeValue(forKey: id), endpointOwners[endpoint] == id else {
+            return
+        }
+        endpointOwners[endpoint] = nil
+    }
+
+    /// Counts, and shows it with the peer that sent the message, or else with one known to live where it came
+    /// from.
+    func drop(_ reason: DropReason, of sender: Slot?, from endpoint: Endpoint, now: Instant) {
+        dropCounters.add(reason)
+        guard let slot = sender ?? endpointOwners[endpoint].flatMap({ slot($0) }) else { return }
+        slot.peer.note(.dropped(reason), at: now)
+    }
+}

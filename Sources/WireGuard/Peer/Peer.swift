@@ -1,0 +1,344 @@
+/// One peer: what is known of it, what is awaited from it, and when to act if nothing comes.
+///
+/// It decides and remembers; ``Device``, its owner, does the cryptography and the sending. So its transitions
+/// take facts and the time, and return what to do: a decision, a ``TimeoutAction``, or the keypairs that are
+/// out of use.
+struct Peer: ~Copyable {
+    /// What the initiator's half of us waits for. The responder's half waits for nothing between two
+    /// messages.
+    enum Initiation {
+        case idle
+        /// A handshake is wanted, but the last initiation is less than REKEY_TIMEOUT old, or could not be
+        /// made. The retry timer runs.
+        case heldBack
+        /// The retry timer runs.
+        case awaitingResponse(InitiatorHandshake)
+    }
+
+    let id: PeerID
+    let publicKey: PublicKey
+    let path: TunnelPath
+    var presharedKey: PresharedKey
+    /// Nil without a private key of ours, or when the peer's key is a point of low order.
+    var staticStatic: SecretBytes?
+    var macs: MacGenerator
+    private(set) var persistentKeepalive: UInt16
+    /// Whether the peer's key comes before ours in an order that both ends see alike.
+    var yields = false
+
+    private(set) var initiation = Initiation.idle
+    /// Since a session was first wanted: until it is there, or for 90 s.
+    private(set) var initiationsSent = 0
+    private(set) var keypairs = KeypairSlots()
+    private(set) var timers = PeerTimers()
+    var staged = StagedPackets()
+
+    private var timestamps: HandshakeTimestamps
+    /// Since we started, the peer has used a key that it asked for: from here on its initiations cannot be
+    /// old ones, played back by somebody who hopes that we forgot them.
+    private var isProven = false
+    /// Where the last initiation came from, if it may be an old one; the peer is there once it uses that key.
+    private var unprovenUnderlay: UnderlayPath?
+    private var lastInitiationSent: Instant?
+    private(set) var lastHandshake: Instant?
+    private(set) var lastFailure: (reason: HandshakeFailure, at: Instant)?
+
+    /// Handshake messages, which the stamps of the path do not cover.
+    private var handshakeSentAt: Instant?
+    private var handshakeReceivedAt: Instant?
+
+    /// Data received at this time waits to be answered by any packet, at last by a keepalive.
+    private var unansweredDataReceived: Instant?
+    /// Data sent at this time waits to be answered by any packet, or the peer is taken for dead.
+    private var unansweredDataSent: (at: Instant, deadline: Instant)?
+
+    init(id: PeerID, configuration: PeerConfiguration, timestampFloor: TAI64N?, now: Instant) {
+        self.id = id
+        publicKey = configuration.publicKey
+        path = TunnelPath(peer: id)
+        presharedKey = configuration.presharedKey
+        macs = MacGenerator(peer: configuration.publicKey)
+        persistentKeepalive = configuration.persistentKeepalive
+        timestamps = HandshakeTimestamps(floor: timestampFloor)
+        path.setUnderlay(configuration.underlay)
+        if persistentKeepalive > 0 { timers[.persistentKeepalive] = now + .seconds(persistentKeepalive) }
+    }
+
+    var state: PeerState {
+        if keypairs.current != nil { return .established }
+        if case .idle = initiation { return .idle }
+        return .handshaking(attempts: initiationsSent)
+    }
+
+    /// What may be sealed under now.
+    func sendingKeypair(at now: Instant) -> Keypair? {
+        guard let keypair = keypairs.current, !keypair.isExpired(at: now) else { return nil }
+        return keypair
+    }
+
+    /// Whether the initiator, or whoever has used up its counter, asks for a new session because it sends or
+    /// receives under the one in use (whitepaper, section 6.2).
+    func isRekeyDue(at now: Instant) -> Bool {
+        guard let keypair = keypairs.current else { return false }
+        if keypair.sendCounter >= Protocol.rekeyAfterMessages { return true }
+        // Ends that began at once would do so again and again: one of them lets the other go first.
+        let patience = keypairs.rival != nil && yields ? Protocol.rekeyTimeout * 2 : .zero
+        return keypair.role == .initiator && now >= keypair.createdAt + Protocol.rekeyAfterTime + patience
+    }
+
+    mutating func note(_ failure: HandshakeFailure, at now: Instant) { lastFailure = (failure, now) }
+
+    // MARK: Initiating
+
+    enum InitiationDecision {
+        case sendNow
+        /// Under way, or held back until the retry timer fires.
+        case wait
+    }
+
+    mutating func wantHandshake(at now: Instant) -> InitiationDecision {
+        guard case .idle = initiation else { return .wait }
+        initiationsSent = 0
+        timers[.handshakeGiveUp] = now + Protocol.rekeyAttemptTime
+        if let last = lastInitiationSent, now < last + Protocol.rekeyTimeout {
+            initiation = .heldBack
+            timers[.handshakeRetry] = last + Protocol.rekeyTimeout
+            return .wait
+        }
+        return .sendNow
+    }
+
+    /// An initiation could not be made; it is tried again after REKEY_TIMEOUT. Returns an index to free.
+    mutating func holdBack(_ failure: HandshakeFailure, at now: Instant) -> UInt32? {
+        note(failure, at: now)
+        let index = outstandingIndex
+        initiation = .heldBack
+        timers[.handshakeRetry] = now + Protocol.rekeyTimeout
+        return index
+    }
+
+    mutating func nextTimestamp(wallClock: TAI64N) -> TAI64N { timestamps.next(wallClock: wallClock) }
+
+    /// Returns an index to free: that of the initiation which this one replaces.
+    mutating func initiationSent(_ handshake: InitiatorHandshake, at now: Instant, jitter: Duration)
+        -> UInt32?
+    {
+        let replaced = outstandingIndex
+        initiation = .awaitingResponse(handshake)
+        initiationsSent += 1
+        lastInitiationSent = now
+        handshakeSentAt = now
+        timers[.handshakeRetry] = now + Protocol.rekeyTimeout + jitter
+        return replaced
+    }
+
+    /// Ends the attempt, whatever its end. Returns an index to free.
+    mutating func endInitiation() -> UInt32? {
+        let index = outstandingIndex
+        initiation = .idle
+        timers[.handshakeRetry] = nil
+        timers[.handshakeGiveUp] = nil
+        return index
+    }
+
+    private var outstandingIndex: UInt32? {
+        guard case .awaitingResponse(let handshake) = initiation else { return nil }
+        return handshake.index
+    }
+
+    // MARK: Sessions
+
+    /// Throws when an authentic initiation must not be answered.
+    mutating func admit(_ timestamp: TAI64N, at now: Instant) throws(DropReason) {
+        try timestamps.admit(timestamp, at: now)
+        handshakeReceivedAt = now
+    }
+
+    /// An authentic initiation came from there. False when its freshness has yet to be shown.
+    mutating func move(to underlay: UnderlayPath) -> Bool {
+        let known = path.underlay?.endpoint
+        guard isProven || known == nil || known == underlay.endpoint else {
+            unprovenUnderlay = underlay
+            return false
+        }
+        unprovenUnderlay = nil
+        path.setUnderlay(underlay)
+        return true
+    }
+
+    mutating func begin(_ keypair: Keypair, at now: Instant) -> [Keypair] {
+        let retired: [Keypair]
+        switch keypair.role {
+        case .initiator:
+            retired = keypairs.beginAsInitiator(keypair, initiatedAt: lastInitiationSent ?? now)
+            // The index lives on as the keypair's.
+            _ = endInitiation()
+            handshakeReceivedAt = now
+            completed(at: now)
+        case .responder:
+            retired = keypairs.beginAsResponder(keypair)
+            handshakeSentAt = now
+        }
+        timers[.keypairExpiry] = keypairs.earliestExpiry
+        timers[.wipe] = now + Protocol.wipeAfterTime
+        return retired
+    }
+
+    /// The peer is heard under the key with that index for the first time. What is out of use, and whether
+    /// there is a new key to send under.
+    mutating func confirm(localIndex: UInt32, at now: Instant) -> KeypairSlots.Confirmation {
+        let confirmation = keypairs.confirm(localIndex: localIndex)
+        if case .notAwaited = confirmation { return .notAwaited }
+        timers[.keypairExpiry] = keypairs.earliestExpiry
+        isProven = true
+        if let unprovenUnderlay { path.setUnderlay(unprovenUnderlay) }
+        unprovenUnderlay = nil
+        completed(at: now)
+        return confirmation
+    }
+
+    private mutating func completed(at now: Instant) {
+        lastHandshake = now
+        lastFailure = nil
+    }
+
+    /// Everything that a change of our own key makes worthless. Timestamps stay.
+    mutating func forgetSessions() -> (retired: [Keypair], freeIndex: UInt32?) {
+        let index = endInitiation()
+        lastInitiationSent = nil
+        timers[.keypairExpiry] = nil
+        timers[.wipe] = nil
+        return (keypairs.removeAll(), index)
+    }
+
+    // MARK: Traffic
+
+    private var lastSent: Instant? { latest(path.lastSent, handshakeSentAt) }
+    private var lastReceived: Instant? { latest(path.lastReceived, handshakeReceivedAt) }
+
+    /// The data threads raise this once; they are asked to again when the timer that it starts has done its
+    /// work.
+    mutating func dataReceived(at: Instant) {
+        guard unansweredDataReceived == nil else { return }
+        unansweredDataReceived = at
+        timers[.keepalive] = at + Protocol.keepaliveTimeout
+    }
+
+    mutating func dataSent(at: Instant, jitter: Duration) {
+        guard unansweredDataSent == nil else { return }
+        awaitAnswer(toDataSentAt: at, jitter: jitter)
+    }
+
+    private mutating func awaitAnswer(toDataSentAt at: Instant, jitter: Duration) {
+        let deadline = at + Protocol.deadPeerTimeout + jitter
+        unansweredDataSent = (at, deadline)
+        timers[.deadPeer] = min(at + Self.answerCheckInterval, deadline)
+    }
+
+    /// An answer is looked for once a second: the threads write stamps, not events, so data sent after an
+    /// answer is known only as exactly as we look. A peer is thus found dead at most this much late, and
+    /// never early.
+    private static let answerCheckInterval: Duration = .seconds(1)
+
+    mutating func setPersistentKeepalive(_ seconds: UInt16, at now: Instant) {
+        persistentKeepalive = seconds
+        timers[.persistentKeepalive] = seconds > 0 ? now + .seconds(seconds) : nil
+    }
+
+    // MARK: Timeouts
+
+    enum TimeoutAction {
+        case retryInitiation
+        case gaveUp(dropped: Int, freeIndex: UInt32?)
+        case sendKeepalive
+        case startHandshake
+        case expired([Keypair], sessionEnded: Bool)
+        case wiped([Keypair], freeIndex: UInt32?)
+    }
+
+    /// What the timers that are due by now ask for, one at a time; nil when none is left. `jitter` serves at
+    /// most one timer.
+    mutating func handleTimeout(now: Instant, jitter: Duration) -> TimeoutAction? {
+        while let timer = timers.takeDue(at: now) {
+            switch timer {
+            case .handshakeGiveUp:
+                noteNoReply(at: now)
+                return .gaveUp(dropped: staged.takeAll().count, freeIndex: endInitiation())
+            case .handshakeRetry:
+                if case .awaitingResponse = initiation { noteNoReply(at: now) }
+                return .retryInitiation
+            case .keypairExpiry:
+                let hadSession = keypairs.current != nil
+                let expired = keypairs.removeExpired(at: now)
+                timers[.keypairExpiry] = keypairs.earliestExpiry
+                return .expired(expired, sessionEnded: hadSession && keypairs.current == nil)
+            case .wipe:
+                return .wiped(keypairs.removeAll(), freeIndex: wipeInitiation())
+            case .keepalive:
+                if isKeepaliveDue(at: now) { return .sendKeepalive }
+            case .deadPeer:
+                if isPeerDead(at: now, jitter: jitter) { return .startHandshake }
+            case .persistentKeepalive:
+                let interval = Duration.seconds(persistentKeepalive)
+                let due = (latest(lastSent, lastReceived) ?? now) + interval
+                timers[.persistentKeepalive] = due > now ? due : now + interval
+                if due <= now || latest(lastSent, lastReceived) == nil { return .sendKeepalive }
+            }
+        }
+        return nil
+    }
+
+    /// A reason seen since the last initiation says more than that no reply came.
+    private mutating func noteNoReply(at now: Instant) {
+        if let lastFailure, let lastInitiationSent, lastFailure.at >= lastInitiationSent { return }
+        note(.noReply, at: now)
+    }
+
+    private mutating func wipeInitiation() -> UInt32? {
+        guard let index = outstandingIndex else { return nil }
+        initiation = .heldBack
+        return index
+    }
+
+    private mutating func isKeepaliveDue(at now: Instant) -> Bool {
+        guard let received = unansweredDataReceived else { return false }
+        unansweredDataReceived = nil
+        path.disarmDataReceived()
+        guard let sent = lastSent, sent > received else { return true }
+        // Answered. Was there more since? Disarmed first, so that what comes from here on raises the event.
+        if let latest = path.lastDataReceived, latest >= sent {
+            unansweredDataReceived = sent
+            let due = sent + Protocol.keepaliveTimeout
+            if due <= now {
+                unansweredDataReceived = nil
+                return true
+            }
+            timers[.keepalive] = due
+        }
+        return false
+    }
+
+    private mutating func isPeerDead(at now: Instant, jitter: Duration) -> Bool {
+        guard let waiting = unansweredDataSent else { return false }
+        if let received = lastReceived, received >= waiting.at {
+            unansweredDataSent = nil
+            path.disarmDataSent()
+            if let sent = path.lastDataSent, sent > received {
+                awaitAnswer(toDataSentAt: sent, jitter: jitter)
+            }
+            return false
+        }
+        guard now >= waiting.deadline else {
+            timers[.deadPeer] = min(now + Self.answerCheckInterval, waiting.deadline)
+            return false
+        }
+        unansweredDataSent = nil
+        path.disarmDataSent()
+        return true
+    }
+}
+
+private func latest(_ a: Instant?, _ b: Instant?) -> Instant? {
+    guard let a, let b else { return a ?? b }
+    return max(a, b)
+}

@@ -1,0 +1,88 @@
+/// What an operator says of one peer.
+package struct PeerConfiguration: Sendable {
+    package var publicKey: PublicKey
+    package var presharedKey: PresharedKey
+    /// Nil: the peer must come to us first.
+    package var underlay: UnderlayPath?
+    /// In seconds; 0 is off.
+    package var persistentKeepalive: UInt16
+
+    package init(
+        publicKey: PublicKey, presharedKey: PresharedKey = .none, underlay: UnderlayPath? = nil,
+        persistentKeepalive: UInt16 = 0
+    ) {
+        self.publicKey = publicKey
+        self.presharedKey = presharedKey
+        self.underlay = underlay
+        self.persistentKeepalive = persistentKeepalive
+    }
+}
+
+/// Why there is no session, in the words that `status` shows.
+package enum HandshakeFailure: Hashable, Sendable, CustomStringConvertible {
+    case noReply
+    case noEndpoint
+    case noPrivateKey
+    /// The table of local indices is full.
+    case noFreeIndex
+    /// A handshake message from this peer, or from its address, was dropped.
+    case dropped(DropReason)
+
+    package var description: String {
+        switch self {
+        case .noReply: "no reply to handshake"
+        case .noEndpoint: "no endpoint"
+        case .noPrivateKey: "no private key"
+        case .noFreeIndex: "no free session index"
+        case .dropped(let reason): String(reason.name.map { $0 == "-" ? " " : $0 })
+        }
+    }
+}
+
+/// How far a peer is from carrying packets.
+package enum PeerState: Hashable, Sendable {
+    /// No session, and none asked for.
+    case idle
+    /// No session yet; `attempts` initiations sent in the last 90 s.
+    case handshaking(attempts: Int)
+    case established
+}
+
+/// A peer at one moment, for people and for `wg show`.
+package struct PeerStatus: Sendable {
+    package var id: PeerID
+    package var publicKey: PublicKey
+    /// For whoever may ask for keys: it exports itself only on demand.
+    package var presharedKey: PresharedKey
+    package var underlay: UnderlayPath?
+    package var persistentKeepalive: UInt16
+    package var state: PeerState
+    /// When a session was last known to be good at both ends.
+    package var lastHandshake: Instant?
+    /// Since when the session in use exists.
+    package var sessionSince: Instant?
+    /// What last went wrong since the last completed handshake.
+    package var lastFailure: HandshakeFailure?
+    package var lastFailureAt: Instant?
+    package var stagedPackets: Int
+    package var transmittedBytes: UInt64
+    package var transmittedPackets: UInt64
+    package var receivedBytes: UInt64
+    package var receivedPackets: UInt64
+}
+
+/// What happens to a peer, for the log and for health.
+package enum PeerEvent: Hashable, Sendable {
+    /// The first initiation of an attempt was sent.
+    case handshakeStarted
+    case handshakeCompleted(Role)
+    /// 90 s without an answer; so many staged packets were dropped.
+    case handshakeGaveUp(dropped: Int)
+    /// The session in use reached its 180 s and no other took its place.
+    case sessionExpired
+    /// 540 s without a new session.
+    case keyMaterialWiped
+    case roamed(UnderlayPath)
+    /// Its public key is now our own: it is no longer a peer.
+    case removedAsOurself
+}

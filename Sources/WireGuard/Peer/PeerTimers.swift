@@ -1,0 +1,57 @@
+/// What a peer may be waiting for. The order decides between timers that fall due at the same instant.
+///
+/// | timer | set when | fires after | then |
+/// |---|---|---|---|
+/// | handshakeGiveUp | a handshake is first wanted | 90 s | gives up, drops what is staged |
+/// | handshakeRetry | an initiation is sent | 5 s + jitter | forgets the source, sends another |
+/// | | an initiation is wanted too soon | 5 s after the last | sends it |
+/// | keypairExpiry | a session begins | 180 s | removes that keypair |
+/// | wipe | a session begins | 540 s | wipes all key material |
+/// | keepalive | data received | 10 s with nothing sent | sends one keepalive |
+/// | deadPeer | data sent | 15 s + jitter with nothing received | starts a handshake |
+/// | persistentKeepalive | configured | its interval with no packet either way | sends a keepalive |
+enum PeerTimer: Int, CaseIterable {
+    case handshakeGiveUp
+    case handshakeRetry
+    case keypairExpiry
+    case wipe
+    case keepalive
+    case deadPeer
+    case persistentKeepalive
+}
+
+/// The deadlines of one peer: a table of optional instants, no more.
+struct PeerTimers {
+    private var deadlines = InlineArray<7, Instant?>(repeating: nil)
+
+    /// Nil while the timer is not running.
+    subscript(timer: PeerTimer) -> Instant? {
+        get { deadlines[timer.rawValue] }
+        set { deadlines[timer.rawValue] = newValue }
+    }
+
+    var earliest: Instant? {
+        var earliest: Instant?
+        for index in deadlines.indices {
+            guard let deadline = deadlines[index] else { continue }
+            earliest = earliest.map { min($0, deadline) } ?? deadline
+        }
+        return earliest
+    }
+
+    /// Stops and returns the timer that fell due first, or nil when none is due.
+    mutating func takeDue(at now: Instant) -> PeerTimer? {
+        var due: (timer: PeerTimer, deadline: Instant)?
+        for timer in PeerTimer.allCases {
+            guard let deadline = self[timer], deadline <= now, due == nil || deadline < due!.deadline else {
+                continue
+            }
+            due = (timer, deadline)
+        }
+        guard let due else { return nil }
+        self[due.timer] = nil
+        return due.timer
+    }
+
+    mutating func stopAll() { deadlines = InlineArray(repeating: nil) }
+}

@@ -1,0 +1,61 @@
+/// A CIDR prefix: allowed IPs, routes, interface addresses (RFC 4632, RFC 4291).
+package struct IPPrefix: Hashable, Sendable {
+    /// As given, host bits included: `169.254.100.2/30` is an address with its link's prefix.
+    package let address: IPAddress
+    package let length: Int
+
+    package init?(address: IPAddress, length: Int) {
+        guard (0...address.family.width).contains(length) else { return nil }
+        self.address = address
+        self.length = length
+    }
+
+    package init(host address: IPAddress) {
+        self.address = address
+        length = address.family.width
+    }
+
+    package var family: IPAddress.Family { address.family }
+
+    package var mask: UInt128 {
+        length == 0 ? 0 : (~UInt128(0) << UInt128(128 - length)) >> UInt128(128 - family.width)
+    }
+
+    /// The same prefix with its host bits cleared.
+    package var network: IPPrefix {
+        IPPrefix(address: IPAddress(family: family, bits: address.bits & mask), length: length) ?? self
+    }
+
+    package var first: UInt128 { address.bits & mask }
+    package var last: UInt128 {
+        first | (family == .v4 ? ~mask & 0xffff_ffff : ~mask)
+    }
+
+    package func contains(_ other: IPAddress) -> Bool {
+        other.family == family && other.bits & mask == first
+    }
+
+    package func contains(_ other: IPPrefix) -> Bool { other.length >= length && contains(other.address) }
+
+    package func overlaps(_ other: IPPrefix) -> Bool { contains(other) || other.contains(self) }
+}
+
+extension IPPrefix: CustomStringConvertible, LosslessStringConvertible {
+    /// `10.0.0.0/8`, `2001:db8::/32`; a bare address is a host prefix.
+    package init?(_ text: String) {
+        let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+        guard let first = parts.first, parts.count <= 2, let address = IPAddress(String(first)) else {
+            return nil
+        }
+        guard parts.count == 2 else {
+            self.init(host: address)
+            return
+        }
+        guard (1...3).contains(parts[1].utf8.count), parts[1].utf8.allSatisfy({ (0x30...0x39).contains($0) }),
+            let length = Int(parts[1])
+        else { return nil }
+        self.init(address: address, length: length)
+    }
+
+    package var description: String { "\(address)/\(length)" }
+}

@@ -1,0 +1,66 @@
+internal import Synchronization
+
+/// The keys of one session, both directions (whitepaper, section 5.4.5).
+///
+/// Concurrency: created and retired by the control thread through ``KeypairTable``. The outbound thread and
+/// the control thread seal, sharing the send counter; the inbound thread opens, and owns the replay window
+/// elsewhere. Everything else is immutable.
+package final class Keypair: Sendable {
+    package let role: Role
+    /// What the peer writes in the messages it sends us.
+    package let localIndex: UInt32
+    /// What we write in the messages that we send.
+    package let remoteIndex: UInt32
+    package let createdAt: Instant
+    package let path: TunnelPath
+    /// Unlike an index, never given twice in the life of the process: it tells whose replay window a slot
+    /// holds.
+    let serial = Keypair.nextSerial.wrappingAdd(1, ordering: .relaxed).newValue
+
+    private static let nextSerial = Atomic<UInt64>(0)
+
+    let sendKey: TransportKey
+    let receiveKey: TransportKey
+    private let nextCounter: Atomic<UInt64>
+    /// True once the peer has been heard under this key.
+    let confirmed: Atomic<Bool>
+    /// Inbound asks for a rekey once a keypair.
+    let receiveRekeyAsked = Atomic<Bool>(false)
+
+    /// `firstCounter` is 0 outside tests of the counter's end.
+    package init(
+        role: Role, localIndex: UInt32, remoteIndex: UInt32, send: TransportKey, receive: TransportKey,
+        path: TunnelPath, createdAt: Instant, firstCounter: UInt64 = 0
+    ) {
+        self.role = role
+        self.localIndex = localIndex
+        self.remoteIndex = remoteIndex
+        self.createdAt = createdAt
+        self.path = path
+        sendKey = send
+        receiveKey = receive
+        nextCounter = Atomic(firstCounter)
+        // The initiator has heard the peer's response; the responder has yet to hear anything under the key.
+        confirmed = Atomic(role == .initiator)
+    }
+
+    /// How many messages have been sealed under this key.
+    package var sendCounter: UInt64 { nextCounter.load(ordering: .relaxed) }
+
+    package func isExpired(at now: Instant) -> Bool {
+        now >= createdAt + Protocol.rejectAfterTime || sendCounter >= Protocol.rejectAfterMessages
+    }
+
+    /// Takes `count` consecutive counter values, each given out once in the life of the key; nil at the end
+    /// of them.
+    ///
+    /// Looking before adding keeps the sum from wrapping: at most a batch a thread goes past the limit, which
+    /// lies 2^13 before the end.
+    @inline(__always)
+    func takeCounters(_ count: Int) -> UInt64? {
+        guard nextCounter.load(ordering: .relaxed) <= Protocol.rejectAfterMessages &- UInt64(count) else {
+            return nil
+        }
+        return nextCounter.wrappingAdd(UInt64(count), ordering: .relaxed).oldValue
+    }
+}

@@ -1,0 +1,59 @@
+/// Why a packet went no further. Each is a counter that `vgwctl status --drops` shows under this name;
+/// nothing is dropped without one.
+package enum DropReason: UInt8, Error, Sendable, CaseIterable {
+    // From the network, before anything is believed.
+    case datagramTruncated
+    case datagramOversized
+    case messageTypeUnknown
+    case messageLengthWrong
+    case receiverIndexUnknown
+    case mac1Invalid
+    case mac2Invalid
+    case cookieRequired
+    case handshakeRateLimited
+    case handshakeQueueFull
+
+    // Handshakes.
+    case lowOrderPoint
+    case handshakeDecryptionFailed
+    case peerUnknown
+    case timestampNotNewer
+    case initiationTooSoon
+    case responseUnexpected
+    case cookieReplyUnexpected
+    case cookieReplyInvalid
+
+    // Transport data from a peer.
+    case keypairExpired
+    case counterExhausted
+    case authenticationFailed
+    case replayed
+    case innerVersionUnknown
+    case innerLengthWrong
+    case innerSourceNotAllowed
+    case tunWriteFailed
+
+    // From the TUN, on the way out.
+    case outboundMalformed
+    case outboundOffloadInvalid
+    case noRoute
+    case noEndpoint
+    /// One of our own outer packets, led into the tunnel by a route.
+    case routingLoop
+    case stagedQueueFull
+    case stagedExpired
+    case sendCounterExhausted
+    case sendFailed
+    case sendTooBig
+
+    /// Position in the counter arrays.
+    @inlinable package var index: Int { Int(rawValue) }
+
+    /// The case in kebab-case, as operators read it: `replayed`, `mac1-invalid`.
+    package var name: String {
+        String(describing: self).reduce(into: "") { name, character in
+            if character.isUppercase { name += "-" }
+            name += character.lowercased()
+        }
+    }
+}

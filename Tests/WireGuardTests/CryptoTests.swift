@@ -1,0 +1,106 @@
+import Testing
+import WireGuard
+
+@Suite struct CryptoTests {
+    struct AEADVectors: Decodable {
+        struct Group: Decodable {
+            let ivSize: Int
+            let tests: [Test]
+        }
+        struct Test: Decodable {
+            let tcId: Int
+            let key, iv, aad, msg, ct, tag, result: String
+        }
+        let numberOfTests: Int
+        let testGroups: [Group]
+
+        var tests: [Test] { testGroups.flatMap(\.tests) }
+    }
+
+    @Test("ChaCha20-Poly1305 agrees with Wycheproof, and with itself on what a packet may carry")
+    func chacha20Poly1305() throws {
+        let vectors = try Vectors.load("chacha20_poly1305", as: AEADVectors.self)
+        #expect(vectors.tests.count == vectors.numberOfTests)
+        var valid = 0
+        for test in vectors.tests {
+            let key = SecretBytes([UInt8](hex: test.key))
+            let nonce = [UInt8](hex: test.iv)
+            let aad = [UInt8](hex: test.aad)
+            let text = [UInt8](hex: test.msg)
+            let sealed = [UInt8](hex: test.ct) + [UInt8](hex: test.tag)
+            let opened = ChaCha20Poly1305.open(sealed, key: key, nonce: nonce, associatedData: aad)
+            guard test.result == "valid" else {
+                #expect(opened == nil, "\(test.tcId)")
+                continue
+            }
+            valid += 1
+            #expect(opened == text, "\(test.tcId)")
+            let again = ChaCha20Poly1305.seal(text, key: key, nonce: nonce, associatedData: aad)
+            #expect(again == sealed, "\(test.tcId)")
+            // A packet has a counter for a nonce and no associated data.
+            let counter = nonce[4...].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+            let packet = ChaCha20Poly1305.seal(
+                text, key: key, nonce: [0, 0, 0, 0] + nonce[4...], associatedData: [])
+            #expect(TransportKey(key).sealed(text, counter: counter) == packet, "\(test.tcId)")
+            #expect(TransportKey(key).opened(packet, counter: counter) == text, "\(test.tcId)")
+            #expect(TransportKey(key).opened(packet, counter: counter &+ 1) == nil, "\(test.tcId)")
+        }
+        #expect(valid == 256)
+    }
+
+    @Test("XChaCha20-Poly1305 agrees with Wycheproof")
+    func xchacha20Poly1305() throws {
+        let vectors = try Vectors.load("xchacha20_poly1305", as: AEADVectors.self)
+        #expect(vectors.tests.count == vectors.numberOfTests)
+        var valid = 0
+        for test in vectors.tests {
+            let key = [UInt8](hex: test.key)
+            let nonce = [UInt8](hex: test.iv)
+            let aad = [UInt8](hex: test.aad)
+            let text = [UInt8](hex: test.msg)
+            let sealed = [UInt8](hex: test.ct) + [UInt8](hex: test.tag)
+            let opened = XChaCha20Poly1305.open(sealed, key: key, nonce: nonce, associatedData: aad)
+            guard test.result == "valid" else {
+                #expect(opened == nil, "\(test.tcId)")
+                continue
+            }
+            valid += 1
+            #expect(opened == text, "\(test.tcId)")
+            let again = XChaCha20Poly1305.seal(text, key: key, nonce: nonce, associatedData: aad)
+            #expect(again == sealed, "\(test.tcId)")
+        }
+        #expect(valid == 246)
+    }
+
+    @Test("ChaCha20-Poly1305 agrees with RFC 8439, section 2.8.2")
+    func rfc8439() {
+        let text = Array(
+            "Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
+                .utf8)
+        let sealed = ChaCha20Poly1305.seal(
+            text, key: SecretBytes(0x80...0x9f), nonce: [UInt8](hex: "07000000 4041424344454647"),
+            associatedData: [UInt8](hex: "50515253c0c1c2c3c4c5c6c7"))
+        #expect(
+            sealed
+                == [UInt8](
+                    hex: """
+                        d31a8d34648e60db7b86afbc53ef7ec2 a4aded51296e08fea9e2b5a736ee62d6
+                        3dbea45e8ca9671282fafb69da92728b 1a71de0a9e060b2905d6a5b67ecd3b36
+                        92ddbd7f2d778b8c9803aee328091b58 fab324e4fad675945585808b4831d7bc
+                        3ff4def08e4b7a9de576d26586cec64b 6116
+                        1ae10b594f09e26a7e902ecbd0600691
+                        """))
+    }
+
+    @Test("a packet with any bit flipped, or cut anywhere, does not open")
+    func transportKeyRejects() {
+        let key = TransportKey(SecretBytes(0..<32))
+        let text = [UInt8](0..<48)
+        let sealed = key.sealed(text, counter: 7)
+        #expect(key.opened(sealed, counter: 7) == text)
+        for bit in 0..<sealed.count * 8 { #expect(key.opened(sealed.flipping(bit: bit), counter: 7) == nil) }
+        for count in 0..<sealed.count { #expect(key.opened(Array(sealed.prefix(count)), counter: 7) == nil) }
+        #expect(TransportKey(SecretBytes(1..<33)).opened(sealed, counter: 7) == nil)
+        #expect(key.opened(key.sealed([], counter: .max), counter: .max) == [])
+    }
+}

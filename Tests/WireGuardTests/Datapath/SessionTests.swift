@@ -1,0 +1,195 @@
+import Testing
+
+@testable import WireGuard
+
+@Suite("Replay window (RFC 6479)")
+struct ReplayWindowTests {
+    @Test("counters are taken once, in any order within the window")
+    func order() {
+        var window = ReplayWindow()
+        let size = ReplayWindow.size
+        // (counter, taken): the cases of a window's life, in one sequence.
+        let steps: [(UInt64, Bool)] = [
+            (0, true), (1, true), (1, false), (9, true), (8, true), (7, true), (7, false), (size, true),
+            (size - 1, true), (size - 1, false), (2, true), (size + 1, true), (1, false), (size * 3, true),
+            (size * 2 + 1, true), (size * 2, false), (size * 2 + 1, false), (size * 3 - 1, true),
+            (.max, false), (Protocol.rejectAfterMessages, false), (Protocol.rejectAfterMessages - 1, true),
+            (Protocol.rejectAfterMessages - 1, false), (size * 3 + 1, false),
+        ]
+        for (number, step) in steps.enumerated() {
+            #expect(window.accept(step.0) == step.1, "step \(number): \(step.0)")
+        }
+    }
+
+    @Test("agrees with a set of everything seen", arguments: 0..<20)
+    func oracle(seed: Int) {
+        var entropy = RepeatableEntropy(seed: UInt64(seed + 1))
+        var window = ReplayWindow()
+        var seen: Set<UInt64> = []
+        var greatest: UInt64 = 0
+        for _ in 0..<3000 {
+            let jump = entropy.next(UInt64.self)
+            let counter =
+                jump % 5 == 0
+                ? greatest &+ jump >> 8 % 20_000 : greatest - min(greatest, jump >> 8 % 10_000)
+            let isFresh = !seen.contains(counter) && counter + ReplayWindow.size > greatest
+            #expect(window.accept(counter) == isFresh)
+            if isFresh { seen.insert(counter) }
+            greatest = max(greatest, isFresh ? counter : 0)
+        }
+    }
+}
+
+@Suite("Longest-prefix match")
+struct PrefixTableTests {
+    /// The slow oracle: look at every prefix.
+    func longest(_ entries: [(prefix: IPPrefix, value: Int32)], _ address: IPAddress) -> Int32 {
+        var best: (length: Int, value: Int32) = (-1, PrefixTable.none)
+        for entry in entries where entry.prefix.contains(address) && entry.prefix.length >= best.length {
+            best = (entry.prefix.length, entry.value)
+        }
+        return best.value
+    }
+
+    @Test("agrees with looking at every prefix", arguments: 0..<40)
+    func oracle(seed: Int) {
+        var entropy = RepeatableEntropy(seed: UInt64(seed + 77))
+        var entries: [(prefix: IPPrefix, value: Int32)] = []
+        for value in 0..<(seed * 3) {
+            // Few bits, so that prefixes nest, touch and repeat.
+            let bits = entropy.next(UInt8.self)
+            if bits & 1 == 0 {
+                let length = Int(entropy.next(UInt8.self) % 10)
+                let address = IPAddress(v4: UInt32(bits) << 24 | UInt32(entropy.next(UInt8.self) & 3) << 22)
+                entries.append((IPPrefix(address: address, length: length)!, Int32(value)))
+            } else {
+                let length = [0, 1, 3, 7, 8, 9, 126, 127, 128][Int(entropy.next(UInt8.self) % 9)]
+                let address = IPAddress(v6: UInt128(bits) << 120 | UInt128(entropy.next(UInt8.self) & 3))
+                entries.append((IPPrefix(address: address, length: length)!, Int32(value)))
+            }
+        }
+        let table = PrefixTable(entries)
+        for high in UInt32(0)..<256 {
+            for low in [0, 1, 0x3f_ffff, 0x40_0000, 0x80_0000, 0xff_ffff] as [UInt32] {
+                let address = IPAddress(v4: high << 24 | low)
+                #expect(table.lookup(address) == longest(entries, address))
+            }
+            for low in [0, 1, 2, 3, 4, .max >> 8] as [UInt128] {
+                let address = IPAddress(v6: UInt128(high) << 120 | low)
+                #expect(table.lookup(address) == longest(entries, address))
+            }
+        }
+    }
+
+    @Test("an empty table and a default route")
+    func extremes() {
+        let all = PrefixTable([(IPPrefix("0.0.0.0/0")!, 1), (IPPrefix("::/0")!, 2)])
+        for text in ["0.0.0.0", "255.255.255.255"] { #expect(all.lookup(IPAddress(text)!) == 1) }
+        for text in ["::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"] {
+            #expect(all.lookup(IPAddress(text)!) == 2)
+        }
+        #expect(PrefixTable([]).lookup(IPAddress("10.0.0.1")!) == PrefixTable.none)
+        #expect(PrefixTable([]).lookup(IPAddress("::1")!) == PrefixTable.none)
+    }
+}
+
+@Suite("Keypairs by index")
+struct KeypairTableTests {
+    func keypair(_ index: UInt32) -> Keypair {
+        let key = TransportKey(SecretBytes([UInt8](repeating: 3, count: 32)))
+        return Keypair(
+            role: .initiator, localIndex: index, remoteIndex: 1, send: key, receive: key,
+            path: TunnelPath(peer: PeerID(0)), createdAt: Instant(nanoseconds: 1))
+    }
+
+    @Test("indices are unique until the table is full, and come back when freed")
+    func reservation() {
+        let table = KeypairTable(capacity: 16)
+        var entropy = RepeatableEntropy(seed: 1)
+        let indices = (0..<16).compactMap { _ in table.reserveIndex(entropy: &entropy) }
+        #expect(Set(indices).count == 16)
+        #expect(table.reserveIndex(entropy: &entropy) == nil)
+        table.release(indices[3])
+        table.release(indices[3])
+        #expect(table.reserveIndex(entropy: &entropy) != nil)
+        #expect(table.reserveIndex(entropy: &entropy) == nil)
+    }
+
+    @Test("a released keypair lives on while a data thread is in its batch, and no longer")
+    func reclamation() throws {
+        let table = KeypairTable(capacity: 16)
+        let epoch = DataThreadEpoch()
+        table.register(epoch)
+        var entropy = RepeatableEntropy(seed: 1)
+        let index = try #require(table.reserveIndex(entropy: &entropy))
+        weak var watched: Keypair?
+        do {
+            let keypair = keypair(index)
+            watched = keypair
+            table.install(keypair)
+        }
+        epoch.enter()
+        #expect(unsafe table.lookup(index) != nil)
+        table.release(index)
+        #expect(unsafe table.lookup(index) == nil)
+        table.reclaim()
+        #expect(watched != nil)
+        #expect(table.retiredCount == 1)
+        epoch.leave()
+        table.reclaim()
+        #expect(watched == nil)
+        #expect(table.retiredCount == 0)
+        table.unregister(epoch)
+    }
+
+    @Test("only the whole index finds a keypair")
+    func wholeIndex() throws {
+        let table = KeypairTable(capacity: 16)
+        var entropy = RepeatableEntropy(seed: 1)
+        let index = try #require(table.reserveIndex(entropy: &entropy))
+        table.install(keypair(index))
+        #expect(unsafe table.lookup(index) != nil)
+        #expect(unsafe table.lookup(index ^ 0x1000_0000) == nil)
+        #expect(unsafe table.lookup(index ^ 1) == nil)
+    }
+}
+
+@Suite("Events from data thread to control")
+struct EventRingTests {
+    @Test("everything arrives once, in order, around the end of the memory")
+    func wraps() {
+        let ring = EventRing(capacity: 4096)
+        var entropy = RepeatableEntropy(seed: 1)
+        var expected: [[UInt8]] = []
+        var received: [[UInt8]] = []
+        for _ in 0..<2000 {
+            let packet = entropy.bytes(Int(entropy.next(UInt16.self) % 600))
+            let isTaken = unsafe packet.withUnsafeBytes { bytes in
+                unsafe bytes.baseAddress.map { unsafe ring.stage($0, count: packet.count, peer: PeerID(4)) }
+                    ?? false
+            }
+            if isTaken { expected.append(packet) }
+            if !isTaken || entropy.next(UInt8.self) < 60 {
+                _ = ring.drain { if case .stage(_, let bytes) = $0 { received.append(bytes) } }
+            }
+        }
+        _ = ring.drain { if case .stage(_, let bytes) = $0 { received.append(bytes) } }
+        #expect(received == expected)
+        #expect(expected.count > 1500)
+        #expect(ring.fill == 0)
+    }
+
+    @Test("the reader is woken once for what waits, and again for what comes after it looked")
+    func signals() {
+        let ring = EventRing(capacity: 4096)
+        #expect(!ring.takeSignal())
+        #expect(ring.roamed(PeerID(1)))
+        #expect(ring.takeSignal())
+        #expect(ring.roamed(PeerID(1)))
+        #expect(!ring.takeSignal())
+        #expect(ring.drain(limit: 1) { _ in })
+        #expect(!ring.drain { _ in })
+        #expect(ring.roamed(PeerID(1)))
+        #expect(ring.takeSignal())
+    }
+}

@@ -1,0 +1,340 @@
+import Testing
+
+@testable import WireGuard
+
+/// What an operator does to a device, and what strangers send it.
+@Suite struct DeviceTests {
+    private let now = Instant.at(0)
+
+    @Test("our own public key is no peer: refused when added, removed when it becomes ours")
+    func ownKey() {
+        let (simulation, left, right) = Simulation.pair()
+        let own = PeerConfiguration(publicKey: left.privateKey.publicKey)
+        left.command { device in
+            let refused = device.addPeer(own, now: now)
+            #expect(refused == nil)
+        }
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        let id = left.id(of: right)
+        simulation.command(left) { $0.setPrivateKey(right.privateKey, now: simulation.now) }
+        #expect(left.device.peers.isEmpty)
+        let found = left.device.peerID(for: right.privateKey.publicKey)
+        let status = left.device.status(of: id)
+        #expect(found == nil && status == nil)
+        #expect(left.events.last?.event == .removedAsOurself)
+        #expect(left.device.indexOwners.isEmpty)
+    }
+
+    @Test("a removed peer frees its indices, and events that come late for it reach nobody")
+    func removal() {
+        let (simulation, left, right) = Simulation.pair()
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        let id = left.id(of: right)
+        simulation.command(left) { $0.removePeer(id, now: simulation.now) }
+        #expect(left.device.indexOwners.isEmpty)
+        #expect(left.device.nextTimeout == nil)
+        left.forgetHistory()
+        let again = PeerConfiguration(
+            publicKey: right.privateKey.publicKey, underlay: UnderlayPath(endpoint: right.address))
+        simulation.command(left) { device in
+            let other = device.addPeer(again, now: simulation.now)
+            #expect(other != id, "a number is not used again")
+            device.handle(.stage(id, packet: [1, 2, 3]), now: simulation.now)
+            device.handle(.dataSent(id, at: simulation.now), now: simulation.now)
+            device.handle(.keyConfirmed(id, localIndex: 7), now: simulation.now)
+        }
+        #expect(left.sent.isEmpty)
+        #expect(left.device.nextTimeout == nil)
+    }
+
+    @Test("one of several peers is removed, and the timers of the others go on")
+    func removalAmongOthers() {
+        var entropy = RepeatableEntropy(seed: 5)
+        let keys = (0..<5).map { _ in PrivateKey.generate(from: &entropy).publicKey }
+        var device = Device(
+            privateKey: PrivateKey.generate(from: &entropy), keypairs: KeypairTable(capacity: 64),
+            entropy: entropy)
+        let underlay = UnderlayPath(endpoint: Endpoint(address: IPAddress("192.0.2.9")!, port: 1))
+        var ids: [PeerID] = []
+        for key in keys {
+            ids.append(device.addPeer(PeerConfiguration(publicKey: key, underlay: underlay), now: now)!)
+        }
+        for id in ids { device.initiate(id, now: now) }
+        while device.poll() != nil {}
+        device.removePeer(ids[1], now: now)
+        device.removePeer(ids[4], now: now)
+        device.handleTimeout(now: now + .seconds(6))
+        var retried: [PeerID?] = []
+        while let output = device.poll() {
+            if case .transmit(_, _, _, let peer) = output { retried.append(peer) }
+        }
+        #expect(Set(retried) == Set([ids[0], ids[2], ids[3]]))
+        #expect(device.indexOwners.count == 3)
+    }
+
+    @Test("as many peers as the keypair table has room for, and then no more")
+    func fullTable() {
+        var entropy = RepeatableEntropy(seed: 6)
+        var device = Device(
+            privateKey: PrivateKey.generate(from: &entropy), keypairs: KeypairTable(capacity: 16),
+            entropy: entropy)
+        for number in 0..<5 {
+            let key = PrivateKey.generate(from: &entropy).publicKey
+            let id = device.addPeer(PeerConfiguration(publicKey: key), now: now)
+            #expect((id != nil) == (number < 4))
+        }
+    }
+
+    @Test("each way to fail is counted, and shown with the peer and the time")
+    func reasons() {
+        // Another pre-shared key at the far end.
+        var (simulation, left, right) = Simulation.pair()
+        var entropy = RepeatableEntropy(seed: 8)
+        let id = left.id(of: right)
+        left.command { $0.setPresharedKey(.generate(from: &entropy), for: id, now: now) }
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        #expect(left.status(of: right).lastFailure == .dropped(.handshakeDecryptionFailed))
+        #expect(left.status(of: right).lastFailureAt == now + .milliseconds(20))
+        #expect(left.status(of: right).lastFailure?.description == "handshake decryption failed")
+
+        // No reply at all.
+        (simulation, left, right) = Simulation.pair()
+        simulation.isCut = { _, _ in true }
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(6))
+        #expect(left.status(of: right).lastFailure?.description == "no reply to handshake")
+
+        // The far end has us under another key: all it can tell is where the message came from.
+        simulation = Simulation()
+        left = simulation.addNode()
+        right = simulation.addNode()
+        let wrong = PrivateKey.generate(from: &entropy).publicKey
+        left.know(right, publicKey: wrong, now: now)
+        right.know(left, now: now)
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        #expect(right.drops(.mac1Invalid) == 1)
+        #expect(right.status(of: left).lastFailure?.description == "mac1 invalid")
+
+        // It does not know our key.
+        simulation = Simulation()
+        left = simulation.addNode()
+        right = simulation.addNode()
+        left.know(right, now: now)
+        right.know(left, publicKey: wrong, now: now)
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        #expect(right.drops(.peerUnknown) == 1)
+        #expect(right.status(of: left).lastFailure == .dropped(.peerUnknown))
+    }
+
+    @Test("a reason is forgotten when a handshake succeeds")
+    func reasonCleared() {
+        let (simulation, left, right) = Simulation.pair()
+        simulation.isCut = { _, _ in true }
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(6))
+        simulation.isCut = { _, _ in false }
+        simulation.run(for: .seconds(6))
+        #expect(left.status(of: right).state == .established)
+        #expect(left.status(of: right).lastFailure == nil)
+    }
+
+    @Test("without an endpoint nothing is sent or kept, and the reason is shown")
+    func noEndpoint() {
+        let (simulation, _, right) = Simulation.pair(rightKnowsEndpoint: false)
+        let left = simulation.nodes[0]
+        let id = right.id(of: left)
+        simulation.command(right) { device in
+            device.initiate(id, now: now)
+            device.handle(.stage(id, packet: [0x45]), now: now)
+        }
+        #expect(right.sent.isEmpty)
+        #expect(right.status(of: left).stagedPackets == 0)
+        #expect(right.drops(.noEndpoint) == 1)
+        #expect(right.status(of: left).lastFailure == .noEndpoint)
+        #expect(right.device.nextTimeout == nil)
+    }
+
+    @Test("without a private key packets wait, and one that is set later sends them")
+    func noPrivateKey() {
+        let (simulation, left, right) = Simulation.pair()
+        let key = left.privateKey
+        simulation.command(left) { $0.setPrivateKey(nil, now: simulation.now) }
+        let packet = simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(7))
+        #expect(left.sent.isEmpty)
+        #expect(left.status(of: right).lastFailure == .noPrivateKey)
+        simulation.inject(
+            [1, 0, 0, 0] + [UInt8](repeating: 7, count: 144), from: right.address, to: left.address)
+        #expect(left.drops(.mac1Invalid) == 1)
+        simulation.command(left) { $0.setPrivateKey(key, now: simulation.now) }
+        simulation.run(for: .seconds(1))
+        #expect(right.delivered == [packet])
+    }
+
+    @Test("a peer whose public key is a point of low order gets no handshake")
+    func lowOrderPeer() {
+        var entropy = RepeatableEntropy(seed: 9)
+        var device = Device(
+            privateKey: PrivateKey.generate(from: &entropy), keypairs: KeypairTable(capacity: 16),
+            entropy: entropy)
+        let zero = PublicKey([UInt8](repeating: 0, count: 32))!
+        let underlay = UnderlayPath(endpoint: Endpoint(address: IPAddress("192.0.2.9")!, port: 1))
+        let id = device.addPeer(PeerConfiguration(publicKey: zero, underlay: underlay), now: now)!
+        device.initiate(id, now: now)
+        var outputs = 0
+        while device.poll() != nil { outputs += 1 }
+        #expect(outputs == 0)
+        let status = device.status(of: id)
+        #expect(status?.lastFailure == .dropped(.lowOrderPoint))
+    }
+
+    @Test("under load a stranger gets a cookie and no work, and with the cookie its handshake")
+    func cookies() {
+        let (simulation, left, right) = Simulation.pair()
+        func load() { right.command { $0.noteQueue(fill: 0.2, now: simulation.now) } }
+        load()
+        let packet = simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .milliseconds(500))
+        #expect(right.sent.map(\.type) == [.cookieReply])
+        #expect(right.drops(.cookieRequired) == 1)
+        #expect(right.device.indexOwners.isEmpty)
+        for _ in 0..<12 {
+            load()
+            simulation.run(for: .milliseconds(400))
+        }
+        simulation.run(for: .milliseconds(600))
+        #expect(left.sent(.initiation).count == 2)
+        #expect(left.sent(.initiation)[1].bytes.suffix(16) != [UInt8](repeating: 0, count: 16)[...])
+        #expect(right.delivered == [packet])
+        #expect(right.drops(.cookieRequired) == 1)
+    }
+
+    @Test("an initiator under load makes the responder show a cookie too")
+    func cookieForResponse() {
+        let (simulation, left, right) = Simulation.pair()
+        left.command { $0.noteQueue(fill: 1, now: simulation.now) }
+        let packet = simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .milliseconds(100))
+        #expect(left.sent.map(\.type) == [.initiation, .cookieReply])
+        left.command { $0.noteQueue(fill: 1, now: simulation.now + .seconds(5)) }
+        simulation.run(for: .seconds(6))
+        #expect(right.sent(.response).count == 2)
+        #expect(left.drops(.cookieRequired) == 1)
+        #expect(right.delivered == [packet])
+    }
+
+    @Test("under load even a peer with a cookie is held to 20 handshakes a second")
+    func rateLimit() {
+        let (simulation, left, right) = Simulation.pair()
+        right.command { $0.noteQueue(fill: 0.2, now: simulation.now) }
+        simulation.initiate(from: left, to: right)
+        simulation.run(for: .milliseconds(100))
+        right.command { $0.noteQueue(fill: 1, now: simulation.now + .seconds(5)) }
+        simulation.run(for: .seconds(5.5))
+        let withCookie = left.sent(.initiation)[1].bytes
+        right.command { $0.noteQueue(fill: 1, now: simulation.now) }
+        for _ in 0..<20 { simulation.inject(withCookie, from: left.address, to: right.address) }
+        #expect(right.drops(.timestampNotNewer) == 5)
+        #expect(right.drops(.handshakeRateLimited) == 15)
+        let stolen = Simulation.strangerAddress
+        simulation.inject(withCookie, from: stolen, to: right.address)
+        #expect(right.drops(.mac2Invalid) == 1, "a cookie is good for one address and port")
+    }
+
+    @Test("load is remembered for a second")
+    func loadEnds() {
+        var entropy = RepeatableEntropy(seed: 10)
+        var device = Device(
+            privateKey: PrivateKey.generate(from: &entropy), keypairs: KeypairTable(capacity: 16),
+            entropy: entropy)
+        device.noteQueue(fill: 0.124, now: now)
+        var isLoaded = [device.isUnderLoad(at: now)]
+        device.noteQueue(fill: 0.125, now: now)
+        device.noteQueue(fill: 0, now: now + .milliseconds(500))
+        isLoaded.append(device.isUnderLoad(at: now + .milliseconds(999)))
+        isLoaded.append(device.isUnderLoad(at: now + .seconds(1)))
+        #expect(isLoaded == [false, true, false])
+    }
+
+    @Test("messages of every wrong length, type and content are counted and change nothing")
+    func junk() {
+        let (simulation, left, right) = Simulation.pair()
+        simulation.initiate(from: left, to: right)
+        simulation.run(for: .milliseconds(15))
+        let messages = left.sent.map(\.bytes) + right.sent.map(\.bytes)
+        let before = right.device.drops.values.reduce(0, +)
+        var expected: UInt64 = 0
+        let underlay = UnderlayPath(endpoint: Simulation.strangerAddress)
+        var entropy = RepeatableEntropy(seed: 11)
+        right.command { device in
+            for message in messages {
+                for count in 0..<message.count {
+                    device.receive(Array(message[..<count]), from: underlay, now: simulation.now)
+                    expected += 1
+                }
+                device.receive(message + [0], from: underlay, now: simulation.now)
+                expected += 1
+            }
+            for count in 0..<200 {
+                device.receive(entropy.bytes(count), from: underlay, now: simulation.now)
+                for type in UInt8(0)...5 {
+                    device.receive(
+                        [type, 0, 0, 0] + entropy.bytes(count), from: underlay, now: simulation.now)
+                }
+                expected += 7
+            }
+        }
+        #expect(right.device.drops.values.reduce(0, +) - before == expected)
+        #expect(right.device.indexOwners.count == 1)
+        right.forgetHistory()
+        simulation.run(for: .seconds(1))
+        #expect(right.status(of: left).state == .established)
+    }
+
+    @Test("a bit flipped anywhere in an initiation changes nothing", arguments: [false, true])
+    func flippedInitiation(isMacRight: Bool) {
+        let (simulation, left, right) = Simulation.pair()
+        simulation.initiate(from: left, to: right)
+        let initiation = left.sent(.initiation)[0].bytes
+        var macs = MacGenerator(peer: right.privateKey.publicKey)
+        right.command { device in
+            // With a right mac1 the sender index and the MACs may be anything, so only the rest is flipped.
+            for bit in stride(
+                from: isMacRight ? 8 * 8 : 0, to: 8 * (isMacRight ? 116 : 132), by: isMacRight ? 13 : 3)
+            {
+                var bytes = initiation.flipping(bit: bit)
+                if isMacRight, var message = HandshakeInitiation(bytes) {
+                    macs.stamp(&message, now: simulation.now)
+                    bytes = message.bytes
+                }
+                device.receive(
+                    bytes, from: UnderlayPath(endpoint: Simulation.strangerAddress), now: simulation.now)
+            }
+            #expect(device.indexOwners.isEmpty)
+            let output = device.poll()
+            #expect(output == nil)
+        }
+        simulation.run(for: .seconds(1))
+        #expect(right.status(of: left).state == .established)
+        #expect(right.status(of: left).underlay?.endpoint == left.address)
+    }
+
+    @Test("a thousand peers: the next timeout is the earliest of all")
+    func manyPeers() {
+        var entropy = RepeatableEntropy(seed: 12)
+        var device = Device(privateKey: nil, keypairs: KeypairTable(capacity: 4096), entropy: entropy)
+        for number in 0..<1000 {
+            let keepalive = UInt16(1000 - number)
+            let key = PublicKey(entropy.bytes(32))!
+            _ = device.addPeer(PeerConfiguration(publicKey: key, persistentKeepalive: keepalive), now: now)
+        }
+        #expect(device.nextTimeout == now + .seconds(1))
+        device.handleTimeout(now: now + .seconds(10))
+        #expect(device.nextTimeout == now + .seconds(11))
+    }
+}

@@ -1,0 +1,106 @@
+// What Glibc's Swift module hides (it is read without _GNU_SOURCE) or leaves to macros and variadic calls:
+// mirrors and thin wrappers, no logic. Every function returns what the system call returns, with errno set.
+#ifndef CLINUX_H
+#define CLINUX_H
+
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+// Numbers that older kernel headers lack, or that Swift cannot import (casts, enums without a type).
+#define CL_SOL_UDP 17
+#define CL_UDP_SEGMENT 103
+#define CL_UDP_GRO 104
+#define CL_IP_TOS 1
+#define CL_IP_PKTINFO 8
+#define CL_IP_MTU_DISCOVER 10
+#define CL_IP_PMTUDISC_OMIT 5
+#define CL_IPV6_V6ONLY 26
+#define CL_IPV6_RECVPKTINFO 49
+#define CL_IPV6_PKTINFO 50
+#define CL_IPV6_TCLASS 67
+#define CL_SO_MARK 36
+#define CL_SO_BINDTODEVICE 25
+#define CL_SO_SNDBUFFORCE 32
+#define CL_SO_RCVBUFFORCE 33
+#define CL_SOL_NETLINK 270
+#define CL_NETLINK_GET_STRICT_CHK 12
+
+#define CL_IFF_TUN 0x0001
+#define CL_IFF_NO_PI 0x1000
+#define CL_IFF_VNET_HDR 0x4000
+#define CL_IFF_MULTI_QUEUE 0x0100
+#define CL_TUN_F_CSUM 0x01
+#define CL_TUN_F_TSO4 0x02
+#define CL_TUN_F_TSO6 0x04
+#define CL_TUN_F_TSO_ECN 0x08
+#define CL_TUN_F_USO4 0x20
+#define CL_TUN_F_USO6 0x40
+
+/// struct mmsghdr; CLinux.c asserts that it has the same layout.
+struct cl_mmsghdr {
+    struct msghdr msg_hdr;
+    unsigned int msg_len;
+};
+
+int cl_recvmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags);
+int cl_accept(int fd);
+int cl_peer_credentials(int fd, uint32_t *pid, uint32_t *uid, uint32_t *gid);
+
+int cl_epoll_create(void);
+int cl_epoll_add(int epoll, int fd, uint32_t events, uint64_t token);
+int cl_epoll_modify(int epoll, int fd, uint32_t events, uint64_t token);
+int cl_epoll_remove(int epoll, int fd);
+/// At most 64 events, split into two arrays because struct epoll_event is packed.
+int cl_epoll_wait(int epoll, uint64_t *tokens, uint32_t *events, int capacity, int timeout_ms);
+
+int cl_eventfd(void);
+int cl_timerfd(void);
+/// Absolute nanoseconds of CLOCK_BOOTTIME; 0 disarms.
+int cl_timerfd_arm(int fd, uint64_t nanoseconds);
+int cl_signalfd(const sigset_t *signals);
+/// The number of the signal read.
+int cl_signalfd_read(int fd);
+int cl_flock(int fd, int operation);
+ssize_t cl_random(void *bytes, size_t count);
+
+/// `name` holds 16 bytes and is replaced by the name the kernel gave.
+int cl_tun_attach(int fd, char *name, int flags);
+int cl_tun_inspect(int fd, char *name, int *flags);
+int cl_tun_set_header_size(int fd, int size);
+int cl_tun_set_offload(int fd, unsigned int flags);
+/// A descriptor of the network namespace that the device is in.
+int cl_tun_namespace(int fd);
+
+int cl_set_thread_name(const char *name);
+/* PR_SET_DUMPABLE 0: no core file, no debugger of the same user. */
+void cl_set_undumpable(void);
+/// Both are static strings, or NULL for a number that is no errno.
+const char *cl_errno_name(int code);
+const char *cl_errno_text(int code);
+
+/// Writes one control message at `offset` of `buffer`, and returns the offset after it.
+static inline size_t cl_control_put(
+    void *buffer, size_t offset, int level, int type, const void *data, size_t size) {
+    struct cmsghdr *header = (struct cmsghdr *)((char *)buffer + offset);
+    memset(header, 0, CMSG_SPACE(size));
+    header->cmsg_len = CMSG_LEN(size);
+    header->cmsg_level = level;
+    header->cmsg_type = type;
+    memcpy(CMSG_DATA(header), data, size);
+    return offset + CMSG_SPACE(size);
+}
+
+static inline struct cmsghdr *cl_control_first(struct msghdr *message) { return CMSG_FIRSTHDR(message); }
+static inline struct cmsghdr *cl_control_next(struct msghdr *message, struct cmsghdr *current) {
+    return CMSG_NXTHDR(message, current);
+}
+static inline const void *cl_control_data(struct cmsghdr *header) { return CMSG_DATA(header); }
+static inline size_t cl_control_size(const struct cmsghdr *header) {
+    return header->cmsg_len < CMSG_LEN(0) ? 0 : header->cmsg_len - CMSG_LEN(0);
+}
+
+#endif

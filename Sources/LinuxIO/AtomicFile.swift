@@ -1,0 +1,107 @@
+internal import Glibc
+
+/// Files written whole or not at all, and files read with a limit.
+package enum AtomicFile {
+    /// Writes `.NAME.new` beside `path`, makes it durable, and renames it over `path`. Any failure leaves
+    /// what was at `path` untouched. `mode` is given exactly, whatever the umask.
+    ///
+    /// A writer that is killed leaves at most that one file, which the next writer takes over under its lock.
+    package static func write(_ bytes: [UInt8], to path: String, mode: UInt32) throws(SystemError) {
+        let (directory, name) = split(path)
+        let temporary = "\(directory)/.\(name).new"
+        let file = try openLocked(temporary, mode)
+        do throws(SystemError) {
+            try System.fchmod(file.rawValue, mode)
+            try System.truncate(file.rawValue, temporary)
+            try writeAll(bytes, to: file.rawValue, temporary)
+            try System.fsync(file.rawValue, temporary)
+            try System.rename(temporary, path)
+        } catch {
+            try? System.unlink(temporary)
+            throw error
+        }
+        // The rename is durable only with its directory.
+        let parent = try System.open(directory, O_RDONLY | O_DIRECTORY)
+        try System.fsync(parent.rawValue, directory)
+    }
+
+    /// At most `limit` bytes of a regular file, with its permission bits and owner; EFBIG past the limit.
+    package static func read(
+        _ path: String, limit: Int
+    ) throws(SystemError) -> (bytes: [UInt8], mode: UInt32, owner: UInt32) {
+        // Nonblocking so that a FIFO cannot hold us up before it is refused.
+        let file = try System.open(path, O_RDONLY | O_NONBLOCK)
+        let status = try System.status(file.rawValue, "fstat \(path)")
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw SystemError(call: "read \(path)", code: EINVAL)
+        }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 16384)
+        while true {
+            let count = try System.check("read \(path)") {
+                unsafe chunk.withUnsafeMutableBytes { chunk in
+                    guard let base = chunk.baseAddress else { return 0 }
+                    return unsafe Glibc.read(file.rawValue, base, chunk.count)
+                }
+            }
+            if count == 0 { break }
+            bytes += chunk[..<count]
+            if bytes.count > limit { throw SystemError(call: "read \(path)", code: EFBIG) }
+        }
+        return (bytes, status.st_mode & 0o7777, status.st_uid)
+    }
+
+    /// Without error when it is gone already.
+    package static func remove(_ path: String) throws(SystemError) {
+        do throws(SystemError) {
+            try System.unlink(path)
+        } catch {
+            if error.code != ENOENT { throw error }
+        }
+    }
+
+    /// One level; without error when a directory is there already.
+    package static func makeDirectory(_ path: String, mode: UInt32) throws(SystemError) {
+        do throws(SystemError) {
+            try System.mkdir(path, mode)
+            try System.chmod(path, mode)
+        } catch {
+            guard error.code == EEXIST, let status = System.status(path: path),
+                status.st_mode & S_IFMT != S_IFREG
+            else { throw error }
+        }
+    }
+
+    /// The temporary file, locked, and surely the one that has the name: another writer may have renamed it
+    /// away between our opening and our locking it.
+    private static func openLocked(_ path: String, _ mode: UInt32) throws(SystemError) -> FileDescriptor {
+        while true {
+            let file = try System.open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode: mode)
+            try System.flock(file.rawValue, LOCK_EX, path)
+            let opened = try System.status(file.rawValue, "fstat \(path)")
+            if let named = System.status(path: path), named.st_ino == opened.st_ino,
+                named.st_dev == opened.st_dev
+            {
+                return file
+            }
+        }
+    }
+
+    private static func writeAll(_ bytes: [UInt8], to fd: Int32, _ path: String) throws(SystemError) {
+        var offset = 0
+        while offset < bytes.count {
+            offset += try System.check("write \(path)") {
+                unsafe bytes.withUnsafeBytes { bytes in
+                    guard let base = bytes.baseAddress else { return 0 }
+                    return unsafe Glibc.write(fd, base + offset, bytes.count - offset)
+                }
+            }
+        }
+    }
+
+    private static func split(_ path: String) -> (directory: String, name: String) {
+        guard let slash = path.lastIndex(of: "/") else { return (".", path) }
+        let directory = path[..<slash]
+        return (directory.isEmpty ? "/" : String(directory), String(path[path.index(after: slash)...]))
+    }
+}

@@ -1,0 +1,141 @@
+internal import CLinux
+internal import Glibc
+package import WireGuard
+
+/// Receives batches of datagrams with recvmmsg into memory taken once. With UDP_GRO each may be up to 64
+/// segments of one sender, in order.
+///
+/// One receiver serves the sockets of both families in turn. What `receive` found is valid until the next
+/// call.
+@safe package struct DatagramReceiver: ~Copyable {
+    private struct Arrival {
+        var segmentSize: Int
+        var source: LocalSource?
+        var isTruncated: Bool
+    }
+
+    private static let controlSize = 128
+
+    private let capacity: Int
+    private let bufferSize: Int
+    private let buffers: UnsafeMutableRawPointer
+    private let names: UnsafeMutableRawPointer
+    private let controls: UnsafeMutableRawPointer
+    private let slices: UnsafeMutablePointer<iovec>
+    private let headers: UnsafeMutablePointer<cl_mmsghdr>
+    private let arrivals: UnsafeMutablePointer<Arrival>
+
+    /// Calls that failed other than by finding nothing, since the start, and the errno of the last.
+    package private(set) var errors: UInt64 = 0
+    package private(set) var lastError: Int32 = 0
+
+    /// 65,536 bytes hold any datagram, coalesced or not; with less a longer one is truncated.
+    package init(capacity: Int = 16, bufferSize: Int = 65536) {
+        self.capacity = capacity
+        self.bufferSize = bufferSize
+        unsafe buffers = .allocate(byteCount: capacity * bufferSize, alignment: 4096)
+        unsafe names = .allocate(byteCount: capacity * DatagramAddress.capacity, alignment: 16)
+        unsafe controls = .allocate(byteCount: capacity * Self.controlSize, alignment: 16)
+        unsafe slices = .allocate(capacity: capacity)
+        unsafe headers = .allocate(capacity: capacity)
+        unsafe arrivals = .allocate(capacity: capacity)
+        unsafe arrivals.initialize(
+            repeating: Arrival(segmentSize: 0, source: nil, isTruncated: false), count: capacity)
+        for i in 0..<capacity {
+            unsafe (slices + i).initialize(
+                to: iovec(iov_base: buffers + i * bufferSize, iov_len: bufferSize))
+            var header = unsafe msghdr()
+            unsafe header.msg_name = names + i * DatagramAddress.capacity
+            unsafe header.msg_iov = slices + i
+            unsafe header.msg_iovlen = 1
+            unsafe header.msg_control = controls + i * Self.controlSize
+            unsafe (headers + i).initialize(to: cl_mmsghdr(msg_hdr: header, msg_len: 0))
+        }
+    }
+
+    deinit {
+        unsafe buffers.deallocate()
+        unsafe names.deallocate()
+        unsafe controls.deallocate()
+        unsafe slices.deallocate()
+        unsafe headers.deallocate()
+        unsafe arrivals.deallocate()
+    }
+
+    /// Datagrams taken, at most the capacity; 0 when none waits. Never blocks.
+    ///
+    /// An error counts and is otherwise nothing: it was of one moment (ENOMEM, or an ICMP error left on the
+    /// socket), and a receiver that gave up would be deaf for good. Where memory is short it waits a
+    /// millisecond, since the socket still polls as readable.
+    package mutating func receive(from socket: UDPSocket) -> Int {
+        for i in 0..<capacity {
+            // The kernel has written the lengths of the last batch over the capacities.
+            unsafe headers[i].msg_hdr.msg_namelen = socklen_t(DatagramAddress.capacity)
+            unsafe headers[i].msg_hdr.msg_controllen = Self.controlSize
+            unsafe headers[i].msg_hdr.msg_flags = 0
+        }
+        let count = unsafe System.recvmmsg(socket.fd, headers, capacity)
+        guard count > 0 else {
+            if count < 0, count != -Int(EAGAIN) {
+                errors &+= 1
+                lastError = Int32(truncatingIfNeeded: -count)
+                System.pause(milliseconds: 1)
+            }
+            return 0
+        }
+        for i in 0..<count { unsafe arrivals[i] = examine(headers + i) }
+        return count
+    }
+
+    private func examine(_ header: UnsafeMutablePointer<cl_mmsghdr>) -> Arrival {
+        let flags = unsafe header.pointee.msg_hdr.msg_flags
+        let lost = Int32(MSG_TRUNC | MSG_CTRUNC)
+        var arrival = unsafe Arrival(
+            segmentSize: Int(header.pointee.msg_len), source: nil, isTruncated: flags & lost != 0)
+        let message = unsafe UnsafeMutableRawPointer(header).assumingMemoryBound(to: msghdr.self)
+        var next = unsafe cl_control_first(message)
+        while let control = unsafe next {
+            guard let data = unsafe cl_control_data(control) else { break }
+            let size = unsafe cl_control_size(control)
+            switch unsafe (control.pointee.cmsg_level, control.pointee.cmsg_type) {
+            case (CL_SOL_UDP, CL_UDP_GRO) where size >= 4:
+                let segment = unsafe data.loadUnaligned(as: Int32.self)
+                if segment > 0 { arrival.segmentSize = Int(segment) }
+            case (Int32(IPPROTO_IP), CL_IP_PKTINFO) where size >= 12:
+                arrival.source = unsafe DatagramAddress.readSourceV4(data)
+            case (Int32(IPPROTO_IPV6), CL_IPV6_PKTINFO) where size >= 20:
+                arrival.source = unsafe DatagramAddress.readSourceV6(data)
+            default: break
+            }
+            unsafe next = unsafe cl_control_next(message, control)
+        }
+        return arrival
+    }
+
+    /// The bytes of datagram `i` of the last batch: all segments, one after the other.
+    package func bytes(_ i: Int) -> UnsafeMutableRawBufferPointer {
+        precondition(i >= 0 && i < capacity)
+        let count = unsafe min(Int(headers[i].msg_len), bufferSize)
+        return unsafe UnsafeMutableRawBufferPointer(start: buffers + i * bufferSize, count: count)
+    }
+
+    /// Bytes of each segment but the last, which may be shorter; the whole length where nothing was
+    /// coalesced.
+    package func segmentSize(_ i: Int) -> Int {
+        precondition(i >= 0 && i < capacity)
+        return unsafe arrivals[i].segmentSize
+    }
+
+    /// The sender, and the address of ours that it wrote to.
+    package func underlay(_ i: Int) -> UnderlayPath {
+        precondition(i >= 0 && i < capacity)
+        return unsafe UnderlayPath(
+            endpoint: DatagramAddress.read(names + i * DatagramAddress.capacity), source: arrivals[i].source)
+    }
+
+    /// Bytes, or what is known of them, are missing: to be dropped.
+    package func isTruncated(_ i: Int) -> Bool {
+        precondition(i >= 0 && i < capacity)
+        return unsafe arrivals[i].isTruncated
+    }
+}

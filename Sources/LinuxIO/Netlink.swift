@@ -1,0 +1,307 @@
+internal import CNetlink
+internal import Glibc
+package import WireGuard
+
+/// Links, addresses, routes and rules of the calling thread's network namespace.
+///
+/// Adding what is there replaces it, and removing what is not there succeeds, so that a change may be
+/// repeated. An error says what was attempted and holds the kernel's errno.
+///
+/// Concurrency: the control thread's. Every call waits for the kernel's answer, which never takes long.
+package struct Netlink: ~Copyable {
+    private let socket: NetlinkSocket
+
+    package init() throws(SystemError) { socket = try NetlinkSocket() }
+
+    // MARK: Links
+
+    /// Nil when there is none of that name.
+    package func link(_ name: String) throws(SystemError) -> NetlinkLink? {
+        try link("look up link \(name)", index: 0, name: name)
+    }
+
+    package func link(index: UInt32) throws(SystemError) -> NetlinkLink? {
+        try link("look up link \(index)", index: Int32(bitPattern: index), name: nil)
+    }
+
+    private func link(_ call: String, index: Int32, name: String?) throws(SystemError) -> NetlinkLink? {
+        var found: OpaquePointer?
+        do throws(SystemError) {
+            try unsafe socket.run(call) { handle in unsafe rtnl_link_get_kernel(handle, index, name, &found) }
+        } catch {
+            if error.code == ENODEV || error.code == ENOENT { return nil }
+            throw error
+        }
+        guard let link = unsafe found else { return nil }
+        defer { unsafe rtnl_link_put(link) }
+        return unsafe NetlinkParsing.link(link)
+    }
+
+    package func setUp(_ index: UInt32, _ isUp: Bool = true) throws(SystemError) {
+        try unsafe change(index, "set link \(index) \(isUp ? "up" : "down")") { change in
+            if isUp {
+                unsafe rtnl_link_set_flags(change, UInt32(IFF_UP))
+            } else {
+                unsafe rtnl_link_unset_flags(change, UInt32(IFF_UP))
+            }
+        }
+    }
+
+    package func setMTU(_ index: UInt32, _ mtu: Int) throws(SystemError) {
+        try unsafe change(index, "set link \(index) mtu \(mtu)") { change in
+            unsafe rtnl_link_set_mtu(change, UInt32(clamping: mtu))
+        }
+    }
+
+    private func change(_ index: UInt32, _ call: String, _ body: (OpaquePointer) -> Void) throws(SystemError)
+    {
+        guard let link = unsafe rtnl_link_alloc() else { throw SystemError(call: call, code: ENOMEM) }
+        defer { unsafe rtnl_link_put(link) }
+        guard let change = unsafe rtnl_link_alloc() else { throw SystemError(call: call, code: ENOMEM) }
+        defer { unsafe rtnl_link_put(change) }
+        unsafe rtnl_link_set_ifindex(link, Int32(bitPattern: index))
+        unsafe body(change)
+        try unsafe socket.run(call) { handle in unsafe rtnl_link_change(handle, link, change, 0) }
+    }
+
+    // MARK: Addresses
+
+    /// `peer` makes it a point-to-point address.
+    package func addAddress(
+        _ prefix: IPPrefix, peer: IPAddress? = nil, to interface: UInt32
+    ) throws(SystemError) {
+        let address = NetlinkAddress(prefix: prefix, peer: peer, interface: interface)
+        let message = try Self.message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, address)
+        try socket.request("add address \(prefix) to link \(interface)", message)
+    }
+
+    package func removeAddress(_ address: NetlinkAddress) throws(SystemError) {
+        do throws(SystemError) {
+            let message = try Self.message(RTM_DELADDR, 0, address)
+            try socket.request("remove address \(address.prefix) from link \(address.interface)", message)
+        } catch {
+            if error.code != EADDRNOTAVAIL, error.code != ENODEV { throw error }
+        }
+    }
+
+    package func removeAddress(_ prefix: IPPrefix, from interface: UInt32) throws(SystemError) {
+        try removeAddress(NetlinkAddress(prefix: prefix, interface: interface))
+    }
+
+    /// Of both families.
+    package func addresses(of interface: UInt32) throws(SystemError) -> [NetlinkAddress] {
+        // struct ifaddrmsg: family, prefix length, flags, scope, index.
+        let header = [0, 0, 0, 0] + Self.bytes(interface)
+        return try unsafe dump("list addresses of link \(interface)", RTM_GETADDR, header) { message, list in
+            unsafe NetlinkParsing.parse(message) { object in
+                if let address = unsafe NetlinkParsing.address(object), address.interface == interface {
+                    list.append(address)
+                }
+            }
+        }
+    }
+
+    /// Not by libnl's address object, which refuses an IPv6 peer.
+    private static func message(
+        _ type: Int, _ flags: Int32, _ address: NetlinkAddress
+    ) throws(SystemError) -> NetlinkMessage {
+        let family = UInt8(NetlinkParsing.number(address.prefix.family))
+        let header = [family, UInt8(address.prefix.length), 0, 0] + bytes(address.interface)
+        let message = try NetlinkMessage(type: type, flags: NLM_F_REQUEST | flags, header: header)
+        let local = address.prefix.address.bytes
+        message.put(2, local)  // IFA_LOCAL
+        message.put(1, address.peer?.bytes ?? local)  // IFA_ADDRESS
+        return message
+    }
+
+    // MARK: Routes
+
+    /// In place of a route to the same destination with the same metric in the same table, whosever it is;
+    /// with `replacing` false that is EEXIST.
+    package func addRoute(_ route: NetlinkRoute, replacing: Bool = true) throws(SystemError) {
+        let flags = NLM_F_CREATE | (replacing ? NLM_F_REPLACE : NLM_F_EXCL)
+        try unsafe withRoute(route, "add \(route)") { handle, object in
+            unsafe rtnl_route_add(handle, object, flags)
+        }
+    }
+
+    package func removeRoute(_ route: NetlinkRoute) throws(SystemError) {
+        do throws(SystemError) {
+            try unsafe withRoute(route, "remove \(route)") { handle, object in
+                unsafe rtnl_route_delete(handle, object, 0)
+            }
+        } catch {
+            // Gone by itself, or with its interface.
+            if error.code != ESRCH, error.code != ENODEV { throw error }
+        }
+    }
+
+    /// Those of one protocol, in all tables and both families.
+    package func routes(protocol: UInt8 = NetlinkRoute.ownProtocol) throws(SystemError) -> [NetlinkRoute] {
+        var routes: [NetlinkRoute] = []
+        for family in IPAddress.Family.allCases {
+            // struct rtmsg: family, destination and source length, class, table, protocol, scope, type,
+            // flags.
+            let header = [UInt8(NetlinkParsing.number(family)), 0, 0, 0, 0, `protocol`, 0, 0, 0, 0, 0, 0]
+            routes += try unsafe dump("list routes of protocol \(`protocol`)", RTM_GETROUTE, header) {
+                message, list in
+                guard let route = unsafe NetlinkParsing.parseRoute(message), route.protocol == `protocol`
+                else { return }
+                list.append(route)
+            }
+        }
+        return routes
+    }
+
+    /// How a packet to `destination` with this mark would leave now. ENETUNREACH, or the errno of the
+    /// unreachable route that it meets.
+    package func way(to destination: IPAddress, mark: UInt32 = 0) throws(SystemError) -> NetlinkWay {
+        let call = "look up way to \(destination)"
+        let family = UInt8(NetlinkParsing.number(destination.family))
+        let header = [family, UInt8(destination.family.width), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        let message = try NetlinkMessage(type: RTM_GETROUTE, flags: NLM_F_REQUEST, header: header)
+        message.put(1, destination.bytes)  // RTA_DST
+        if mark != 0 { message.put(16, mark) }  // RTA_MARK
+        var way: NetlinkWay?
+        try unsafe socket.query(call, message, isDump: false) { answer in
+            way = unsafe NetlinkParsing.parseWay(answer)
+        }
+        guard let way else { throw SystemError(call: call, code: ENETUNREACH) }
+        return way
+    }
+
+    private func withRoute(
+        _ route: NetlinkRoute, _ call: String, _ body: (OpaquePointer, OpaquePointer) -> Int32
+    ) throws(SystemError) {
+        guard let object = unsafe rtnl_route_alloc() else { throw SystemError(call: call, code: ENOMEM) }
+        defer { unsafe rtnl_route_put(object) }
+        let family = route.destination.family
+        unsafe rtnl_route_set_family(object, UInt8(NetlinkParsing.number(family)))
+        unsafe rtnl_route_set_table(object, route.table)
+        unsafe rtnl_route_set_protocol(object, route.protocol)
+        unsafe rtnl_route_set_priority(object, route.metric)
+        unsafe rtnl_route_set_type(object, route.kind.rawValue)
+        let isOnLink = route.gateway == nil && route.kind == .unicast
+        let scope = isOnLink ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE
+        unsafe rtnl_route_set_scope(object, UInt8(scope.rawValue))
+        try unsafe Self.withPointer(to: route.destination, call) { target in
+            unsafe rtnl_route_set_dst(object, target)
+        }
+        if let source = route.preferredSource {
+            try unsafe Self.withPointer(to: IPPrefix(host: source), call) { source in
+                unsafe rtnl_route_set_pref_src(object, source)
+            }
+        }
+        if route.interface != 0 || route.gateway != nil {
+            guard let hop = unsafe rtnl_route_nh_alloc() else { throw SystemError(call: call, code: ENOMEM) }
+            if route.interface != 0 {
+                unsafe rtnl_route_nh_set_ifindex(hop, Int32(bitPattern: route.interface))
+            }
+            // The route owns the hop from here, and frees it.
+            unsafe rtnl_route_add_nexthop(object, hop)
+            if let gateway = route.gateway {
+                try unsafe Self.withPointer(to: IPPrefix(host: gateway), call) { gateway in
+                    unsafe rtnl_route_nh_set_gateway(hop, gateway)
+                    return 0
+                }
+            }
+        }
+        try unsafe socket.run(call) { handle in unsafe body(handle, object) }
+    }
+
+    // MARK: Rules
+
+    package func addRule(_ rule: NetlinkRule) throws(SystemError) {
+        do throws(SystemError) {
+            let message = try Self.message(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, rule)
+            try socket.request("add \(rule)", message)
+        } catch {
+            if error.code != EEXIST { throw error }
+        }
+    }
+
+    package func removeRule(_ rule: NetlinkRule) throws(SystemError) {
+        do throws(SystemError) {
+            try socket.request("remove \(rule)", Self.message(RTM_DELRULE, 0, rule))
+        } catch {
+            if error.code != ENOENT { throw error }
+        }
+    }
+
+    /// Those of one protocol, in both families, that look up a table.
+    package func rules(protocol: UInt8 = NetlinkRoute.ownProtocol) throws(SystemError) -> [NetlinkRule] {
+        var rules: [NetlinkRule] = []
+        for family in IPAddress.Family.allCases {
+            let header = [UInt8(NetlinkParsing.number(family))] + [UInt8](repeating: 0, count: 11)
+            rules += try unsafe dump("list rules", RTM_GETRULE, header) { message, list in
+                guard let rule = unsafe NetlinkParsing.parseRule(message), rule.protocol == `protocol` else {
+                    return
+                }
+                list.append(rule)
+            }
+        }
+        return rules
+    }
+
+    private static func message(_ type: Int, _ flags: Int32, _ rule: NetlinkRule) throws(SystemError)
+        -> NetlinkMessage
+    {
+        // struct fib_rule_hdr: family, lengths, class, table, two reserved, action FR_ACT_TO_TBL, flags.
+        let header: [UInt8] = [
+            UInt8(NetlinkParsing.number(rule.family)), 0, 0, 0, rule.table < 256 ? UInt8(rule.table) : 0, 0,
+            0, 1,
+        ]
+        let inverted: UInt32 = rule.isInverted ? 2 : 0  // FIB_RULE_INVERT
+        let message = try NetlinkMessage(
+            type: type, flags: NLM_F_REQUEST | flags, header: header + bytes(inverted))
+        message.put(RuleAttribute.table, rule.table)
+        message.put(RuleAttribute.protocol, rule.protocol)
+        if rule.priority != 0 { message.put(RuleAttribute.priority, rule.priority) }
+        if let mark = rule.mark {
+            message.put(RuleAttribute.mark, mark)
+            message.put(RuleAttribute.mask, rule.mask)
+        }
+        if let length = rule.suppressedPrefixLength {
+            message.put(RuleAttribute.suppressedPrefixLength, length)
+        }
+        return message
+    }
+
+    // MARK: Helpers
+
+    private func dump<Element>(
+        _ call: String, _ type: Int, _ header: [UInt8], _ body: (OpaquePointer, inout [Element]) -> Void
+    ) throws(SystemError) -> [Element] {
+        var attempts = 0
+        while true {
+            attempts += 1
+            let message = try NetlinkMessage(type: type, flags: NLM_F_REQUEST | NLM_F_DUMP, header: header)
+            var list: [Element] = []
+            do throws(SystemError) {
+                try unsafe socket.query(call, message, isDump: true) { answer in unsafe body(answer, &list) }
+                return list
+            } catch {
+                // Something changed while the kernel was telling it: what we have may have holes.
+                guard error.code == EINTR, attempts < 5 else { throw error }
+            }
+        }
+    }
+
+    private static func bytes(_ value: UInt32) -> [UInt8] {
+        unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
+    }
+
+    private static func withPointer(
+        to prefix: IPPrefix, _ call: String, _ body: (OpaquePointer) -> Int32
+    ) throws(SystemError) {
+        let bytes = prefix.address.bytes
+        guard let address = unsafe nl_addr_build(NetlinkParsing.number(prefix.family), bytes, bytes.count)
+        else {
+            throw SystemError(call: call, code: ENOMEM)
+        }
+        defer { unsafe nl_addr_put(address) }
+        unsafe nl_addr_set_prefixlen(address, Int32(prefix.length))
+        let code = unsafe body(address)
+        if code < 0 { throw SystemError(call: call, code: NetlinkSocket.errno(libnl: code)) }
+    }
+}

@@ -1,0 +1,155 @@
+internal import Glibc
+package import WireGuard
+
+/// A network interface.
+package struct NetlinkLink: Hashable, Sendable {
+    package let index: UInt32
+    package let name: String
+    package let mtu: Int
+    /// IFF_UP: the administrator's wish, not the carrier's state.
+    package let isUp: Bool
+
+    package init(index: UInt32, name: String, mtu: Int, isUp: Bool) {
+        self.index = index
+        self.name = name
+        self.mtu = mtu
+        self.isUp = isUp
+    }
+}
+
+/// An address on an interface.
+package struct NetlinkAddress: Hashable, Sendable {
+    /// The address, host bits included, with the length of its network.
+    package let prefix: IPPrefix
+    /// The far end of a point-to-point address; nil where it is our own.
+    package let peer: IPAddress?
+    package let interface: UInt32
+
+    package init(prefix: IPPrefix, peer: IPAddress? = nil, interface: UInt32) {
+        self.prefix = prefix
+        self.peer = peer
+        self.interface = interface
+    }
+}
+
+/// A route in one of the kernel's tables.
+package struct NetlinkRoute: Hashable, Sendable {
+    package enum Kind: UInt8, Sendable {
+        case unicast = 1
+        case local = 2
+        case blackhole = 6
+        case unreachable = 7
+        case prohibit = 8
+    }
+
+    /// vgwd's own protocol, named in conf/rt_protos.d.
+    package static let ownProtocol: UInt8 = 153
+    package static let mainTable: UInt32 = 254
+    package static let localTable: UInt32 = 255
+
+    /// With its host bits cleared.
+    package let destination: IPPrefix
+    /// The first next hop's; 0 where the kind has none.
+    package let interface: UInt32
+    package let gateway: IPAddress?
+    package let table: UInt32
+    package let `protocol`: UInt8
+    /// Less is preferred. The kernel turns an IPv6 metric of 0 into 1024, and so does `init`.
+    package let metric: UInt32
+    package let kind: Kind
+    /// The source that locally made packets take.
+    package let preferredSource: IPAddress?
+
+    package init(
+        destination: IPPrefix, interface: UInt32, gateway: IPAddress? = nil, table: UInt32 = mainTable,
+        protocol: UInt8 = ownProtocol, metric: UInt32 = 0, kind: Kind = .unicast,
+        preferredSource: IPAddress? = nil
+    ) {
+        self.destination = destination.network
+        // The kernel gives an IPv6 route without a way the loopback interface.
+        self.interface = kind == .unicast || kind == .local ? interface : 0
+        self.gateway = gateway
+        self.table = table
+        self.protocol = `protocol`
+        self.metric = destination.family == .v6 && metric == 0 ? 1024 : metric
+        self.kind = kind
+        self.preferredSource = preferredSource
+    }
+}
+
+/// A rule on the firewall mark: `[not] fwmark MARK/MASK lookup TABLE [suppress_prefixlength N]`.
+package struct NetlinkRule: Hashable, Sendable {
+    package let family: IPAddress.Family
+    /// Rules are tried from the lowest on. 0 leaves it to the kernel.
+    package let priority: UInt32
+    /// Nil matches every packet.
+    package let mark: UInt32?
+    package let mask: UInt32
+    /// Matches the packets that do not have the mark.
+    package let isInverted: Bool
+    package let table: UInt32
+    /// A route this short or shorter counts as not found, and the next rule is tried.
+    package let suppressedPrefixLength: UInt32?
+    package let `protocol`: UInt8
+
+    package init(
+        family: IPAddress.Family, priority: UInt32, mark: UInt32?, mask: UInt32 = .max,
+        isInverted: Bool = false,
+        table: UInt32, suppressedPrefixLength: UInt32? = nil, protocol: UInt8 = NetlinkRoute.ownProtocol
+    ) {
+        self.family = family
+        self.priority = priority
+        self.mark = mark
+        self.mask = mark == nil ? .max : mask
+        self.isInverted = isInverted
+        self.table = table
+        self.suppressedPrefixLength = suppressedPrefixLength
+        self.protocol = `protocol`
+    }
+}
+
+/// The way that the kernel would take to an address now.
+package struct NetlinkWay: Hashable, Sendable {
+    package let interface: UInt32
+    package let gateway: IPAddress?
+    package let source: IPAddress?
+
+    package init(interface: UInt32, gateway: IPAddress?, source: IPAddress?) {
+        self.interface = interface
+        self.gateway = gateway
+        self.source = source
+    }
+}
+
+/// What changed, as `NetlinkMonitor` tells it.
+package enum NetlinkEvent: Hashable, Sendable {
+    /// New, or anything of it changed.
+    case linkChanged(NetlinkLink)
+    /// Deleted, or moved to another network namespace: `TunDevice.presence` tells which.
+    case linkRemoved(index: UInt32, name: String)
+    case addressAdded(NetlinkAddress)
+    case addressRemoved(NetlinkAddress)
+    /// Added, or replaced what was there.
+    case routeAdded(NetlinkRoute)
+    case routeRemoved(NetlinkRoute)
+    case ruleAdded(NetlinkRule)
+    case ruleRemoved(NetlinkRule)
+    /// The kernel dropped events for want of room: read everything again.
+    case overflow
+}
+
+extension NetlinkRoute: CustomStringConvertible {
+    package var description: String {
+        let way = gateway.map { " via \($0)" } ?? ""
+        let link = interface == 0 ? "" : " on link \(interface)"
+        let name = kind == .unicast ? "route" : "\(kind) route"
+        return "\(name) \(destination)\(way)\(link) table \(table) metric \(metric)"
+    }
+}
+
+extension NetlinkRule: CustomStringConvertible {
+    package var description: String {
+        let condition = mark.map { " \(isInverted ? "not " : "")fwmark 0x\(String($0, radix: 16))" } ?? ""
+        return "IP\(family) rule\(condition) lookup \(table) priority \(priority)"
+    }
+}

@@ -1,0 +1,49 @@
+internal import Glibc
+
+/// A few descriptors that a data thread waits on: its device or sockets, and the eventfd that stops it.
+@safe package struct PollSet: ~Copyable {
+    private let entries: UnsafeMutablePointer<pollfd>
+    private let count: Int
+
+    /// Up to 8 descriptors; a negative one is never ready. They must stay open while they are in the set.
+    package init(_ fds: Int32...) {
+        precondition((1...8).contains(fds.count))
+        count = fds.count
+        unsafe entries = .allocate(capacity: fds.count)
+        for (i, fd) in fds.enumerated() {
+            unsafe (entries + i).initialize(to: pollfd(fd: fd, events: Int16(POLLIN), revents: 0))
+        }
+    }
+
+    deinit { unsafe entries.deallocate() }
+
+    /// Another descriptor in place of the one at `i`.
+    package mutating func replace(_ i: Int, with fd: Int32) {
+        precondition(i >= 0 && i < count)
+        unsafe entries[i].fd = fd
+        unsafe entries[i].revents = 0
+    }
+
+    /// Descriptors with something to tell; 0 after the timeout (nil waits for ever) or a signal. An error of
+    /// poll itself is of the moment, for want of memory: it waits a millisecond and says 0.
+    package mutating func wait(timeout: Duration?) -> Int {
+        let ready = unsafe System.poll(entries, count, milliseconds: System.milliseconds(timeout))
+        if ready < 0 {
+            for i in 0..<count { unsafe entries[i].revents = 0 }
+            System.pause(milliseconds: 1)
+        }
+        return max(ready, 0)
+    }
+
+    /// By the last `wait`: a read would not block, be it for data or for an error.
+    package func isReadable(_ i: Int) -> Bool {
+        precondition(i >= 0 && i < count)
+        return unsafe entries[i].revents != 0
+    }
+
+    /// By the last `wait`: closed, deleted or with an error. A TUN device says so once it is deleted.
+    package func isBroken(_ i: Int) -> Bool {
+        precondition(i >= 0 && i < count)
+        return unsafe entries[i].revents & Int16(POLLERR | POLLHUP | POLLNVAL) != 0
+    }
+}

@@ -1,0 +1,76 @@
+package import WireGuard
+
+/// Memory for one packet as a TUN gives it, virtio header included.
+///
+/// Owned by the thread that reads.
+@safe package struct TunBuffer: ~Copyable {
+    let bytes: UnsafeMutableRawBufferPointer
+
+    package init() {
+        unsafe bytes = .allocate(byteCount: TunDevice.headerSize + Outbound.packetCapacity, alignment: 16)
+    }
+
+    deinit { unsafe bytes.deallocate() }
+}
+
+extension TunDevice {
+    package enum ReadOutcome: Hashable, Sendable {
+        case packet
+        /// Nothing waits.
+        case empty
+        case deleted
+    }
+
+    /// Moves one packet from the device through `outbound`, and what `outbound` has to answer back to the
+    /// device.
+    @inline(__always)
+    package func read(into outbound: inout Outbound, by buffer: borrowing TunBuffer) -> ReadOutcome {
+        guard let base = unsafe buffer.bytes.baseAddress else { return .empty }
+        // The slack behind the packet is not the kernel's to fill.
+        let readable = unsafe UnsafeMutableRawBufferPointer(
+            rebasing: buffer.bytes[..<(Self.headerSize + 65_536)])
+        let count = unsafe read(into: readable)
+        guard count > 0 else { return Self.meansDeleted(count) ? .deleted : .empty }
+        if offloads.vnetHeader {
+            guard count > Self.headerSize else { return .packet }
+            unsafe outbound.add(
+                base + Self.headerSize, count: count - Self.headerSize, offload: VirtioNetHeader(base))
+        } else {
+            unsafe outbound.add(base, count: count, offload: VirtioNetHeader())
+        }
+        if let reply = unsafe outbound.reply { unsafe answer(reply) }
+        return .packet
+    }
+
+    private func answer(_ reply: UnsafeRawBufferPointer) {
+        var header = VirtioNetHeader()
+        unsafe withUnsafeMutableBytes(of: &header) { header in
+            let packet = unsafe PacketSlice(
+                base: UnsafeMutableRawPointer(mutating: reply.baseAddress), count: reply.count)
+            let slices = unsafe [PacketSlice(base: header.baseAddress, count: Self.headerSize), packet]
+            unsafe slices.withUnsafeBytes { slices in
+                guard let base = slices.baseAddress else { return }
+                let skipped = offloads.vnetHeader ? 0 : 1
+                _ = unsafe write(base + skipped * MemoryLayout<PacketSlice>.stride, count: 2 - skipped)
+            }
+        }
+    }
+
+    /// Writes all that `inbound` has for the device. False once the device is deleted.
+    @inline(__always)
+    package func write(from inbound: inout Inbound) -> Bool {
+        var isPresent = true
+        while let slices = unsafe inbound.nextWrite() {
+            guard let base = slices.baseAddress else { continue }
+            switch unsafe write(UnsafeRawPointer(base), count: slices.count) {
+            case .written: break
+            case .down, .refused: inbound.drops.add(.tunWriteFailed)
+            case .deleted:
+                inbound.drops.add(.tunWriteFailed)
+                isPresent = false
+            }
+        }
+        inbound.written()
+        return isPresent
+    }
+}

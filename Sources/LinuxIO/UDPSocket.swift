@@ -1,0 +1,267 @@
+internal import CLinux
+internal import Glibc
+internal import Synchronization
+package import WireGuard
+
+/// What became of a datagram, or of a run of them.
+package enum SendResult: Hashable, Sendable {
+    case sent
+    /// Sent, but not from the source asked for, which is no longer ours: forget it.
+    case sourceInvalid
+    /// EMSGSIZE: larger than the path takes even in fragments.
+    case tooBig
+    /// errno. What was not sent is lost; nothing is wrong with the socket.
+    case failed(Int32)
+}
+
+/// How to open the outer socket of one family.
+package struct UDPSocketOptions: Hashable, Sendable {
+    /// SO_MARK; 0 for none.
+    package var mark: UInt32
+    /// SO_BINDTODEVICE.
+    package var device: String?
+    /// The only local address; nil for all of the family.
+    package var source: IPAddress?
+    /// False leaves UDP_SEGMENT or UDP_GRO alone, also where the kernel has it.
+    package var gso: Bool
+    package var gro: Bool
+
+    package init(
+        mark: UInt32 = 0, device: String? = nil, source: IPAddress? = nil, gso: Bool = true, gro: Bool = true
+    ) {
+        self.mark = mark
+        self.device = device
+        self.source = source
+        self.gso = gso
+        self.gro = gro
+    }
+}
+
+/// A nonblocking UDP socket of one family that names the local address of every datagram, both ways.
+///
+/// Concurrency: any thread may send, and one at a time receives (`DatagramReceiver`). All state but the flag
+/// for UDP_SEGMENT is constant. The descriptor is closed with the last reference, so a thread that holds one
+/// may use it.
+package final class UDPSocket: Sendable {
+    package struct Offloads: Hashable, Sendable {
+        package var gso: Bool
+        package var gro: Bool
+
+        package init(gso: Bool, gro: Bool) {
+            self.gso = gso
+            self.gro = gro
+        }
+    }
+
+    private let descriptor: FileDescriptor
+    private let segmentation: Atomic<Bool>
+    private let coalescing: Bool
+    package let family: IPAddress.Family
+    /// As bound: the kernel's choice where 0 was asked for.
+    package let port: UInt16
+
+    /// Held by every UDPSocket: 7 MB, as much as a batch of batches.
+    private static let bufferSize: Int32 = 7 << 20
+    /// A wait for the queue below to drain is bounded, so that one full interface never stops the thread.
+    private static let queueWaits = 2
+    private static let queueWaitMilliseconds: Int32 = 3
+
+    package var fd: Int32 { descriptor.rawValue }
+    package var offloads: Offloads { Offloads(gso: segmentation.load(ordering: .relaxed), gro: coalescing) }
+
+    private init(
+        descriptor: consuming FileDescriptor, family: IPAddress.Family, port: UInt16, gso: Bool, gro: Bool
+    ) {
+        self.descriptor = descriptor
+        self.family = family
+        self.port = port
+        segmentation = Atomic(gso)
+        coalescing = gro
+    }
+
+    /// `port` 0 takes any. EADDRINUSE when another has it; EAFNOSUPPORT where the kernel lacks the family.
+    package static func bind(
+        family: IPAddress.Family, port: UInt16, options: UDPSocketOptions = UDPSocketOptions()
+    ) throws(SystemError) -> UDPSocket {
+        let name = family == .v4 ? "udp4" : "udp6"
+        let descriptor = try System.socket(family == .v4 ? AF_INET : AF_INET6, SOCK_DGRAM, "socket \(name)")
+        let fd = descriptor.rawValue
+        switch family {
+        case .v4:
+            let ip = Int32(IPPROTO_IP)
+            try System.setOption(fd, ip, CL_IP_PKTINFO, 1, "IP_PKTINFO")
+            // No DF, as the kernel's WireGuard; and no path MTU from ICMP messages that anyone can forge.
+            try System.setOption(fd, ip, CL_IP_MTU_DISCOVER, CL_IP_PMTUDISC_OMIT, "IP_MTU_DISCOVER")
+        case .v6:
+            // Path MTU discovery stays on: nobody but us can fragment IPv6.
+            let ip = Int32(IPPROTO_IPV6)
+            try System.setOption(fd, ip, CL_IPV6_V6ONLY, 1, "IPV6_V6ONLY")
+            try System.setOption(fd, ip, CL_IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO")
+        }
+        if options.mark != 0 { try setMark(options.mark, of: fd) }
+        if let device = options.device {
+            try System.setOption(
+                fd, SOL_SOCKET, CL_SO_BINDTODEVICE, device, "bind \(name) to device \(device)")
+        }
+        enlargeBuffers(fd)
+        let local = Endpoint(address: options.source ?? .any(family), port: port)
+        try System.bind(fd, to: local)
+        let bound = try System.localEndpoint(fd)
+
+        let udp = CL_SOL_UDP
+        let gso = options.gso && System.option(fd, udp, CL_UDP_SEGMENT) != nil
+        var gro = false
+        if options.gro { gro = (try? System.setOption(fd, udp, CL_UDP_GRO, 1, "UDP_GRO")) != nil }
+        return UDPSocket(descriptor: descriptor, family: family, port: bound.port, gso: gso, gro: gro)
+    }
+
+    package func setMark(_ mark: UInt32) throws(SystemError) { try Self.setMark(mark, of: fd) }
+
+    private static func setMark(_ mark: UInt32, of fd: Int32) throws(SystemError) {
+        try System.setOption(
+            fd, SOL_SOCKET, CL_SO_MARK, Int32(bitPattern: mark), "SO_MARK 0x\(String(mark, radix: 16))")
+    }
+
+    /// Past net.core.{r,w}mem_max with CAP_NET_ADMIN, else up to them. Less than asked for is slower, not
+    /// wrong.
+    private static func enlargeBuffers(_ fd: Int32) {
+        for (force, plain) in [(CL_SO_RCVBUFFORCE, SO_RCVBUF), (CL_SO_SNDBUFFORCE, SO_SNDBUF)] {
+            if (try? System.setOption(fd, SOL_SOCKET, force, bufferSize, "buffer")) == nil {
+                try? System.setOption(fd, SOL_SOCKET, plain, bufferSize, "buffer")
+            }
+        }
+    }
+
+    // MARK: Sending
+
+    /// Sends `count` bytes at `base` as datagrams of `segmentSize` bytes, the last of which may be shorter. A
+    /// segment size of 0, or not below `count`, is one datagram. At most 64 segments and 65,507 bytes.
+    ///
+    /// Where UDP_SEGMENT fails the same bytes go out one by one: for good after EIO (the interface cannot),
+    /// for this run after EMSGSIZE or EINVAL (a segment is longer than the path's MTU, and must be
+    /// fragmented). Nothing allocates.
+    package func send(
+        _ base: UnsafeRawPointer, count: Int, segmentSize: Int, to path: UnderlayPath, trafficClass: UInt8
+    ) -> SendResult {
+        guard path.endpoint.address.family == family else { return .failed(EAFNOSUPPORT) }
+        var delivery = Delivery(endpoint: path.endpoint, source: path.source, trafficClass: trafficClass)
+        if delivery.source?.address.family != family { delivery.source = nil }
+        guard segmentSize > 0, segmentSize < count else {
+            return unsafe sendOne(base, count, segmentSize: 0, &delivery)
+        }
+        if segmentation.load(ordering: .relaxed) {
+            let result = unsafe sendOne(base, count, segmentSize: segmentSize, &delivery)
+            switch result {
+            case .failed(EIO): segmentation.store(false, ordering: .relaxed)
+            case .tooBig, .failed(EINVAL): break
+            default: return result
+            }
+        }
+        return unsafe sendEach(base, count, segmentSize, &delivery)
+    }
+
+    /// One call of `send`, with what it has learned.
+    private struct Delivery {
+        let endpoint: Endpoint
+        /// Nil from when the kernel refuses it.
+        var source: LocalSource?
+        let trafficClass: UInt8
+        var waitsLeft = UDPSocket.queueWaits
+    }
+
+    /// Plain datagrams. One that fails does not keep the others back; the first failure is the result.
+    private func sendEach(
+        _ base: UnsafeRawPointer, _ count: Int, _ size: Int, _ delivery: inout Delivery
+    ) -> SendResult {
+        var outcome = SendResult.sent
+        var offset = 0
+        while offset < count {
+            let length = min(size, count - offset)
+            let result = unsafe sendOne(base + offset, length, segmentSize: 0, &delivery)
+            if result != .sent, outcome == .sent || outcome == .sourceInvalid { outcome = result }
+            offset += length
+        }
+        return outcome
+    }
+
+    /// One call with the source, and a second without it where the first says that the source is the trouble.
+    private func sendOne(
+        _ base: UnsafeRawPointer, _ count: Int, segmentSize: Int, _ delivery: inout Delivery
+    ) -> SendResult {
+        let code = unsafe transmit(base, count, segmentSize, &delivery)
+        switch code {
+        case 0: return .sent
+        case EINVAL, EADDRNOTAVAIL, ENODEV, ENETUNREACH, EHOSTUNREACH, ENETDOWN:
+            guard let source = delivery.source else { return .failed(code) }
+            delivery.source = nil
+            guard unsafe transmit(base, count, segmentSize, &delivery) == 0 else {
+                delivery.source = source
+                return .failed(code)
+            }
+            return .sourceInvalid
+        case EMSGSIZE: return .tooBig
+        default: return .failed(code)
+        }
+    }
+
+    /// 0 or errno.
+    private func transmit(
+        _ base: UnsafeRawPointer, _ count: Int, _ segmentSize: Int, _ delivery: inout Delivery
+    ) -> Int32 {
+        // On the stack: address, then control messages: 24 bytes for GSO, 40 at most for packet information,
+        // 24 for the class.
+        let size = DatagramAddress.capacity + 96
+        return unsafe withUnsafeTemporaryAllocation(byteCount: size, alignment: 16) { scratch in
+            guard let name = scratch.baseAddress else { return EINVAL }
+            let control = unsafe name + DatagramAddress.capacity
+            var used = 0
+            if segmentSize > 0 {
+                let size = UInt16(truncatingIfNeeded: segmentSize)
+                used = unsafe withUnsafeBytes(of: size) { size in
+                    unsafe cl_control_put(control, used, CL_SOL_UDP, CL_UDP_SEGMENT, size.baseAddress, 2)
+                }
+            }
+            if let source = delivery.source {
+                used = unsafe DatagramAddress.putSource(source, into: control, at: used)
+            }
+            if delivery.trafficClass != 0 {
+                let level = family == .v4 ? Int32(IPPROTO_IP) : Int32(IPPROTO_IPV6)
+                let type = family == .v4 ? CL_IP_TOS : CL_IPV6_TCLASS
+                used = unsafe withUnsafeBytes(of: Int32(delivery.trafficClass)) { value in
+                    unsafe cl_control_put(control, used, level, type, value.baseAddress, 4)
+                }
+            }
+            var slice = unsafe iovec(iov_base: UnsafeMutableRawPointer(mutating: base), iov_len: count)
+            return unsafe withUnsafeMutablePointer(to: &slice) { slice in
+                var message = unsafe msghdr()
+                unsafe message.msg_name = name
+                unsafe message.msg_namelen = socklen_t(DatagramAddress.write(delivery.endpoint, to: name))
+                unsafe message.msg_iov = slice
+                unsafe message.msg_iovlen = 1
+                unsafe message.msg_control = used > 0 ? control : nil
+                unsafe message.msg_controllen = used
+                return unsafe push(&message, waitsLeft: &delivery.waitsLeft)
+            }
+        }
+    }
+
+    /// 0 or errno, after a wait where a queue or memory is short. The waits are counted over the whole run.
+    private func push(_ message: UnsafePointer<msghdr>, waitsLeft: inout Int) -> Int32 {
+        while true {
+            let result = unsafe System.sendmsg(descriptor.rawValue, message)
+            if result >= 0 { return 0 }
+            let code = Int32(truncatingIfNeeded: -result)
+            guard waitsLeft > 0 else { return code }
+            switch code {
+            case EAGAIN:
+                var writable = pollfd(fd: descriptor.rawValue, events: Int16(POLLOUT), revents: 0)
+                _ = unsafe System.poll(&writable, 1, milliseconds: Self.queueWaitMilliseconds)
+            case ENOBUFS, ENOMEM:
+                // The socket polls as writable all the while: it is the interface's queue that is full.
+                System.pause(milliseconds: 1)
+            default: return code
+            }
+            waitsLeft -= 1
+        }
+    }
+}

@@ -1,0 +1,130 @@
+import Glibc
+import LinuxIO
+import Testing
+
+@Suite struct AtomicFileTests {
+    /// Names in `folder`, hidden ones too.
+    static func names(_ folder: String) throws -> Set<String> {
+        guard let directory = unsafe opendir(folder) else {
+            throw TestFailure(description: "opendir \(folder)")
+        }
+        defer { unsafe closedir(directory) }
+        var names: Set<String> = []
+        while let entry = unsafe readdir(directory) {
+            let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) { bytes in
+                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            if name != ".", name != ".." { names.insert(name) }
+        }
+        return names
+    }
+
+    @Test func `a file is written whole, with its mode, over what was there`() throws {
+        try withFolder { folder in
+            let path = "\(folder)/state"
+            try AtomicFile.write(Array("one".utf8), to: path, mode: 0o600)
+            try AtomicFile.write(Array("three".utf8), to: path, mode: 0o644)
+            let read = try AtomicFile.read(path, limit: 100)
+            #expect(read.bytes == Array("three".utf8))
+            #expect(read.mode == 0o644)
+            #expect(read.owner == getuid())
+            #expect(try Self.names(folder) == ["state"])
+        }
+    }
+
+    @Test func `on a full disk the old file stays and nothing else`() throws {
+        try withFolder { folder in
+            try shell("mount -t tmpfs -o size=64k tmpfs \(folder)")
+            defer { try? shell("umount \(folder)") }
+            let path = "\(folder)/state"
+            try AtomicFile.write([1, 2, 3], to: path, mode: 0o600)
+            let big = [UInt8](repeating: 7, count: 200_000)
+            let error = systemError { () throws(SystemError) in
+                try AtomicFile.write(big, to: path, mode: 0o600)
+            }
+            #expect(error?.code == ENOSPC)
+            #expect(try AtomicFile.read(path, limit: 100).bytes == [1, 2, 3])
+            #expect(try Self.names(folder) == ["state"])
+        }
+    }
+
+    @Test func `on a read-only disk the old file stays, and the error says which`() throws {
+        try withFolder { folder in
+            try shell(
+                "mount -t tmpfs tmpfs \(folder); echo -n old > \(folder)/state; mount -o remount,ro \(folder)"
+            )
+            defer { try? shell("umount \(folder)") }
+            let path = "\(folder)/state"
+            let error = systemError { () throws(SystemError) in
+                try AtomicFile.write([1], to: path, mode: 0o600)
+            }
+            #expect(error == SystemError(call: "open \(folder)/.state.new", code: EROFS))
+            #expect(try AtomicFile.read(path, limit: 100).bytes == Array("old".utf8))
+        }
+    }
+
+    @Test func `what a killed writer left is taken over, and a link in its place is not followed`() throws {
+        try withFolder { folder in
+            let path = "\(folder)/state"
+            try shell("head -c 5000 /dev/zero > \(folder)/.state.new; chmod 666 \(folder)/.state.new")
+            try AtomicFile.write([9], to: path, mode: 0o600)
+            let read = try AtomicFile.read(path, limit: 100)
+            #expect(read.bytes == [9])
+            #expect(read.mode == 0o600)
+            try shell("ln -s \(folder)/elsewhere \(folder)/.state.new")
+            let error = systemError { () throws(SystemError) in
+                try AtomicFile.write([8], to: path, mode: 0o600)
+            }
+            #expect(error?.code == ELOOP)
+            #expect(try AtomicFile.read(path, limit: 100).bytes == [9])
+        }
+    }
+
+    @Test func `writers at once each write a whole file`() throws {
+        try withFolder { folder in
+            let path = "\(folder)/state"
+            let threads = try (UInt8(0)..<4).map { value in
+                try Thread.spawn(name: "writer") {
+                    for _ in 0..<25 {
+                        try? AtomicFile.write([UInt8](repeating: value, count: 50_000), to: path, mode: 0o600)
+                    }
+                }
+            }
+            for thread in threads { thread.join() }
+            let bytes = try AtomicFile.read(path, limit: 100_000).bytes
+            #expect(bytes.count == 50_000)
+            #expect(Set(bytes).count == 1)
+            #expect(try Self.names(folder) == ["state"])
+        }
+    }
+
+    @Test func `reading has a limit and takes only regular files`() throws {
+        try withFolder { folder in
+            try AtomicFile.write([UInt8](repeating: 0, count: 101), to: "\(folder)/long", mode: 0o600)
+            #expect(
+                systemError { () throws(SystemError) in _ = try AtomicFile.read("\(folder)/long", limit: 100)
+                }?.code == EFBIG)
+            #expect(
+                systemError { () throws(SystemError) in _ = try AtomicFile.read("\(folder)/none", limit: 100)
+                }?.code == ENOENT)
+            try shell("mkfifo \(folder)/pipe")
+            #expect(
+                systemError { () throws(SystemError) in _ = try AtomicFile.read("\(folder)/pipe", limit: 100)
+                }?.code == EINVAL)
+        }
+    }
+
+    @Test func `a directory is made once, and a file is not taken for one`() throws {
+        try withFolder { folder in
+            try AtomicFile.makeDirectory("\(folder)/d", mode: 0o755)
+            try AtomicFile.makeDirectory("\(folder)/d", mode: 0o755)
+            try shell("test $(stat -c %a \(folder)/d) = 755; touch \(folder)/f")
+            #expect(
+                systemError { () throws(SystemError) in
+                    try AtomicFile.makeDirectory("\(folder)/f", mode: 0o755)
+                }?.code == EEXIST)
+            try AtomicFile.remove("\(folder)/f")
+            try AtomicFile.remove("\(folder)/f")
+        }
+    }
+}

@@ -15,6 +15,17 @@ let settings: [SwiftSetting] = [
 
 let package = Package(
     name: "vgwd",
+    products: [
+        .executable(name: "vgwd", targets: ["vgwd"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    ],
     targets: [
         // System libraries, and the few C structs and calls that Glibc hides from Swift.
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"])]),
@@ -29,6 +40,29 @@ let package = Package(
         // The system: descriptors, epoll, UDP batches, TUN, netlink, threads, clock, random.
         .target(name: "LinuxIO", dependencies: ["CLinux", "CNetlink", "WireGuard"], swiftSettings: settings),
 
+        // Requests and answers between vgwd and vgwctl.
+        .target(name: "ControlAPI", swiftSettings: settings),
+
+        // The daemon: configuration, control loop, data threads, routes, the control server.
+        .target(
+            name: "Gateway",
+            dependencies: [
+                "WireGuard", "LinuxIO", "ControlAPI",
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "TOMLKit", package: "TOMLKit"),
+            ],
+            swiftSettings: settings),
+
+        .executableTarget(
+            name: "vgwd",
+            dependencies: [
+                "Gateway", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings),
         .testTarget(
             name: "WireGuardTests", dependencies: ["WireGuard"], exclude: ["Vectors"], swiftSettings: settings
         ),

@@ -1,0 +1,166 @@
+/// `GET /v1/status`: the whole gateway at one moment. Holds no secret: of keys, only public ones.
+package struct GatewayStatus: Codable, Hashable, Sendable {
+    /// Of vgwd, such as `0.1.0`.
+    package var version: String
+    /// Of the gateway in its configuration; the interface's name where it runs without one.
+    package var name: String
+    package var interface: String
+    /// False while the interface is set down: tunnels keep their sessions, and no packet passes.
+    package var isInterfaceUp: Bool
+    package var mtu: Int
+    package var addresses: [String]
+    /// What the UDP sockets are bound to, also where the configuration left the choice to the kernel.
+    package var listenPort: UInt16
+    /// Base64. Nil while no private key is set (`vgwd INTERFACE` before `wg set`).
+    package var publicKey: String?
+    package var firewallMark: UInt32?
+    /// Seconds since the daemon was ready.
+    package var uptime: Double
+    package var offloads: OffloadStatus
+    package var connections: [ConnectionStatus]
+    /// Packets that went no further, by the name of the reason; reasons that never occurred may be left out.
+    package var drops: [String: UInt64]
+
+    package init(
+        version: String, name: String, interface: String, isInterfaceUp: Bool, mtu: Int, addresses: [String],
+        listenPort: UInt16,
+        publicKey: String?, firewallMark: UInt32?, uptime: Double, offloads: OffloadStatus,
+        connections: [ConnectionStatus], drops: [String: UInt64]
+    ) {
+        self.version = version
+        self.name = name
+        self.interface = interface
+        self.isInterfaceUp = isInterfaceUp
+        self.mtu = mtu
+        self.addresses = addresses
+        self.listenPort = listenPort
+        self.publicKey = publicKey
+        self.firewallMark = firewallMark
+        self.uptime = uptime
+        self.offloads = offloads
+        self.connections = connections
+        self.drops = drops
+    }
+}
+
+/// Which of the kernel's offloads are in use: probed at start, switched off for the run when one fails.
+package struct OffloadStatus: Codable, Hashable, Sendable {
+    package var udpGSO: Bool
+    package var udpGRO: Bool
+    package var tunTSO: Bool
+    package var tunUSO: Bool
+
+    package init(udpGSO: Bool, udpGRO: Bool, tunTSO: Bool, tunUSO: Bool) {
+        self.udpGSO = udpGSO
+        self.udpGRO = udpGRO
+        self.tunTSO = tunTSO
+        self.tunUSO = tunUSO
+    }
+}
+
+package struct ConnectionStatus: Codable, Hashable, Sendable {
+    package enum State: String, Codable, Hashable, Sendable {
+        /// At least one tunnel carries traffic.
+        case up
+        /// No tunnel has failed, and none has a session: it comes up on the first packet.
+        case idle
+        case down
+    }
+
+    package var name: String
+    package var state: State
+    /// Prefixes, configured and added at run time.
+    package var routes: [String]
+    package var policy: String
+    package var tunnels: [TunnelStatus]
+
+    package init(name: String, state: State, routes: [String], policy: String, tunnels: [TunnelStatus]) {
+        self.name = name
+        self.state = state
+        self.routes = routes
+        self.policy = policy
+        self.tunnels = tunnels
+    }
+}
+
+package struct TunnelStatus: Codable, Hashable, Sendable {
+    package enum State: String, Codable, Hashable, Sendable {
+        /// A session that is not past its age.
+        case up
+        /// An initiation is out, and none has been given up since the last session.
+        case connecting
+        /// No session and nothing tried: none was needed yet.
+        case idle
+        /// Handshakes fail; `reason` says how.
+        case down
+    }
+
+    package var name: String
+    package var connection: String
+    /// Of the peer, in base64.
+    package var publicKey: String
+    package var hasPresharedKey: Bool
+    package var state: State
+    /// Why it is not up, as a clause for a person: `no answer from 192.0.2.7:51820 for 35 s`. Nil when up.
+    package var reason: String?
+    /// What to look at, where that can be said.
+    package var hint: String?
+    /// `192.0.2.7:51820`, `[2001:db8::7]:51820`. Nil while none is known.
+    package var endpoint: String?
+    /// As the configuration says it, where that is a name.
+    package var configuredEndpoint: String?
+    /// Unix time in whole seconds. Nil: never in this run.
+    package var lastHandshake: Int64?
+    /// Seconds since then on the monotonic clock, which is right also when the wall clock was set.
+    package var lastHandshakeAge: Double?
+    /// Outer bytes, as `wg show` counts them.
+    package var rxBytes: UInt64
+    package var txBytes: UInt64
+    package var rxPackets: UInt64
+    package var txPackets: UInt64
+    /// Seconds since anything authentic arrived. Nil: never in this run.
+    package var lastReceivedAge: Double?
+    /// Seconds; 0 is off.
+    package var persistentKeepalive: UInt16
+    /// Packets that wait for a session.
+    package var stagedPackets: Int
+
+    package init(
+        name: String, connection: String, publicKey: String, hasPresharedKey: Bool, state: State,
+        reason: String?,
+        hint: String?, endpoint: String?, configuredEndpoint: String?, lastHandshake: Int64?,
+        lastHandshakeAge: Double?, rxBytes: UInt64, txBytes: UInt64, rxPackets: UInt64, txPackets: UInt64,
+        lastReceivedAge: Double?, persistentKeepalive: UInt16, stagedPackets: Int
+    ) {
+        self.name = name
+        self.connection = connection
+        self.publicKey = publicKey
+        self.hasPresharedKey = hasPresharedKey
+        self.state = state
+        self.reason = reason
+        self.hint = hint
+        self.endpoint = endpoint
+        self.configuredEndpoint = configuredEndpoint
+        self.lastHandshake = lastHandshake
+        self.lastHandshakeAge = lastHandshakeAge
+        self.rxBytes = rxBytes
+        self.txBytes = txBytes
+        self.rxPackets = rxPackets
+        self.txPackets = txPackets
+        self.lastReceivedAge = lastReceivedAge
+        self.persistentKeepalive = persistentKeepalive
+        self.stagedPackets = stagedPackets
+    }
+}
+
+package struct ConnectionList: Codable, Hashable, Sendable {
+    package var connections: [ConnectionStatus]
+
+    package init(connections: [ConnectionStatus]) { self.connections = connections }
+}
+
+package struct TunnelList: Codable, Hashable, Sendable {
+    package var tunnels: [TunnelStatus]
+
+    package init(tunnels: [TunnelStatus]) { self.tunnels = tunnels }
+}

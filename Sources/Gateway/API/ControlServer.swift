@@ -1,0 +1,177 @@
+internal import ControlAPI
+internal import Hummingbird
+internal import HummingbirdCore
+internal import LinuxIO
+internal import Logging
+internal import NIOCore
+internal import ServiceLifecycle
+internal import Synchronization
+
+/// HTTP/1.1 with JSON on a Unix socket, for `vgwctl` and `curl --unix-socket`. The process's umask keeps the
+/// socket root's alone: there are no roles yet.
+///
+/// Concurrency: runs on hummingbird's own threads and touches no state: a request becomes a command in the
+/// control thread's mailbox and an awaited answer.
+final class ControlServer: Sendable {
+    /// Idle or slow clients are let go after this.
+    private static let idleTimeout = TimeAmount.seconds(10)
+    /// Half of the descriptors that a process usually has: clients that say nothing do not keep others out,
+    /// or the daemon short.
+    private static let stopTimeout: Duration = .seconds(1)
+
+    private let path: String
+    private let mailbox: Mailbox<ControlCommand>
+    private let log: Logger
+    private let connectionLimit: Int
+    private let running = Mutex<(group: ServiceGroup?, ended: EventCounter?)>((nil, nil))
+
+    init(path: String, mailbox: Mailbox<ControlCommand>, connectionLimit: Int, log: Logger) {
+        self.path = path
+        self.connectionLimit = connectionLimit
+        self.mailbox = mailbox
+        self.log = log
+    }
+
+    /// Returns at once; the mailbox hears of success and failure.
+    func start() {
+        do throws(SystemError) {
+            if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
+                try AtomicFile.makeDirectory(String(path[..<slash]), mode: 0o755)
+            }
+            let ended = try EventCounter()
+            let group = ServiceGroup(
+                configuration: ServiceGroupConfiguration(services: [application()], logger: quietLog))
+            running.withLock { $0 = (group, ended) }
+            Task.detached { [mailbox] in
+                do {
+                    try await group.run()
+                } catch {
+                    mailbox.post(.serverHasFailed("\(error)"))
+                }
+                ended.signal()
+            }
+        } catch {
+            mailbox.post(.serverHasFailed("\(error)"))
+        }
+    }
+
+    /// Lets requests that are being answered finish, for a second at most.
+    func stop() {
+        let (group, ended) = running.withLock { $0 }
+        guard let group, let ended else { return }
+        Task.detached { await group.triggerGracefulShutdown() }
+        if let epoll = try? Epoll(), (try? epoll.add(fd: ended.fd, token: 0)) != nil {
+            _ = try? epoll.wait(timeout: Self.stopTimeout)
+        }
+        try? AtomicFile.remove(path)
+    }
+
+    /// Hummingbird logs each request; that is not for an operator.
+    private var quietLog: Logger {
+        var quiet = log
+        quiet.logLevel = .critical
+        return quiet
+    }
+
+    private func application() -> some ApplicationProtocol {
+        let mailbox = mailbox
+        let responder = CallbackResponder<BasicRequestContext> { request, _ in
+            await Self.respond(to: request, mailbox)
+        }
+        let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
+            maxHeaderFieldSize: 8 * 1024, maxHeaderListSize: 16 * 1024, maxHeaderFieldCount: 64)
+        var configuration = ApplicationConfiguration(
+            address: .unixDomainSocket(path: path), serverName: nil, backlog: 64)
+        configuration.availableConnectionsDelegate = MaximumAvailableConnections(
+            connectionLimit, logger: quietLog)
+        return Application(
+            responder: responder,
+            server: .http1(
+                configuration: HTTP1Channel.Configuration(
+                    idleTimeout: Self.idleTimeout, httpDecoderConfiguration: decoder)),
+            configuration: configuration,
+            onServerRunning: { _ in mailbox.post(.serverIsReady) },
+            logger: quietLog)
+    }
+
+    private static func respond(to request: Request, _ mailbox: Mailbox<ControlCommand>) async -> Response {
+        do throws(APIError) {
+            let asked = try ControlRequest(
+                method: request.method.rawValue, path: request.uri.path,
+                prefix: request.uri.queryParameters.get(APIPath.prefixParameter))
+            return try await answer(asked, request, mailbox)
+        } catch {
+            return encode(error, status: HTTPResponse.Status(code: error.code.httpStatus))
+        }
+    }
+
+    private static func answer(
+        _ asked: ControlRequest, _ request: Request, _ mailbox: Mailbox<ControlCommand>
+    ) async throws(APIError) -> Response {
+        func status() async throws(APIError) -> GatewayStatus { try await ask(mailbox) { .status($0) } }
+        switch asked {
+        case .status: return encode(try await status())
+        case .connections: return encode(ConnectionList(connections: try await status().connections))
+        case .connection(let name):
+            guard let found = try await status().connections.first(where: { $0.name == name }) else {
+                throw APIError(
+                    code: .notFound, message: "there is no connection \(name)",
+                    hint: "see \(APIPath.connections)")
+            }
+            return encode(found)
+        case .tunnels: return encode(TunnelList(tunnels: try await status().connections.flatMap(\.tunnels)))
+        case .tunnel(let name):
+            guard
+                let found = try await status().connections.flatMap(\.tunnels).first(where: { $0.name == name }
+                )
+            else {
+                throw APIError(
+                    code: .notFound, message: "there is no tunnel \(name)", hint: "see \(APIPath.tunnels)")
+            }
+            return encode(found)
+        case .routes:
+            let routes: RouteList = try await ask(mailbox) { .routes($0) }
+            return encode(routes)
+        case .addRoute:
+            let wanted: RouteRequest = try await decodeBody(of: request)
+            let entry: RouteEntry = try await ask(mailbox) { .addRoute(wanted, $0) }
+            return encode(entry, status: .created)
+        case .removeRoute(let prefix):
+            let entry: RouteEntry = try await ask(mailbox) { .removeRoute(prefix: prefix, $0) }
+            return encode(entry)
+        }
+    }
+
+    private static func ask<Value: Sendable>(
+        _ mailbox: Mailbox<ControlCommand>,
+        _ command: (@escaping ControlCommand.Answer<Value>) -> ControlCommand
+    ) async throws(APIError) -> Value {
+        let answer: Result<Value, APIError> = await withCheckedContinuation { continuation in
+            mailbox.post(command { continuation.resume(returning: $0) })
+        }
+        return try answer.get()
+    }
+
+    private static func decodeBody<Value: Decodable>(of request: Request) async throws(APIError) -> Value {
+        let body: ByteBuffer
+        do {
+            body = try await request.body.collect(upTo: APIPath.requestLimit)
+        } catch {
+            throw APIError(code: .tooLarge, message: "the body is longer than \(APIPath.requestLimit) bytes")
+        }
+        do {
+            return try JSON.decode(from: Array(body.readableBytesView))
+        } catch {
+            throw APIError(
+                code: .badRequest, message: "the body is not what is expected here",
+                hint: #"send {"prefix": "10.20.0.0/16", "connection": "NAME"}"#)
+        }
+    }
+
+    private static func encode(_ value: some Encodable, status: HTTPResponse.Status = .ok) -> Response {
+        guard let bytes = try? JSON.encode(value) else { return Response(status: .internalServerError) }
+        return Response(
+            status: status, headers: [.contentType: "application/json"],
+            body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+    }
+}

@@ -1,0 +1,46 @@
+/// One thing that is wrong with a configuration. Never holds a value that could be a secret.
+package struct ConfigurationError: Error, Hashable, Sendable {
+    /// From 1; nil where it is about the file as a whole.
+    package var line: Int?
+    /// `connection[aws-vpc].routes`: a list's element by its name where it has one, and by `#` and its place
+    /// else.
+    package var key: String
+    package var problem: String
+    /// What would be right.
+    package var remedy: String
+
+    package init(line: Int?, key: String, problem: String, remedy: String) {
+        self.line = line
+        self.key = key
+        self.problem = problem
+        self.remedy = remedy
+    }
+}
+
+/// All that is wrong with a configuration. `description` is what vgwd prints before it exits with status 78.
+package struct ConfigurationErrors: Error, Hashable, Sendable, CustomStringConvertible {
+    /// EX_CONFIG of sysexits.
+    package static let exitStatus: Int32 = 78
+
+    package let path: String
+    /// In the order of lines. Never empty.
+    package let errors: [ConfigurationError]
+
+    package init(path: String, errors: [ConfigurationError]) {
+        self.path = path
+        self.errors = errors.sorted { ($0.line ?? 0, $0.key) < ($1.line ?? 0, $1.key) }
+    }
+
+    /// A line each, in the form that editors jump to: `PATH:LINE: KEY: PROBLEM; REMEDY`.
+    package var description: String {
+        var lines = errors.map { error in
+            let place = error.line.map { "\(path):\($0)" } ?? path
+            let key = error.key.isEmpty ? "" : "\(error.key): "
+            return "\(place): \(key)\(error.problem); \(error.remedy)"
+        }
+        lines.append(
+            "\(errors.count == 1 ? "1 error" : "\(errors.count) errors"): nothing of this configuration was applied"
+        )
+        return lines.joined(separator: "\n")
+    }
+}

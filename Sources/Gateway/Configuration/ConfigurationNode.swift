@@ -1,0 +1,101 @@
+internal import TOMLKit
+
+/// A parsed document with the line and the readable path of each value.
+struct ConfigurationNode {
+    indirect enum Value {
+        case table([String: ConfigurationNode])
+        case list([ConfigurationNode])
+        case string(String)
+        case integer(Int)
+        case boolean(Bool)
+        /// Dates and fractions: `SourceLines` has refused them before.
+        case other
+    }
+
+    let value: Value
+    let line: Int?
+    /// `connection[aws-vpc].tunnel[#1].endpoint`
+    let key: String
+
+    /// Throws what the parser found: one error, as nothing after it can be told.
+    init(parsing text: String) throws(ConfigurationError) {
+        // The parser takes the text as a string of C, and would not see what is behind a zero.
+        guard !text.utf8.contains(0) else {
+            throw ConfigurationError(
+                line: nil, key: "", problem: "not TOML: a zero byte", remedy: "is this the right file?")
+        }
+        let places: SourceLines
+        do {
+            places = try SourceLines(text)
+        } catch {
+            throw ConfigurationError(
+                line: error.line, key: "", problem: "not TOML: \(error.problem)", remedy: error.remedy)
+        }
+        do {
+            let table = try TOMLTable(string: text)
+            self.init(table, at: [], key: "", places: places.lines, inheritedLine: nil)
+        } catch let error as TOMLParseError {
+            throw ConfigurationError(
+                line: error.source.begin.line, key: "",
+                problem: "not TOML: " + Redaction.hidingKeys(in: error.description, from: 20),
+                remedy: "values are \"text\", 123, true, [lists] or { tables = \"inline\" } (https://toml.io)"
+            )
+        } catch {
+            throw ConfigurationError(line: nil, key: "", problem: "not TOML", remedy: "see https://toml.io")
+        }
+    }
+
+    private init(
+        _ source: any TOMLValueConvertible, at path: [SourceLines.Step], key: String,
+        places: [[SourceLines.Step]: Int], inheritedLine: Int?
+    ) {
+        let line = places[path] ?? inheritedLine
+        self.line = line
+        self.key = key
+        if let table = source.table {
+            var entries: [String: ConfigurationNode] = [:]
+            for name in table.keys {
+                guard let child = table[name] else { continue }
+                entries[name] = ConfigurationNode(
+                    child, at: path + [.key(name)], key: key.isEmpty ? name : "\(key).\(name)",
+                    places: places, inheritedLine: line)
+            }
+            value = .table(entries)
+        } else if let array = source.array {
+            value = .list(
+                (0..<array.count).map { index in
+                    let child = array[index]
+                    return ConfigurationNode(
+                        child, at: path + [.index(index)],
+                        key: "\(key)[\(Self.label(of: child, at: index))]", places: places,
+                        inheritedLine: line)
+                })
+        } else if let string = source.string {
+            value = .string(string)
+        } else if let integer = source.int {
+            value = .integer(integer)
+        } else if let boolean = source.bool {
+            value = .boolean(boolean)
+        } else {
+            value = .other
+        }
+    }
+
+    /// An element is known by its name where it has a usable one, as an operator does not count.
+    private static func label(of child: any TOMLValueConvertible, at index: Int) -> String {
+        if let name = child.table?["name"]?.string, Names.isValid(name) { return name }
+        return "#\(index + 1)"
+    }
+
+    /// What was written, for an error: `a number`.
+    var kind: String {
+        switch value {
+        case .table: "a table"
+        case .list: "a list"
+        case .string: "text"
+        case .integer: "a number"
+        case .boolean: "true or false"
+        case .other: "a fraction or a date"
+        }
+    }
+}

@@ -1,0 +1,266 @@
+internal import WireGuard
+
+extension ConfigurationParser {
+    mutating func readGateway(_ node: ConfigurationNode) -> GatewayConfiguration? {
+        guard
+            let section = reader.section(
+                node,
+                known: [
+                    "name", "interface", "listen-port", "private-key-file", "credential", "address", "mtu",
+                    "workers",
+                    "udp-gso", "udp-gro", "tun-offload", "firewall-mark", "table", "metric",
+                    "state-directory",
+                ])
+        else { return nil }
+        let interface = readInterface(section)
+        let port =
+            reader.integer(section, "listen-port", in: 0...65535, meaning: "a UDP port")
+            .flatMap { UInt16(exactly: $0) } ?? GatewayConfiguration.defaultPort
+        let key = readPrivateKey(section)
+        let addresses = readAddresses(section)
+        readWorkers(section)
+        let mark = readFirewallMark(section, port: port)
+        let metric = reader.integer(section, "metric", in: 0...Int(UInt32.max), meaning: "a route's metric")
+        let configuration = GatewayConfiguration(
+            name: reader.name(section, "name", required: false) ?? interface,
+            interface: interface,
+            listenPort: port,
+            // The stand-in is never used: without a key there is an error, and with one no configuration.
+            privateKey: key
+                ?? PrivateKey(clamping: SecretBytes([UInt8](repeating: 0, count: PublicKey.count))),
+            addresses: addresses,
+            mtu: readMTU(section),
+            offloads: OffloadConfiguration(
+                udpGSO: reader.offload(section, "udp-gso"), udpGRO: reader.offload(section, "udp-gro"),
+                tun: reader.offload(section, "tun-offload")),
+            firewallMark: mark,
+            routeTable: readTable(section),
+            routeMetric: metric.flatMap { UInt32(exactly: $0) },
+            stateDirectory: readStateDirectory(section),
+            connections: [],
+            control: ControlConfiguration(socket: ""))
+        if configuration.firewallMark == nil, case .number = configuration.routeTable {
+            reader.report(
+                section, "table", "a table of its own needs the rule that a firewall mark makes",
+                "leave firewall-mark out, or write table = \"main\"")
+        }
+        return configuration
+    }
+
+    private mutating func readInterface(_ section: ConfigurationReader.Section) -> String {
+        let fallback = GatewayConfiguration.defaultInterface
+        guard let text = reader.string(section, "interface", example: "\"vgw0\""),
+            let node = section["interface"]
+        else { return fallback }
+        guard Names.isInterface(text) else {
+            reader.report(
+                node, "\(reader.quoted(text)) cannot name an interface",
+                "use 1 to 15 characters without spaces, '/' and ':', such as \"vgw0\"")
+            return fallback
+        }
+        return text
+    }
+
+    private mutating func readPrivateKey(_ section: ConfigurationReader.Section) -> PrivateKey? {
+        let isFile = section.has("private-key-file")
+        guard isFile != section.has("credential") else {
+            if isFile {
+                reader.report(
+                    section, "credential", "the private key has two sources",
+                    "keep either private-key-file or credential")
+            } else {
+                reader.report(
+                    section, "private-key-file", "is missing",
+                    "write private-key-file = \"/etc/vgwd/private.key\", made by 'vgwctl genkey', or "
+                        + "credential = \"private-key\" with systemd's LoadCredential=")
+            }
+            return nil
+        }
+        let name = isFile ? "private-key-file" : "credential"
+        guard let text = keyText(section, name) else { return nil }
+        guard let key = PrivateKey(base64: text) else {
+            reader.report(
+                section, name, "the file holds no key",
+                "it must hold 32 bytes in base64, as 'vgwctl genkey' writes them")
+            return nil
+        }
+        return key
+    }
+
+    /// The text of the key file that `name` (a path, or a credential of systemd) stands for.
+    mutating func keyText(_ section: ConfigurationReader.Section, _ name: String) -> String? {
+        let isCredential = name == "credential"
+        guard
+            let file = reader.string(
+                section, name, example: isCredential ? "\"private-key\"" : "\"/etc/vgwd/private.key\""),
+            let node = section[name]
+        else { return nil }
+        guard !Redaction.looksLikeKey(file) else {
+            reader.report(
+                node, "holds a key, not the name of a file",
+                "put the key into a file with mode 0600 and name that; if others can read this file, make a new key"
+            )
+            return nil
+        }
+        var path = resolve(file)
+        if isCredential {
+            guard !file.contains("/"), !file.hasPrefix(".") else {
+                reader.report(
+                    node, "\(reader.quoted(file)) is no credential",
+                    "write its name, as in LoadCredential=NAME:…")
+                return nil
+            }
+            guard let folder = environment["CREDENTIALS_DIRECTORY"], !folder.isEmpty else {
+                reader.report(
+                    node, "there is no CREDENTIALS_DIRECTORY: systemd passed no credential",
+                    "add LoadCredential=\(file):/etc/vgwd/private.key to the unit, or use private-key-file")
+                return nil
+            }
+            path = "\(folder)/\(file)"
+        }
+        do {
+            return try keyFiles.text(at: path)
+        } catch {
+            reader.report(node, error.problem, error.remedy)
+            return nil
+        }
+    }
+
+    private mutating func readAddresses(_ section: ConfigurationReader.Section) -> [IPPrefix] {
+        var addresses: [IPPrefix] = []
+        for (node, text) in reader.strings(section, "address", example: "\"169.254.100.2/30\"") ?? [] {
+            guard let prefix = IPPrefix(text) else {
+                reader.report(
+                    node, "\(reader.quoted(text)) is no address",
+                    "write the address and the length of the inside link: \"169.254.100.2/30\"")
+                continue
+            }
+            let isSubnet = prefix.length < prefix.family.width - 1
+            if prefix.address.isMulticast || prefix.address.isUnspecified {
+                reader.report(
+                    node, "\(prefix.address) cannot be an interface's address",
+                    "write one of your inside addresses")
+            } else if isSubnet, prefix.family == .v4, prefix == prefix.network {
+                let host = IPAddress(family: .v4, bits: prefix.first + 1)
+                reader.report(
+                    node, "\(text) is the link itself, not an address on it",
+                    "write \"\(host)/\(prefix.length)\" or the next ones")
+            } else if isSubnet, prefix.family == .v4, prefix.address.bits == prefix.last {
+                let host = IPAddress(family: .v4, bits: prefix.last - 1)
+                reader.report(
+                    node, "\(text) is the link's broadcast address",
+                    "write \"\(host)/\(prefix.length)\" or another")
+            } else if addresses.contains(where: { $0.address == prefix.address }) {
+                reader.report(node, "\(prefix.address) is there already", "leave one of the two out")
+            } else {
+                addresses.append(prefix)
+            }
+        }
+        return addresses
+    }
+
+    private mutating func readMTU(_ section: ConfigurationReader.Section) -> GatewayConfiguration.MTU {
+        let range = GatewayConfiguration.mtuRange
+        guard let node = section["mtu"] else { return .automatic }
+        switch node.value {
+        case .string("auto"): return .automatic
+        case .integer(let number) where range.contains(number): return .bytes(number)
+        default:
+            reader.report(
+                node, "is no MTU",
+                "write \"auto\", or a number from \(range.lowerBound) to \(range.upperBound) such as 1420")
+            return .automatic
+        }
+    }
+
+    private mutating func readWorkers(_ section: ConfigurationReader.Section) {
+        guard let node = section["workers"] else { return }
+        switch node.value {
+        case .string("auto"), .integer(1): return
+        case .integer(2...1024):
+            reader.refuse(node, "several workers", instead: "write \"auto\" or leave the key out")
+        default: reader.report(node, "is no number of workers", "write \"auto\" or leave the key out")
+        }
+    }
+
+    /// Unless it is set, the port: each gateway of a host has its own, and `ip rule` shows a number that is
+    /// known.
+    private mutating func readFirewallMark(_ section: ConfigurationReader.Section, port: UInt16) -> UInt32? {
+        let automatic = UInt32(port == 0 ? GatewayConfiguration.defaultPort : port)
+        guard let node = section["firewall-mark"] else { return automatic }
+        switch node.value {
+        case .string("auto"): return automatic
+        case .string("off"), .integer(0): return nil
+        case .integer(let number):
+            if let mark = UInt32(exactly: number) { return mark }
+        case .string(let text):
+            if text.hasPrefix("0x"), let mark = UInt32(text.dropFirst(2), radix: 16), mark != 0 {
+                return mark
+            }
+        default: break
+        }
+        reader.report(
+            node, "is no firewall mark", "write \"auto\", \"off\", or a number from 1 to 0xffffffff")
+        return automatic
+    }
+
+    private mutating func readTable(_ section: ConfigurationReader.Section) -> GatewayConfiguration.RouteTable
+    {
+        guard let node = section["table"] else { return .automatic }
+        switch node.value {
+        case .string("auto"): return .automatic
+        case .string("main"), .integer(254): return .main
+        case .string("off"): return .off
+        case .integer(let number) where number > 0 && number != 255 && number != 253:
+            if let table = UInt32(exactly: number) { return .number(table) }
+        default: break
+        }
+        reader.report(
+            node, "is no routing table of ours",
+            "write \"auto\", \"main\", \"off\", or a number other than 0, 253 and 255")
+        return .automatic
+    }
+
+    private mutating func readStateDirectory(_ section: ConfigurationReader.Section) -> String {
+        if let text = reader.string(section, "state-directory", example: "\"/var/lib/vgwd\""),
+            let node = section["state-directory"]
+        {
+            guard text.hasPrefix("/") else {
+                reader.report(
+                    node, "\(reader.quoted(text)) is not absolute",
+                    "write a path from the root: \"/var/lib/vgwd\"")
+                return GatewayConfiguration.defaultStateDirectory
+            }
+            return text
+        }
+        // systemd separates several with colons; ours has one.
+        let given = environment["STATE_DIRECTORY"]?.split(separator: ":").first.map { String($0) }
+        return given ?? GatewayConfiguration.defaultStateDirectory
+    }
+
+    mutating func readControl(_ node: ConfigurationNode?) -> ControlConfiguration {
+        let fallback = ControlConfiguration(socket: GatewayConfiguration.defaultSocket)
+        guard let node,
+            let section = reader.section(node, known: ["socket", "viewers", "operators", "admins"])
+        else { return fallback }
+        for role in ["viewers", "operators", "admins"] {
+            guard let node = section[role], reader.strings(section, role, example: "\"root\"") != nil else {
+                continue
+            }
+            reader.refuse(
+                node, "roles on the control socket",
+                instead: "leave the key out: the socket is for root and vgwd's user")
+        }
+        guard let text = reader.string(section, "socket", example: "\"\(fallback.socket)\""),
+            let node = section["socket"]
+        else { return fallback }
+        // sun_path of sockaddr_un holds 108 bytes with its end.
+        guard text.hasPrefix("/"), text.utf8.count < 108 else {
+            reader.report(
+                node, "\(reader.quoted(text)) cannot be a socket",
+                "write a path from the root, shorter than 108 bytes: \"\(fallback.socket)\"")
+            return fallback
+        }
+        return ControlConfiguration(socket: text)
+    }
+}

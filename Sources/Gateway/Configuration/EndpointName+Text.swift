@@ -1,0 +1,53 @@
+internal import WireGuard
+
+extension EndpointName {
+    /// Why a text is no endpoint, and what would be one.
+    struct Problem: Error {
+        let problem: String
+        let remedy: String
+    }
+
+    /// `host:port`, `192.0.2.1:51820` or `[2001:db8::1]:51820`.
+    static func parse(_ text: String) throws(Problem) -> EndpointName {
+        let example = "write \"vgw.example.com:51820\", \"192.0.2.1:51820\" or \"[2001:db8::1]:51820\""
+        if let address = IPAddress(text) {
+            let right = address.family == .v4 ? "\(address):51820" : "[\(address)]:51820"
+            throw Problem(problem: "\(text) has no port", remedy: "write \"\(right)\"")
+        }
+        guard let colon = text.lastIndex(of: ":") else {
+            throw Problem(problem: "\"\(text)\" has no port", remedy: example)
+        }
+        let host = String(text[..<colon])
+        let digits = text[text.index(after: colon)...]
+        guard !digits.isEmpty, digits.utf8.count <= 5, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }),
+            let port = UInt16(digits), port > 0
+        else {
+            throw Problem(
+                problem: "\"\(text)\" has no port from 1 to 65535 after its last colon", remedy: example)
+        }
+        if host.contains(":"), !host.hasPrefix("[") {
+            throw Problem(
+                problem: "\"\(text)\" is ambiguous",
+                remedy: "put an IPv6 address in brackets: \"[…]:\(port)\"")
+        }
+        if let endpoint = Endpoint(text) {
+            guard !endpoint.address.isUnspecified, !endpoint.address.isMulticast else {
+                throw Problem(
+                    problem: "\(endpoint.address) is no host", remedy: "write the far end's address")
+            }
+            guard endpoint.address.family == .v4 || !endpoint.address.isLinkLocal || endpoint.scope != 0
+            else {
+                throw Problem(
+                    problem: "\(endpoint.address) is link-local and names no interface",
+                    remedy:
+                        "write the interface's index (ip link) behind a percent sign: \"[\(endpoint.address)%2]:\(port)\""
+                )
+            }
+            return .address(endpoint)
+        }
+        guard Names.isHost(host) else {
+            throw Problem(problem: "\"\(host)\" is neither an address nor a host name", remedy: example)
+        }
+        return .name(host, port: port)
+    }
+}

@@ -1,0 +1,101 @@
+internal import FoundationEssentials
+internal import WireGuard
+
+// 1. TOMLKit parses the text; a text that is not TOML is one error, and the end.
+// 2. Every section is read into its value, wrong ones left out and reported
+//    (GatewayConfiguration+Sections.swift).
+// 3. What contradicts something elsewhere is looked for across the sections
+//    (GatewayConfiguration+Conflicts.swift).
+// 4. Without an error there is a configuration. With one there is none: nothing is ever half applied.
+extension GatewayConfiguration {
+    private static let sizeLimit = 1 << 20
+
+    /// Reads the file and the keys that it names. Relative paths in it start at its folder.
+    package static func load(
+        path: String = defaultPath, environment: [String: String] = ProcessInfo.processInfo.environment
+    ) throws(ConfigurationErrors) -> GatewayConfiguration {
+        func fail(_ problem: String, _ remedy: String) -> ConfigurationErrors {
+            ConfigurationErrors(
+                path: path, errors: [ConfigurationError(line: nil, key: "", problem: problem, remedy: remedy)]
+            )
+        }
+        guard let data = try? Data(contentsOf: URL(filePath: path)) else {
+            let exists = FileManager.default.fileExists(atPath: path)
+            throw exists
+                ? fail("cannot be read", "let vgwd's user read it")
+                : fail(
+                    "there is no such file", "write one ('vgwctl pair' does), or name another with --config")
+        }
+        guard data.count <= sizeLimit else {
+            throw fail("is longer than \(sizeLimit) bytes", "is this the right file?")
+        }
+        guard let text = String(validating: data, as: UTF8.self) else {
+            throw fail("is not UTF-8 text", "is this the right file?")
+        }
+        return try parse(text, path: path, environment: environment, keyFiles: SystemKeyFiles())
+    }
+
+    /// As `load`, with the text at hand. `path` is for the errors and for relative paths.
+    package static func parse(
+        _ text: String, path: String = defaultPath, environment: [String: String] = [:],
+        keyFiles: some KeyFiles
+    ) throws(ConfigurationErrors) -> GatewayConfiguration {
+        let root: ConfigurationNode
+        do {
+            root = try ConfigurationNode(parsing: text)
+        } catch {
+            throw ConfigurationErrors(path: path, errors: [error])
+        }
+        var parser = ConfigurationParser(path: path, environment: environment, keyFiles: keyFiles)
+        guard let configuration = parser.readDocument(root) else {
+            throw ConfigurationErrors(path: path, errors: parser.reader.errors)
+        }
+        return configuration
+    }
+}
+
+/// One pass over one document.
+struct ConfigurationParser {
+    var reader = ConfigurationReader()
+    let path: String
+    let environment: [String: String]
+    let keyFiles: any KeyFiles
+
+    init(path: String, environment: [String: String], keyFiles: any KeyFiles) {
+        self.path = path
+        self.environment = environment
+        self.keyFiles = keyFiles
+    }
+
+    mutating func readDocument(_ root: ConfigurationNode) -> GatewayConfiguration? {
+        guard
+            let document = reader.section(
+                root, known: ["gateway", "connection", "control", "metrics", "hook"])
+        else { return nil }
+        var gateway: GatewayConfiguration?
+        if let node = document["gateway"] {
+            gateway = readGateway(node)
+        } else {
+            reader.report(
+                document, "gateway", "is missing",
+                "write [gateway] with private-key-file = \"/etc/vgwd/private.key\"")
+        }
+        let nodes = reader.elements(document, "connection")
+        let connections = nodes.map { readConnection($0) }
+        let control = readControl(document["control"])
+        if let node = document["metrics"] { readMetrics(node) }
+        for node in reader.elements(document, "hook") { readHook(node) }
+
+        findConflicts(document, nodes: nodes, connections: connections, gateway: gateway)
+        guard reader.errors.isEmpty, var gateway else { return nil }
+        gateway.connections = connections.compactMap { $0 }
+        gateway.control = control
+        return gateway
+    }
+
+    /// A path of the configuration: relative ones start at its folder.
+    func resolve(_ file: String) -> String {
+        guard !file.hasPrefix("/"), let slash = path.lastIndex(of: "/") else { return file }
+        return String(path[...slash]) + file
+    }
+}

@@ -1,0 +1,110 @@
+internal import ControlAPI
+internal import LinuxIO
+internal import Logging
+internal import WireGuard
+
+/// What the control API asks for.
+extension ControlLoop {
+    func handle(_ command: ControlCommand) {
+        switch command {
+        case .status(let answer): answer(.success(gatewayStatus()))
+        case .routes(let answer): answer(.success(routeList()))
+        case .addRoute(let request, let answer):
+            answer(Result { () throws(APIError) in try addRoute(request) })
+        case .removeRoute(let prefix, let answer):
+            answer(Result { () throws(APIError) in try removeRoute(prefix) })
+        case .serverIsReady: serverIsReady()
+        case .serverHasFailed(let reason):
+            ending = ending ?? .failed("the control socket does not work: \(reason)")
+        case .resolved(let key, let endpoint, let problem): nameWasResolved(key, endpoint, problem: problem)
+        }
+    }
+
+    private func routeList() -> RouteList {
+        RouteList(
+            routes: state.connections.flatMap { connection in
+                connection.routes.map { entry($0, connection.name) }
+            })
+    }
+
+    private func entry(_ route: Connection.Route, _ connection: String) -> RouteEntry {
+        var reason: String?
+        if !isTunHere {
+            reason = "the interface is in another network namespace"
+        } else if keeper.installsRoutes, !isLinkUp {
+            reason = "the interface is down"
+        } else if let failure = keeper.failures[route.prefix] {
+            reason = Self.words(failure)
+        }
+        return RouteEntry(
+            prefix: route.prefix.description, connection: connection,
+            origin: route.origin == .configured ? .configured : .runtime,
+            installed: keeper.installsRoutes && reason == nil, reason: reason)
+    }
+
+    private static func words(_ failure: SystemError) -> String {
+        failure.code == 17  // EEXIST
+            ? "somebody else's route to the same prefix is in the table" : "\(failure)"
+    }
+
+    private func addRoute(_ request: RouteRequest) throws(APIError) -> RouteEntry {
+        let prefix = try parse(request.prefix)
+        guard state.connection(named: request.connection) != nil else {
+            throw APIError(
+                code: .notFound, message: "there is no connection \(request.connection)",
+                hint: "'vgwctl status' lists them")
+        }
+        if let owner = state.owner(of: prefix) {
+            throw APIError(
+                code: .conflict, message: "\(prefix) goes via \(owner) already",
+                hint: owner == request.connection ? nil : "delete it there first")
+        }
+        let before = state
+        let route = Connection.Route(prefix, origin: .runtime)
+        state.give(route, to: request.connection)
+        routesChanged()
+        if let failure = keeper.failures[prefix] {
+            state = before
+            routesChanged()
+            throw APIError(code: .failed, message: "\(prefix) cannot be installed: \(Self.words(failure))")
+        }
+        log.info("route added", metadata: ["prefix": "\(prefix)", "connection": "\(request.connection)"])
+        return entry(route, request.connection)
+    }
+
+    private func removeRoute(_ text: String) throws(APIError) -> RouteEntry {
+        let prefix = try parse(text)
+        guard let owner = state.owner(of: prefix),
+            let route = state.connection(named: owner)?.routes.first(where: { $0.prefix == prefix })
+        else { throw APIError(code: .notFound, message: "there is no route to \(prefix)") }
+        guard route.origin == .runtime else {
+            throw APIError(
+                code: .conflict, message: "\(prefix) via \(owner) is in the configuration file",
+                hint: "take it out there and restart vgwd")
+        }
+        var entry = entry(route, owner)
+        state.takeOut(prefix)
+        routesChanged()
+        entry.installed = false
+        log.info("route removed", metadata: ["prefix": "\(prefix)", "connection": "\(owner)"])
+        return entry
+    }
+
+    private func routesChanged() {
+        publishForwarding()
+        if isTunHere { keeper.reconcile(state.prefixes, now: now) }
+    }
+
+    private func parse(_ text: String) throws(APIError) -> IPPrefix {
+        guard text.utf8.count <= 64, let prefix = IPPrefix(text) else {
+            throw APIError(
+                code: .badRequest, message: "that is no prefix",
+                hint: "write 10.20.0.0/16 or 2001:db8:20::/48")
+        }
+        guard prefix == prefix.network else {
+            throw APIError(
+                code: .badRequest, message: "\(prefix) has host bits", hint: "write \(prefix.network)")
+        }
+        return prefix
+    }
+}

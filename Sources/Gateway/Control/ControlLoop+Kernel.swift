@@ -1,0 +1,106 @@
+internal import LinuxIO
+internal import Logging
+internal import WireGuard
+
+/// What the kernel says of links, addresses and routes.
+extension ControlLoop {
+    private static let routesSettleTime: Duration = .milliseconds(250)
+
+    func readNetlink() {
+        var mayHaveMoved = false
+        do throws(SystemError) {
+            while true {
+                let events = try monitor.next()
+                if events.isEmpty { break }
+                for event in events {
+                    if isTunHere, keeper.concerns(event) { keeper.noteDisturbance(now: now) }
+                    mayHaveMoved = handle(event) || mayHaveMoved
+                }
+            }
+        } catch {
+            log.error("kernel events are lost", metadata: ["error": "\(error)"])
+            keeper.noteDisturbance(now: now)
+            mayHaveMoved = true
+        }
+        // Once for all of a burst: a routing daemon may change thousands.
+        if mayHaveMoved, routesCheckAt == nil { routesCheckAt = now + Self.routesSettleTime }
+    }
+
+    /// True when outer packets may leave by another way from now on.
+    private func handle(_ event: NetlinkEvent) -> Bool {
+        switch event {
+        case .linkChanged(let link) where link.index == tun.index && isTunHere: tunChanged()
+        case .linkRemoved(let index, _) where index == tun.index && isTunHere: tunWasRemoved()
+        case .addressRemoved(let address): forgetSource(address.prefix.address)
+        case .routeAdded(let route), .routeRemoved(let route):
+            return route.protocol != NetlinkRoute.ownProtocol && route.table != NetlinkRoute.localTable
+        case .ruleAdded(let rule), .ruleRemoved(let rule): return rule.protocol != NetlinkRoute.ownProtocol
+        case .overflow: return true
+        default: break
+        }
+        return false
+    }
+
+    /// Looks anew: the event may tell of a state that was left since.
+    private func tunChanged() {
+        guard let link = keeper.link() else { return }
+        if link.isUp != isLinkUp {
+            isLinkUp = link.isUp
+            log.notice(
+                link.isUp ? "interface is up" : "interface is down", metadata: ["interface": "\(link.name)"])
+        }
+        if link.mtu != mtu {
+            mtu = link.mtu
+            device.mtu = mtu
+            publishForwarding()
+            log.info("interface MTU changed", metadata: ["interface": "\(link.name)", "mtu": "\(mtu)"])
+        }
+    }
+
+    private func tunWasRemoved() {
+        switch tun.presence {
+        case .here: break
+        case .elsewhere:
+            isTunHere = false
+            keeper.removeAll()
+            log.notice(
+                "interface was moved to another network namespace: its addresses and routes are managed there from now on",
+                metadata: ["interface": "\(settings.interface)"])
+        case .deleted: tunIsGone()
+        }
+    }
+
+    func tunIsGone() {
+        guard ending == nil else { return }
+        let text = "interface \(settings.interface) was deleted"
+        ending = settings.managesLink ? .failed(text) : .asked(text)
+    }
+
+    // MARK: Sticky sources
+
+    /// An address that has left us.
+    private func forgetSource(_ address: IPAddress) {
+        for peer in device.peers {
+            guard let path = device.path(of: peer), path.underlay?.source?.address == address else {
+                continue
+            }
+            path.forgetSource()
+        }
+    }
+
+    /// Routes have changed: a source is forgotten where the way to a peer is by another interface now, or
+    /// none; and who was given up while there was no way is asked again.
+    func underlayHasChanged() {
+        routesCheckAt = nil
+        for peer in device.peers {
+            guard let path = device.path(of: peer), let underlay = path.underlay else { continue }
+            let hasGivenUp = notes[peer]?.hasGivenUp == true && device.status(of: peer)?.state == .idle
+            guard hasGivenUp || underlay.source != nil else { continue }
+            let interface = keeper.interface(towards: underlay.endpoint.address)
+            if let source = underlay.source, source.interface != 0, source.interface != interface {
+                path.forgetSource()
+            }
+            if hasGivenUp, interface != nil { device.initiate(peer, now: now) }
+        }
+    }
+}

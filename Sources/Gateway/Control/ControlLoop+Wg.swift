@@ -1,0 +1,94 @@
+internal import LinuxIO
+internal import Logging
+internal import WireGuard
+
+/// The `wg` program's view of this gateway.
+extension ControlLoop: WgHandler {
+    func wgReport() -> WgDeviceReport {
+        let peers = state.connections.flatMap { connection in
+            connection.tunnels.enumerated().compactMap { place, tunnel -> WgPeerReport? in
+                guard let peer = device.peerID(for: tunnel.publicKey), let status = device.status(of: peer)
+                else {
+                    return nil
+                }
+                return WgPeerReport(
+                    publicKey: tunnel.publicKey, presharedKey: tunnel.presharedKey,
+                    endpoint: status.underlay?.endpoint,
+                    lastHandshake: status.lastHandshake.map { unixNanoseconds($0) } ?? 0,
+                    transmittedBytes: status.transmittedBytes, receivedBytes: status.receivedBytes,
+                    persistentKeepalive: tunnel.persistentKeepalive,
+                    // A prefix belongs to one peer there.
+                    allowedIPs: place == 0 ? connection.prefixes : [])
+            }
+        }
+        return WgDeviceReport(
+            privateKey: state.privateKey, listenPort: sockets.port, firewallMark: state.firewallMark,
+            peers: peers)
+    }
+
+    func unixNanoseconds(_ instant: Instant) -> Int64 {
+        Int64(truncatingIfNeeded: instant.nanoseconds) &+ device.realtimeOffset
+    }
+
+    /// 1. The whole change is made to a copy of the state.
+    /// 2. What the system may refuse, the sockets, comes first: a refusal leaves everything as it was.
+    /// 3. Then the device, the forwarding table and the routes follow the copy.
+    func wgApply(_ set: WgSet) -> Int32 {
+        var next = state
+        guard let steps = next.apply(set) else { return WgRequest.tooBig }
+        // `wg setconf` without FwMark asks for none: where rules hang on the mark, that is the configured
+        // one.
+        if next.firewallMark == 0 { next.firewallMark = settings.state.firewallMark }
+        do throws(SystemError) {
+            try moveSockets(to: next, isPortAsked: set.listenPort != nil)
+        } catch {
+            log.error("wg set refused", metadata: ["error": "\(error)"])
+            return error.code
+        }
+        state = next
+        var asked: [PublicKey] = []
+        for step in steps {
+            switch step {
+            case .privateKey(let key): device.setPrivateKey(key, now: now)
+            case .removePeer(let key): removePeer(key)
+            case .addPeer(let tunnel): addPeer(tunnel)
+            case .presharedKey(let key, let secret):
+                if let peer = device.peerID(for: key) { device.setPresharedKey(secret, for: peer, now: now) }
+            case .endpoint(let key, let endpoint):
+                guard let peer = device.peerID(for: key) else { continue }
+                device.setUnderlay(UnderlayPath(endpoint: endpoint), for: peer, now: now)
+                notes[peer]?.resolveAt = nil
+                notes[peer]?.nameProblem = nil
+                asked.append(key)
+            case .persistentKeepalive(let key, let seconds):
+                if let peer = device.peerID(for: key) {
+                    device.setPersistentKeepalive(seconds, for: peer, now: now)
+                }
+            }
+        }
+        publishForwarding()
+        keeper.setMark(state.firewallMark)
+        if isTunHere { keeper.reconcile(state.prefixes, now: now) }
+        // A known endpoint is asked for a session at once, as on start: the first packet need not wait for
+        // it.
+        for key in asked {
+            if let peer = device.peerID(for: key), device.status(of: peer)?.state == .idle {
+                device.initiate(peer, now: now)
+            }
+        }
+        return 0
+    }
+
+    private func moveSockets(to next: GatewayState, isPortAsked: Bool) throws(SystemError) {
+        let isPortNew = isPortAsked && next.listenPort != state.listenPort && next.listenPort != sockets.port
+        if isPortNew {
+            let pair = try UDPSocketPair.bind(
+                port: next.listenPort, options: Self.socketOptions(settings, next))
+            sockets = pair
+            dataPlane.replaceSockets(pair)
+        } else if next.firewallMark != state.firewallMark {
+            try sockets.v4?.setMark(next.firewallMark)
+            try sockets.v6?.setMark(next.firewallMark)
+        }
+    }
+}

@@ -1,0 +1,299 @@
+internal import LinuxIO
+package import Logging
+internal import WireGuard
+
+/// The control thread: one epoll loop that owns every peer, timer, connection and route.
+///
+/// A round of it:
+/// 1. wait for the mailbox, the data threads, a signal, a client of `wg`, the kernel's news or the next
+///    deadline;
+/// 2. hand each to its owner (`Device`, `GatewayState`, `RouteKeeper`, `WgServer`), all with one `now`;
+/// 3. let what is due happen, send what the device has to send, log what happened, keep the timestamp floor;
+/// 4. let go of keys that no data thread holds any more.
+///
+/// Concurrency: made and run on one thread. Others reach it through `mailbox` alone.
+package final class ControlLoop {
+    enum Token {
+        static let mailbox: UInt64 = 1
+        static let dataPlane: UInt64 = 2
+        static let signals: UInt64 = 3
+        static let netlink: UInt64 = 4
+        static let timer: UInt64 = 5
+        /// This one and all above.
+        static let wg: UInt64 = 16
+    }
+
+    /// How a run ends.
+    package enum Ending: Sendable {
+        /// Asked to: a signal, the `wg` socket or, for an interface that is not ours to manage, its deletion.
+        case asked(String)
+        case failed(String)
+    }
+
+    private static let keypairCapacity = 4 * GatewayState.peerLimit
+    static let socketCheckInterval: Duration = .seconds(1)
+    private static let sigHUP: Int32 = 1
+    private static let sigINT: Int32 = 2
+    private static let sigTERM: Int32 = 15
+
+    let settings: DaemonSettings
+    let log: Logger
+    package let mailbox: Mailbox<ControlCommand>
+
+    let epoll: Epoll
+    private let signals: SignalDescriptor
+    private let timer: TimerDescriptor
+    private let commandWake: EventCounter
+    private let dataWake: EventCounter
+    var monitor: NetlinkMonitor
+
+    let tun: TunDevice
+    let keypairs: KeypairTable
+    let dataPlane: DataPlane
+    var sockets: UDPSocketPair
+    var device: Device
+    var keeper: RouteKeeper
+    var wg: WgServer?
+    var timestamps: TimestampStore
+    let resolver = EndpointResolver()
+
+    var state: GatewayState
+    var now: Instant
+    let startedAt: Instant
+    var mtu = 1420
+    /// False once the TUN is in another namespace: its addresses and routes are then somebody else's.
+    var isTunHere = true
+    var isLinkUp = false
+    var ending: Ending?
+    /// By peer, for the log and the status.
+    var notes: [PeerID: PeerNotes] = [:]
+    /// When to see whether outer packets go another way than before; nil while no route has changed.
+    var routesCheckAt: Instant?
+    private var socketCheckAt: Instant
+    private var isServerReady: Bool
+    private var isAnnounced = false
+
+    /// Makes everything that can fail at start; nothing is sent before `run`.
+    package init(settings: DaemonSettings, log: Logger) throws(DaemonError) {
+        self.settings = settings
+        self.log = log
+        try Self.refuseSecond(settings)
+        do throws(SystemError) {
+            signals = try SignalDescriptor([Self.sigHUP, Self.sigINT, Self.sigTERM])
+            SignalDescriptor.ignoreBrokenPipes()
+            epoll = try Epoll()
+            timer = try TimerDescriptor()
+            commandWake = try EventCounter()
+            dataWake = try EventCounter()
+            mailbox = Mailbox(wake: commandWake)
+            monitor = try NetlinkMonitor()
+            if let descriptor = settings.tunDescriptor {
+                tun = try TunDevice.adopt(fd: descriptor)
+            } else {
+                tun = try TunDevice.open(name: settings.interface, offload: settings.offloads.tun)
+            }
+            state = settings.state
+            sockets = try UDPSocketPair.bind(
+                port: state.listenPort, options: Self.socketOptions(settings, state))
+            keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
+            keypairs = KeypairTable(capacity: Self.keypairCapacity)
+            dataPlane = try DataPlane(tun: tun, sockets: sockets, keypairs: keypairs, wake: dataWake)
+            timestamps = TimestampStore(
+                directory: settings.stateDirectory, interface: settings.interface, log: log)
+            device = Device(
+                privateKey: state.privateKey, keypairs: keypairs, entropy: SystemEntropy(),
+                timestampFloor: timestamps.load())
+            now = SystemClock.now()
+            startedAt = now
+            socketCheckAt = now + Self.socketCheckInterval
+            isServerReady = settings.controlSocket == nil
+            if let listener = try Self.listen(settings, log) {
+                wg = try WgServer(
+                    listener: listener, listenerToken: Token.wg, epoll: epoll,
+                    clientLimit: settings.wgClientLimit,
+                    interfaceIndex: { name in
+                        guard let netlink = try? Netlink() else { return nil }
+                        return ((try? netlink.link(name)) ?? nil)?.index
+                    }, log: log)
+            } else {
+                wg = nil
+            }
+            try epoll.add(fd: commandWake.fd, token: Token.mailbox)
+            try epoll.add(fd: dataWake.fd, token: Token.dataPlane)
+            try epoll.add(fd: signals.fd, token: Token.signals)
+            try epoll.add(fd: monitor.fd, token: Token.netlink)
+            try epoll.add(fd: timer.fd, token: Token.timer)
+        } catch {
+            throw DaemonError("\(error)")
+        }
+    }
+
+    /// Nil where this user may not make the socket, and there is a configuration to run without it.
+    private static func listen(
+        _ settings: DaemonSettings, _ log: Logger
+    ) throws(SystemError) -> UnixListener? {
+        if let descriptor = settings.wgDescriptor { return try UnixListener(adopting: descriptor) }
+        let path = "\(WgServer.directory)/\(settings.interface).sock"
+        do throws(SystemError) {
+            try AtomicFile.makeDirectory(WgServer.directory, mode: 0o755)
+            return try UnixListener(path: path, mode: 0o600)
+        } catch {
+            let isForbidden = [1, 2, 13, 30].contains(error.code)  // EPERM, ENOENT, EACCES, EROFS
+            guard settings.managesLink, isForbidden else { throw error }
+            log.warning("the wg program cannot be used", metadata: ["error": "\(error)"])
+            return nil
+        }
+    }
+
+    static func socketOptions(_ settings: DaemonSettings, _ state: GatewayState) -> UDPSocketOptions {
+        UDPSocketOptions(
+            mark: state.firewallMark, gso: settings.offloads.udpGSO, gro: settings.offloads.udpGRO)
+    }
+
+    // MARK: Running
+
+    /// Until asked to end, or until going on makes no sense. The kernel's state is as before then.
+    package func run() -> Ending {
+        do throws(SystemError) {
+            try begin()
+            while ending == nil {
+                arm()
+                let events = try epoll.wait(timeout: nil)
+                refreshClock()
+                for event in events { handle(event) }
+                settle()
+            }
+        } catch {
+            ending = .failed("\(error)")
+        }
+        finish()
+        return ending ?? .asked("")
+    }
+
+    private func begin() throws(SystemError) {
+        refreshClock()
+        let endpoints = state.connections.flatMap(\.tunnels).compactMap { tunnel -> IPAddress? in
+            if case .address(let endpoint) = tunnel.endpoint { endpoint.address } else { nil }
+        }
+        if settings.tunDescriptor == nil {
+            switch settings.mtu {
+            case .bytes(let bytes): mtu = bytes
+            case .automatic: mtu = keeper.automaticMTU(to: endpoints)
+            }
+            try keeper.setMTU(mtu)
+        } else if let link = keeper.link() {
+            mtu = link.mtu
+        }
+        device.mtu = mtu
+        if settings.managesLink { try keeper.bringUp() }
+        isLinkUp = keeper.link()?.isUp ?? false
+        log.info(
+            "started",
+            metadata: [
+                "interface": "\(tun.name)", "port": "\(sockets.port)", "mtu": "\(mtu)",
+                "connections": "\(state.connections.count)",
+            ])
+        for tunnel in state.connections.flatMap(\.tunnels) { addPeer(tunnel) }
+        publishForwarding()
+        // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
+        keeper.reconcile(state.prefixes, now: now)
+        if settings.managesLink { try keeper.addAddresses() }
+        try dataPlane.start()
+        for peer in device.peers { device.initiate(peer, now: now) }
+        settle()
+    }
+
+    private func refreshClock() {
+        now = SystemClock.now()
+        device.realtimeOffset = SystemClock.unixNanoseconds() &- Int64(truncatingIfNeeded: now.nanoseconds)
+    }
+
+    private func handle(_ event: Epoll.Event) {
+        switch event.token {
+        case Token.mailbox:
+            commandWake.drain()
+            for command in mailbox.take() { handle(command) }
+        case Token.dataPlane:
+            dataWake.drain()
+            device.noteQueue(fill: dataPlane.handshakeQueueFill, now: now)
+            let isMore = dataPlane.drainEvents { device.handle($0, now: now) }
+            if isMore { dataWake.signal() }
+            if dataPlane.isDeviceGone { tunIsGone() }
+        case Token.signals:
+            while let signal = signals.next() { handle(signal: signal) }
+        case Token.netlink: readNetlink()
+        case Token.timer: timer.drain()
+        default: wg?.handle(event, epoll: epoll, handler: self, now: now)
+        }
+    }
+
+    private func handle(signal: Int32) {
+        if signal == Self.sigHUP {
+            log.notice("reload is not in this version: the running configuration stays")
+        } else {
+            ending = .asked(signal == Self.sigINT ? "SIGINT" : "SIGTERM")
+        }
+    }
+
+    func serverIsReady() { isServerReady = true }
+
+    /// What has fallen due, and what came of everything else.
+    private func settle() {
+        device.handleTimeout(now: now)
+        handleEndpointTimeouts()
+        if isTunHere, let deadline = keeper.deadline, deadline <= now {
+            keeper.reconcile(state.prefixes, now: now)
+        }
+        if let routesCheckAt, routesCheckAt <= now { underlayHasChanged() }
+        if socketCheckAt <= now {
+            socketCheckAt = now + Self.socketCheckInterval
+            if !(wg?.isPresent ?? true) { ending = ending ?? .asked("the wg socket was removed") }
+        }
+        flush()
+        keypairs.reclaim()
+        announce()
+    }
+
+    private func arm() {
+        var next = socketCheckAt
+        for deadline in [
+            device.nextTimeout, isTunHere ? keeper.deadline : nil, endpointDeadline, routesCheckAt,
+        ] {
+            if let deadline, deadline < next { next = deadline }
+        }
+        timer.arm(at: next)
+    }
+
+    /// Once, when both sockets answer.
+    private func announce() {
+        guard isServerReady, !isAnnounced, ending == nil else { return }
+        isAnnounced = true
+        ServiceNotification.send("READY=1")
+        if let descriptor = settings.readyDescriptor { Detachment.reportReady(descriptor) }
+        log.info("ready", metadata: ["interface": "\(settings.interface)"])
+    }
+
+    private func finish() {
+        ServiceNotification.send("STOPPING=1")
+        dataPlane.stop()
+        timestamps.end(device.lastTimestamp)
+        if isTunHere { keeper.removeAll() }
+        for command in mailbox.take() { command.refuse() }
+    }
+}
+
+/// What the log and the status know of a peer beyond its device state.
+struct PeerNotes {
+    var connection: String
+    var tunnel: String
+    var isUp = false
+    var hasGivenUp = false
+    /// When the first unanswered initiation went out.
+    var askingSince: Instant?
+    var sendProblem: Int32?
+    /// The last answer of the resolver, where it was none.
+    var nameProblem: String?
+    /// When a name is to be resolved again.
+    var resolveAt: Instant?
+    var isResolving = false
+}

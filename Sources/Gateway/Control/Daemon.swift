@@ -1,0 +1,79 @@
+internal import LinuxIO
+package import Logging
+internal import WireGuard
+
+/// A whole run of the daemon, from settings to exit status.
+package enum Daemon {
+    package static let version = "0.1.0"
+
+    /// Returns the exit status: 0 when asked to end, 1 when something ended it.
+    package static func run(_ given: DaemonSettings, log: Logger) -> Int32 {
+        ProcessHardening.apply()
+        var settings = given
+        settings.limitClients(descriptors: DescriptorLimit.raise())
+        let loop: ControlLoop
+        do throws(DaemonError) {
+            loop = try ControlLoop(settings: settings, log: log)
+        } catch {
+            log.critical("cannot start", metadata: ["error": "\(error)"])
+            return 1
+        }
+        let server = settings.controlSocket.map {
+            ControlServer(
+                path: $0, mailbox: loop.mailbox, connectionLimit: settings.controlClientLimit, log: log)
+        }
+        server?.start()
+        let ending = loop.run()
+        server?.stop()
+        switch ending {
+        case .asked(let reason):
+            log.notice("ended", metadata: ["reason": "\(reason)"])
+            return 0
+        case .failed(let reason):
+            log.critical("ended", metadata: ["error": "\(reason)"])
+            return 1
+        }
+    }
+
+    /// To standard error, as a command does that ends.
+    package static func complain(_ text: String, name: String? = "vgwd") {
+        StandardError.print(name.map { "\($0): \(text)" } ?? text)
+    }
+
+    /// Executes this program again in the background; true once that one is ready (`Detachment`).
+    package static func startInBackground(
+        arguments: [String], environment: [String: String], variable: String, keepsOutput: Bool
+    ) throws -> Bool {
+        try Detachment.start(
+            arguments: arguments, environment: environment, variable: variable, keepsOutput: keepsOutput)
+    }
+
+    /// To standard error, one line an event. The level is LOG_LEVEL's, with the names that other
+    /// implementations use too.
+    package static func logger(environment: [String: String]) -> Logger {
+        var handler = StreamLogHandler.standardError(label: "vgwd")
+        handler.logLevel =
+            switch environment["LOG_LEVEL"]?.lowercased() {
+            case "verbose", "debug": .debug
+            case "error": .error
+            case "silent": .critical
+            default: .info
+            }
+        let chosen = handler
+        return Logger(label: "vgwd") { _ in chosen }
+    }
+}
+
+extension ControlLoop {
+    /// Another daemon answers on one of our sockets: it is named, and this one does not start.
+    static func refuseSecond(_ settings: DaemonSettings) throws(DaemonError) {
+        var paths = [settings.controlSocket].compactMap { $0 }
+        if settings.wgDescriptor == nil { paths.append("\(WgServer.directory)/\(settings.interface).sock") }
+        for path in paths {
+            guard let other = try? UnixStream.connect(path: path) else { continue }
+            let process = other.credentials.map { "process \($0.process)" } ?? "another process"
+            throw DaemonError(
+                "\(settings.interface) is run by \(process), which answers at \(path): end that one first")
+        }
+    }
+}

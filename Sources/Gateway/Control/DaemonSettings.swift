@@ -1,0 +1,65 @@
+internal import WireGuard
+
+/// What a run of the daemon is made from: a configuration file, or the name of an interface that `wg` sets
+/// up.
+package struct DaemonSettings: Sendable {
+    package var name: String
+    package var interface: String
+    package var state: GatewayState
+    package var plan: RoutePlan
+    package var mtu: GatewayConfiguration.MTU
+    package var offloads: OffloadConfiguration
+    package var stateDirectory: String
+    /// Of the control API; nil for none.
+    package var controlSocket: String?
+    /// Whether vgwd itself sets addresses and brings the interface up.
+    package var managesLink: Bool
+    /// Opened by whoever started us (WG_TUN_FD, WG_UAPI_FD).
+    package var tunDescriptor: Int32?
+    package var wgDescriptor: Int32?
+    /// Written to, and closed, once the sockets answer.
+    package var readyDescriptor: Int32?
+
+    /// Connections at a time. Libraries that we stand on do not survive the want of a descriptor, so clients
+    /// must not be able to take the last one (`Daemon.run`).
+    var wgClientLimit = 64
+    var controlClientLimit = 512
+
+    package init(_ configuration: GatewayConfiguration) {
+        name = configuration.name
+        interface = configuration.interface
+        state = GatewayState(configuration)
+        plan = RoutePlan(configuration)
+        mtu = configuration.mtu
+        offloads = configuration.offloads
+        stateDirectory = configuration.stateDirectory
+        controlSocket = configuration.control.socket
+        managesLink = true
+    }
+
+    /// Addresses, routes and the mark are the business of whoever drives `wg`.
+    package init(interface: String) {
+        name = interface
+        self.interface = interface
+        state = GatewayState()
+        plan = RoutePlan(table: nil, mark: 0, addresses: [])
+        mtu = .bytes(1420)
+        offloads = OffloadConfiguration()
+        stateDirectory = GatewayConfiguration.defaultStateDirectory
+        controlSocket = nil
+        managesLink = false
+    }
+
+    /// About thirty descriptors are the daemon's own.
+    mutating func limitClients(descriptors: Int) {
+        wgClientLimit = min(max((descriptors - 64) / 4, 3), 64)
+        controlClientLimit = min(max((descriptors - 64) / 2, 4), 512)
+    }
+}
+
+/// Why the daemon cannot start, or cannot go on, in words for its log.
+package struct DaemonError: Error, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) { self.description = description }
+}

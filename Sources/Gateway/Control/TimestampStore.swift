@@ -1,0 +1,72 @@
+internal import LinuxIO
+internal import Logging
+internal import WireGuard
+
+/// The floor of handshake timestamps on disk: nothing sent in an earlier run was later than it, so a clock
+/// that was set back, or a snapshot that was restored, cannot lock this gateway out of its peers.
+///
+/// It is written a minute ahead of what is sent, so that not each handshake is a write. When it cannot be
+/// written, that is said once, and the gateway runs on.
+struct TimestampStore {
+    private static let reserve: Int64 = 60_000_000_000
+
+    private let path: String
+    private let directory: String
+    private let log: Logger
+    private var written: TAI64N?
+    private var isFailing = false
+
+    init(directory: String, interface: String, log: Logger) {
+        self.directory = directory
+        path = "\(directory)/\(interface).timestamp"
+        self.log = log
+    }
+
+    /// What the device begins with. A file that cannot be read is as good as none, and said so.
+    mutating func load() -> TAI64N? {
+        do throws(SystemError) {
+            let text = String(
+                decoding: try AtomicFile.read(path, limit: 4096).bytes.prefix { $0 > 0x20 }, as: UTF8.self)
+            guard let bytes = Hex.decode(text, count: TAI64N.count), let stamp = TAI64N(bytes: bytes) else {
+                log.warning("state file is corrupt and not used", metadata: ["path": "\(path)"])
+                return nil
+            }
+            written = stamp
+            return stamp
+        } catch {
+            if error.code != 2 { log.warning("state file cannot be read", metadata: ["error": "\(error)"]) }
+            return nil
+        }
+    }
+
+    /// After handshakes were sent, before anything else is waited for: `last` is the greatest timestamp of
+    /// them.
+    mutating func keep(_ last: TAI64N?, unixNanoseconds: Int64) {
+        guard let last, written.map({ $0 <= last }) ?? true else { return }
+        // Ahead of the clock; or of the floor, where that is ahead of the clock already.
+        write(max(TAI64N(unixNanoseconds: unixNanoseconds + Self.reserve), last.next()))
+    }
+
+    /// At an orderly end nothing need be held in reserve.
+    mutating func end(_ last: TAI64N?) {
+        if let last, last != written { write(last) }
+    }
+
+    private mutating func write(_ floor: TAI64N) {
+        do throws(SystemError) {
+            if isFailing || written == nil { try AtomicFile.makeDirectory(directory, mode: 0o700) }
+            try AtomicFile.write(Array((Hex.encode(floor.bytes) + "\n").utf8), to: path, mode: 0o600)
+            if isFailing { log.notice("state is kept again", metadata: ["path": "\(path)"]) }
+            isFailing = false
+        } catch {
+            if !isFailing {
+                log.error(
+                    "state cannot be kept: after a restart with a clock that was set back, peers may refuse this gateway",
+                    metadata: ["error": "\(error)"])
+            }
+            isFailing = true
+        }
+        // Also after a failure: the next try is a minute of handshakes away.
+        written = floor
+    }
+}

@@ -1,0 +1,42 @@
+package import LinuxIO
+package import WireGuard
+
+/// What of the kernel's state is ours: wanted, or found.
+package struct KernelState: Hashable, Sendable {
+    /// On the TUN.
+    package var addresses: Set<IPPrefix> = []
+    package var routes: Set<NetlinkRoute> = []
+    package var rules: Set<NetlinkRule> = []
+
+    package init() {}
+}
+
+/// One change to the kernel's state.
+package enum KernelChange: Hashable, Sendable {
+    case addAddress(IPPrefix)
+    case addRoute(NetlinkRoute)
+    case removeRoute(NetlinkRoute)
+    case addRule(NetlinkRule)
+    case removeRule(NetlinkRule)
+}
+
+extension KernelState {
+    /// What leads from `found` to this, in an order in which no packet finds a gap: what is new first, rules
+    /// to a table after the routes in it, and addresses last, as what is sent from them must find a way into
+    /// the tunnel. Addresses are only added: those that are not ours are an administrator's.
+    package func changes(from found: KernelState) -> [KernelChange] {
+        func sorted(_ routes: Set<NetlinkRoute>) -> [NetlinkRoute] {
+            routes.sorted {
+                ($0.table, "\($0.destination)", $0.metric) < ($1.table, "\($1.destination)", $1.metric)
+            }
+        }
+        func sorted(_ rules: Set<NetlinkRule>) -> [NetlinkRule] {
+            rules.sorted { ($0.family.rawValue, $0.priority) < ($1.family.rawValue, $1.priority) }
+        }
+        return sorted(routes.subtracting(found.routes)).map { .addRoute($0) }
+            + sorted(rules.subtracting(found.rules)).map { .addRule($0) }
+            + addresses.subtracting(found.addresses).sorted { "\($0)" < "\($1)" }.map { .addAddress($0) }
+            + sorted(found.rules.subtracting(rules)).map { .removeRule($0) }
+            + sorted(found.routes.subtracting(routes)).map { .removeRoute($0) }
+    }
+}

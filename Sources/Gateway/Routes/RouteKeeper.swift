@@ -1,0 +1,170 @@
+package import LinuxIO
+package import Logging
+package import WireGuard
+
+/// Brings the kernel's addresses, routes and rules to the plan, and again whenever somebody changed them.
+///
+/// Owned by the control thread. Everything is read before it is compared, so that a call too many does no
+/// harm, and what a killed daemon left is found like what an administrator removed.
+package struct RouteKeeper: ~Copyable {
+    private var plan: RoutePlan
+    private let netlink: Netlink
+    private let interface: UInt32
+    private let log: Logger
+    /// Why a prefix has no route.
+    package private(set) var failures: [IPPrefix: SystemError] = [:]
+    /// Somebody may have taken something away: look again then.
+    package private(set) var deadline: Instant?
+    /// Grows while somebody else keeps undoing what we do, so that the two do not keep a processor busy.
+    private var patience = Self.shortestPatience
+    private var lastRepair: Instant?
+
+    private static let shortestPatience: Duration = .milliseconds(100)
+    private static let longestPatience: Duration = .seconds(10)
+
+    package init(plan: RoutePlan, interface: UInt32, log: Logger) throws(SystemError) {
+        self.plan = plan
+        self.interface = interface
+        self.log = log
+        netlink = try Netlink()
+    }
+
+    package var installsRoutes: Bool { plan.table != nil }
+
+    // MARK: The link
+
+    /// The MTU that every path to `endpoints` carries, less the largest outer headers (IPv6, UDP, WireGuard
+    /// and its padding: 80 bytes).
+    package func automaticMTU(to endpoints: [IPAddress]) -> Int {
+        let mtus = endpoints.compactMap { endpoint -> Int? in
+            guard let way = try? netlink.way(to: endpoint, mark: plan.mark),
+                let link = try? netlink.link(index: way.interface)
+            else { return nil }
+            return link.mtu
+        }
+        return min(max((mtus.min() ?? 1500) - 80, 1280), 65_535)
+    }
+
+    /// The interface that a packet to `address` would leave by now.
+    package func interface(towards address: IPAddress) -> UInt32? {
+        (try? netlink.way(to: address, mark: plan.mark))?.interface
+    }
+
+    package func link() -> NetlinkLink? { (try? netlink.link(index: interface)) ?? nil }
+
+    package func setMTU(_ mtu: Int) throws(SystemError) { try netlink.setMTU(interface, mtu) }
+
+    package func bringUp() throws(SystemError) { try netlink.setUp(interface) }
+
+    /// After the routes: until they are there, what is sent from an inside address would leave in clear by
+    /// another way.
+    package func addAddresses() throws(SystemError) {
+        for address in plan.addresses { try netlink.addAddress(address, to: interface) }
+    }
+
+    // MARK: Routes
+
+    /// Does what is wanting. What the kernel refuses is in `failures`, and logged when it is new.
+    package mutating func reconcile(_ prefixes: [IPPrefix], now: Instant) {
+        deadline = nil
+        var wanted = plan.wanted(for: prefixes, interface: interface)
+        // The kernel takes the routes of a link that is down; when it is up again, there is an event.
+        if !(link()?.isUp ?? false) {
+            wanted.routes = wanted.routes.filter { $0.kind == .unreachable }
+            wanted.addresses = []
+        }
+        do throws(SystemError) {
+            let changes = wanted.changes(from: try found(wanted))
+            if changes.isEmpty { patience = Self.shortestPatience }
+            var failed: [IPPrefix: SystemError] = [:]
+            for change in changes {
+                do throws(SystemError) {
+                    try apply(change)
+                } catch {
+                    if case .addRoute(let route) = change, route.kind == .unicast {
+                        failed[route.destination] = error
+                    }
+                    if change.prefix.map({ failures[$0] != error }) ?? true {
+                        log.error("kernel refused", metadata: ["error": "\(error)"])
+                    }
+                }
+            }
+            failures = failed
+            // An administrator's route in the way may go again.
+            if !failed.isEmpty { deadline = now + Self.longestPatience }
+        } catch {
+            log.error("kernel routes cannot be read", metadata: ["error": "\(error)"])
+            deadline = now + Self.longestPatience
+        }
+    }
+
+    /// The rules of the old mark go; those of the new one come with the next `reconcile`.
+    package mutating func setMark(_ mark: UInt32) {
+        guard plan.table != nil, mark != plan.mark else { return }
+        let old = (try? netlink.rules().filter { plan.owns($0) }) ?? []
+        plan.mark = mark
+        for rule in old { try? netlink.removeRule(rule) }
+    }
+
+    /// Somebody touched what is ours.
+    package mutating func noteDisturbance(now: Instant) {
+        if let lastRepair, now - lastRepair > Self.longestPatience * 2 { patience = Self.shortestPatience }
+        guard deadline == nil else { return }
+        deadline = now + patience
+        lastRepair = now
+        patience = min(patience * 2, Self.longestPatience)
+    }
+
+    /// At exit: addresses first, so that nobody sends from one by another way; then rules, so that no packet
+    /// is led to a table that is being emptied.
+    package mutating func removeAll() {
+        for address in plan.addresses { try? netlink.removeAddress(address, from: interface) }
+        guard let found = try? found(plan.wanted(for: [], interface: interface)) else { return }
+        for change in KernelState().changes(from: found) { try? apply(change) }
+    }
+
+    /// Whether the monitor's event is about something that the plan wants or once wanted.
+    package func concerns(_ event: NetlinkEvent) -> Bool {
+        switch event {
+        case .addressRemoved(let address):
+            address.interface == interface && plan.addresses.contains(address.prefix)
+        case .routeRemoved(let route): plan.owns(route, interface: interface)
+        case .ruleRemoved(let rule): plan.owns(rule)
+        case .linkChanged(let link): link.index == interface && link.isUp
+        case .overflow: true
+        default: false
+        }
+    }
+
+    private func found(_ wanted: KernelState) throws(SystemError) -> KernelState {
+        var found = KernelState()
+        if !wanted.addresses.isEmpty {
+            found.addresses = Set(try netlink.addresses(of: interface).map(\.prefix))
+        }
+        found.routes = Set(try netlink.routes().filter { plan.owns($0, interface: interface) })
+        found.rules = Set(try netlink.rules().filter { plan.owns($0) })
+        return found
+    }
+
+    private func apply(_ change: KernelChange) throws(SystemError) {
+        switch change {
+        case .addAddress(let address): try netlink.addAddress(address, to: interface)
+        // In the main table a route to the same prefix is an administrator's, and stays.
+        case .addRoute(let route):
+            try netlink.addRoute(route, replacing: route.table != NetlinkRoute.mainTable)
+        case .removeRoute(let route): try netlink.removeRoute(route)
+        case .addRule(let rule): try netlink.addRule(rule)
+        case .removeRule(let rule): try netlink.removeRule(rule)
+        }
+    }
+}
+
+extension KernelChange {
+    fileprivate var prefix: IPPrefix? {
+        switch self {
+        case .addAddress(let prefix): prefix
+        case .addRoute(let route), .removeRoute(let route): route.destination
+        case .addRule, .removeRule: nil
+        }
+    }
+}

@@ -1,0 +1,126 @@
+internal import ArgumentParser
+internal import FoundationEssentials
+internal import Gateway
+internal import Glibc
+
+/// `vgwd [--config FILE]`, `vgwd check`, and `vgwd [-f] INTERFACE` as `wg-quick` starts other
+/// implementations.
+@main
+struct Vgwd: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "vgwd",
+        abstract: "Site-to-site VPN gateway that speaks WireGuard.",
+        usage: """
+            vgwd [--config FILE] [--state-dir FOLDER]
+            vgwd check [--config FILE]
+            vgwd [-f] INTERFACE
+            """,
+        discussion: """
+            Without an INTERFACE, vgwd runs what the configuration file says until it is told to end (SIGTERM).
+            With one it starts empty, to be set up by 'wg' and 'wg-quick'
+            (WG_QUICK_USERSPACE_IMPLEMENTATION=vgwd); it goes to the background unless -f is given.
+
+            LOG_LEVEL is 'debug', 'info', 'error' or 'silent'.
+            """,
+        version: Daemon.version,
+        subcommands: [Run.self, Check.self],
+        defaultSubcommand: Run.self)
+
+    static func main() {
+        // Before any file or socket is made: what is not said otherwise is root's alone.
+        umask(0o077)
+        Self.main(nil)
+    }
+}
+
+struct ConfigurationOption: ParsableArguments {
+    @Option(name: .long, help: ArgumentHelp("The configuration file.", valueName: "file"))
+    var config = GatewayConfiguration.defaultPath
+
+    /// Prints what is wrong and ends the process with status 78 when there is anything.
+    func load() throws -> GatewayConfiguration {
+        do throws(ConfigurationErrors) {
+            return try GatewayConfiguration.load(path: config)
+        } catch {
+            // Without a name before it: editors jump to `PATH:LINE:`.
+            Daemon.complain("\(error)", name: nil)
+            throw ExitCode(ConfigurationErrors.exitStatus)
+        }
+    }
+}
+
+struct Check: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Check the configuration file and print what would be applied.",
+        discussion:
+            "Nothing is changed. The exit status is 78 when the file has errors; all of them are printed.")
+
+    @OptionGroup var file: ConfigurationOption
+
+    func run() throws { print(try file.load().summary) }
+}
+
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "Run the gateway (the default).")
+
+    /// Names the descriptor that the foreground process of a background start reports on.
+    private static let readyVariable = "VGWD_READY_FD"
+
+    @OptionGroup var file: ConfigurationOption
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Where what must outlive a run is kept, in place of the configured folder.", valueName: "folder"))
+    var stateDir: String?
+
+    @Flag(name: [.customShort("f"), .long], help: "Stay in the foreground.")
+    var foreground = false
+
+    @Argument(help: "Make this interface and let 'wg' set it up, without a configuration file.")
+    var interface: String?
+
+    func validate() throws {
+        guard let interface else { return }
+        guard (1...15).contains(interface.utf8.count), !interface.contains("/"), interface != ".",
+            interface != "..",
+            interface.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f })
+        else {
+            throw ValidationError(
+                "'\(interface)' is no name for an interface: at most 15 characters, no slash or space")
+        }
+    }
+
+    func run() throws {
+        let environment = ProcessInfo.processInfo.environment
+        var settings: DaemonSettings
+        if let interface {
+            if !foreground, environment["WG_PROCESS_FOREGROUND"] != "1",
+                environment[Self.readyVariable] == nil
+            {
+                try runInBackground(interface, environment)
+            }
+            settings = DaemonSettings(interface: interface)
+            settings.tunDescriptor = environment["WG_TUN_FD"].flatMap { Int32($0) }
+            settings.wgDescriptor = environment["WG_UAPI_FD"].flatMap { Int32($0) }
+        } else {
+            settings = DaemonSettings(try file.load())
+        }
+        settings.readyDescriptor = environment[Self.readyVariable].flatMap { Int32($0) }
+        if let stateDir { settings.stateDirectory = stateDir }
+        throw ExitCode(Daemon.run(settings, log: Daemon.logger(environment: environment)))
+    }
+
+    /// Ends this process: when the second one answers on its sockets, or has ended.
+    private func runInBackground(_ interface: String, _ environment: [String: String]) throws -> Never {
+        var arguments = ["vgwd", "--foreground", interface]
+        if let stateDir { arguments += ["--state-dir", stateDir] }
+        let level = environment["LOG_LEVEL"]?.lowercased()
+        let isReady = try Daemon.startInBackground(
+            arguments: arguments, environment: environment, variable: Self.readyVariable,
+            keepsOutput: level != nil && level != "silent")
+        if !isReady { Daemon.complain("\(interface) did not start: LOG_LEVEL=info or -f shows why") }
+        throw isReady ? ExitCode.success : ExitCode.failure
+    }
+}

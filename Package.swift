@@ -17,6 +17,7 @@ let package = Package(
     name: "vgwd",
     products: [
         .executable(name: "vgwd", targets: ["vgwd"]),
+        .executable(name: "vgwctl", targets: ["vgwctl"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -63,9 +64,26 @@ let package = Package(
                 "Gateway", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
+        .executableTarget(
+            name: "vgwctl",
+            dependencies: [
+                "ControlAPI", "WireGuard",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ],
+            swiftSettings: settings),
         .testTarget(
             name: "WireGuardTests", dependencies: ["WireGuard"], exclude: ["Vectors"], swiftSettings: settings
         ),
         .testTarget(name: "LinuxIOTests", dependencies: ["LinuxIO", "WireGuard"], swiftSettings: settings),
+        .testTarget(
+            name: "GatewayTests",
+            dependencies: [
+                "Gateway", "LinuxIO", "WireGuard", "ControlAPI", "vgwctl",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: settings),
     ]
 )

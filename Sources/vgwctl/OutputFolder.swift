@@ -1,0 +1,31 @@
+internal import FoundationEssentials
+
+/// Writes what holds keys: folders with mode 0700 and files with 0600 (the program's umask is 077), and
+/// nothing over what is there.
+struct OutputFolder {
+    let path: String
+
+    func write(_ files: [(name: String, text: String)]) throws(Failure) {
+        for file in files where FileManager.default.fileExists(atPath: "\(path)/\(file.name)") {
+            throw Failure(
+                .cannotCreate, "\(path)/\(file.name) is there already, and may hold a key in use",
+                hint: "Name another folder with --output, or move it away.")
+        }
+        do {
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        } catch {
+            throw Failure(
+                .cannotCreate, "the folder \(path) cannot be made", hint: "Name another one with --output.")
+        }
+        for file in files {
+            do {
+                try Data(file.text.utf8).write(
+                    to: URL(filePath: "\(path)/\(file.name)"), options: .withoutOverwriting)
+            } catch {
+                throw Failure(
+                    .cannotCreate, "\(path)/\(file.name) cannot be written",
+                    hint: "Is there room, and may you?")
+            }
+        }
+    }
+}

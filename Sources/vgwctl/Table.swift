@@ -1,0 +1,66 @@
+/// Columns as wide as their widest cell, two spaces apart. Colours come after the widths are known.
+struct Table {
+    struct Cell {
+        var text: String
+        var paint: (String) -> String = { $0 }
+
+        init(_ text: String, paint: @escaping (String) -> String = { $0 }) {
+            self.text = text
+            self.paint = paint
+        }
+    }
+
+    var header: [String]
+    var rows: [[Cell]] = []
+    /// Columns of numbers.
+    var rightAligned: Set<Int> = []
+
+    func rendered(_ palette: Palette) -> [String] {
+        let widths = header.indices.map { column in
+            max(header[column].count, rows.map { $0[column].text.count }.max() ?? 0)
+        }
+        let titles = header.map { title in Cell(title) { palette.bold($0) } }
+        return ([titles] + rows).map { cells in
+            cells.indices.map { column in
+                let padding = String(repeating: " ", count: widths[column] - cells[column].text.count)
+                let text = cells[column].paint(cells[column].text)
+                if rightAligned.contains(column) { return padding + text }
+                return column == cells.count - 1 ? text : text + padding
+            }.joined(separator: "  ")
+        }
+    }
+}
+
+/// Numbers as people say them.
+enum Human {
+    /// Powers of 1024, as `wg show` has them.
+    static func bytes(_ count: UInt64) -> String {
+        var value = Double(count)
+        var unit = 0
+        let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+        while value >= 1024, unit < units.count - 1 {
+            value /= 1024
+            unit += 1
+        }
+        if unit == 0 { return "\(count) B" }
+        let hundredths = UInt64(value * 100)
+        let fraction = hundredths % 100
+        return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction) \(units[unit])"
+    }
+
+    /// The two largest units: `3 h 12 min`.
+    static func duration(_ seconds: Double) -> String {
+        guard seconds.isFinite, seconds >= 1 else { return "0 s" }
+        let total = Int(min(seconds, 1e12))
+        let parts = [
+            (total / 86400, "d"), (total / 3600 % 24, "h"), (total / 60 % 60, "min"), (total % 60, "s"),
+        ]
+        guard let first = parts.firstIndex(where: { $0.0 > 0 }) else { return "0 s" }
+        return parts[first...].prefix(2).filter { $0.0 > 0 }.map { "\($0.0) \($0.1)" }.joined(separator: " ")
+    }
+
+    static func ago(_ seconds: Double?) -> String {
+        guard let seconds else { return "never" }
+        return seconds < 1 ? "now" : duration(seconds) + " ago"
+    }
+}

@@ -1,0 +1,58 @@
+internal import FoundationEssentials
+internal import Glibc
+
+enum Environment {
+    static subscript(name: String) -> String? { ProcessInfo.processInfo.environment[name] }
+}
+
+/// What the program may take for granted of the one who reads and types.
+enum Terminal {
+    static var isInteractive: Bool { isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1 }
+
+    /// Colour is for terminals, and never where NO_COLOR (no-color.org) is set to anything.
+    static var hasColour: Bool {
+        isatty(STDOUT_FILENO) == 1 && (Environment["NO_COLOR"] ?? "").isEmpty && Environment["TERM"] != "dumb"
+    }
+
+    /// Asks until the answer is accepted; an empty answer takes `fallback`. Nil at the end of input.
+    static func ask<Value>(
+        _ question: String, fallback: String? = nil, accept: (String) throws(Failure) -> Value
+    ) -> Value? {
+        while true {
+            print(question + (fallback.map { " [\($0)]" } ?? "") + ": ", terminator: "")
+            guard let line = readLine() else { return nil }
+            let answer = line.trimmed
+            do {
+                return try accept(answer.isEmpty ? fallback ?? "" : answer)
+            } catch {
+                print("  \(error.message)" + (error.hint.map { "; \($0)" } ?? ""))
+            }
+        }
+    }
+}
+
+extension StringProtocol {
+    var trimmed: String {
+        let start = drop { $0.isWhitespace }
+        var end = start.endIndex
+        while end > start.startIndex, start[start.index(before: end)].isWhitespace {
+            end = start.index(before: end)
+        }
+        return String(start[..<end])
+    }
+}
+
+/// SGR colours, or nothing.
+struct Palette {
+    let isOn: Bool
+
+    func green(_ text: String) -> String { paint(text, "32") }
+    func yellow(_ text: String) -> String { paint(text, "33") }
+    func red(_ text: String) -> String { paint(text, "31") }
+    func bold(_ text: String) -> String { paint(text, "1") }
+    func dim(_ text: String) -> String { paint(text, "2") }
+
+    private func paint(_ text: String, _ code: String) -> String {
+        isOn ? "\u{1b}[\(code)m\(text)\u{1b}[0m" : text
+    }
+}

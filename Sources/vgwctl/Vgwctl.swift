@@ -1,0 +1,63 @@
+internal import ArgumentParser
+internal import ControlAPI
+internal import Glibc
+
+@main
+struct Entry {
+    static func main() async {
+        // Whatever this program writes is for its user alone.
+        _ = umask(0o077)
+        do {
+            var command = try Vgwctl.parseAsRoot()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch let failure as Failure {
+            failure.exit()
+        } catch {
+            Vgwctl.exit(withError: error)
+        }
+    }
+}
+
+struct Vgwctl: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "vgwctl",
+        abstract: "Look after a vgwd gateway: see its tunnels, change its routes, make its keys.",
+        discussion: """
+            A gateway has connections, one for each far site; a connection has a tunnel, which is a WireGuard peer.
+
+              New link between two sites:    vgwctl pair
+              From an existing wg-quick:     vgwctl import /etc/wireguard/wg0.conf
+              Is it up, and if not, why:     vgwctl status
+              What is being dropped:         vgwctl status --drops
+              A prefix for now:              vgwctl route add 10.30.0.0/16 via aws-vpc
+
+            Exit statuses: 0 done; 1 the gateway refused; 64 wrong usage; 65 wrong input; 69 no gateway answers; \
+            73 a file cannot be written; 74 a file cannot be read; 76 the answer makes no sense; 77 not allowed.
+            """,
+        subcommands: [
+            StatusCommand.self, RouteCommand.self, PairCommand.self, ImportCommand.self, GenkeyCommand.self,
+            PubkeyCommand.self, GenpskCommand.self,
+        ])
+}
+
+/// Where the daemon listens.
+struct SocketOption: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "The control socket of the gateway to talk to.",
+            discussion: "Without it VGWD_SOCKET of the environment, then \(APIPath.defaultSocket).",
+            valueName: "path"))
+    var socket: String?
+
+    var client: ControlClient { ControlClient(socket: path) }
+
+    private var path: String {
+        if let socket { return socket }
+        let given = Environment["VGWD_SOCKET"] ?? ""
+        return given.isEmpty ? APIPath.defaultSocket : given
+    }
+}

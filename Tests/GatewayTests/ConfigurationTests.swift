@@ -1,0 +1,214 @@
+import FoundationEssentials
+import Gateway
+import Testing
+import WireGuard
+
+@Suite struct ConfigurationTests {
+    @Test func leastConfigurationTakesTheDefaults() throws {
+        let configuration = try ConfigurationExamples.load(ConfigurationExamples.text())
+        #expect(configuration.name == "vgw0")
+        #expect(configuration.interface == "vgw0")
+        #expect(configuration.listenPort == 51820)
+        #expect(configuration.addresses == [])
+        #expect(configuration.mtu == .automatic)
+        #expect(configuration.offloads == OffloadConfiguration())
+        #expect(configuration.firewallMark == 51820)
+        #expect(configuration.routeTable == .automatic)
+        #expect(configuration.routeTableNumber == 51820)
+        #expect(configuration.needsRoutingRule)
+        #expect(configuration.routeMetric == nil)
+        #expect(configuration.stateDirectory == "/var/lib/vgwd")
+        #expect(configuration.control.socket == "/run/vgwd/vgwd.sock")
+        let connection = try #require(configuration.connections.first)
+        #expect(connection.name == "aws")
+        #expect(connection.routes == [try #require(IPPrefix("10.20.0.0/16"))])
+        let tunnel = try #require(connection.tunnels.first)
+        #expect(tunnel.name == "aws")
+        #expect(tunnel.publicKey.base64 == ConfigurationExamples.peer)
+        #expect(tunnel.presharedKey.isNone)
+        #expect(tunnel.endpoint == nil)
+        #expect(tunnel.persistentKeepalive == 0)
+    }
+
+    @Test func everyKeyThatThisVersionHasIsRead() throws {
+        let configuration = try ConfigurationExamples.load(
+            """
+            [gateway]
+            name = "onprem-1"
+            interface = "vgw7"
+            listen-port = 51821
+            private-key-file = "private.key"   # relative to the file's folder
+            address = ["169.254.100.2/30", "fd00::2/64"]
+            mtu = 8920
+            workers = "auto"
+            udp-gso = false
+            udp-gro = "off"
+            tun-offload = "auto"
+            firewall-mark = 0x1234
+            table = 77
+            metric = 50
+            state-directory = "/tmp/state"
+
+            [[connection]]
+            name = "aws-vpc"
+            routes = ["10.20.0.0/16", "2001:db8:20::/48"]
+            policy = "failover"
+
+            [[connection.tunnel]]
+            name = "zone-a"
+            public-key = "\(ConfigurationExamples.peer)"
+            preshared-key-file = "/etc/vgwd/zone-a.psk"
+            endpoint = ["vgw-a.example.com:51820"]
+            priority = 10
+            weight = 1
+            cipher = "chacha20-poly1305"
+            persistent-keepalive = "25s"
+
+            [[connection]]
+            name = "b"
+            routes = "10.30.0.0/16"
+
+            [[connection.tunnel]]
+            public-key = "\(ConfigurationExamples.otherPeer)"
+            endpoint = "[2001:db8::1]:51820"
+
+            [control]
+            socket = "/tmp/vgwd.sock"
+            """)
+        #expect(configuration.name == "onprem-1")
+        #expect(configuration.interface == "vgw7")
+        #expect(configuration.listenPort == 51821)
+        #expect(
+            configuration.privateKey.exportBase64()
+                == PrivateKey(base64: ConfigurationExamples.privateKey)?.exportBase64())
+        #expect(configuration.addresses.map(\.description) == ["169.254.100.2/30", "fd00::2/64"])
+        #expect(configuration.mtu == .bytes(8920))
+        #expect(configuration.offloads == OffloadConfiguration(udpGSO: false, udpGRO: false, tun: true))
+        #expect(configuration.firewallMark == 0x1234)
+        #expect(configuration.routeTableNumber == 77)
+        #expect(configuration.routeMetric == 50)
+        #expect(configuration.stateDirectory == "/tmp/state")
+        #expect(configuration.control.socket == "/tmp/vgwd.sock")
+        let tunnels = configuration.connections.flatMap(\.tunnels)
+        #expect(tunnels.map(\.name) == ["zone-a", "b"])
+        #expect(tunnels.map(\.presharedKey.isNone) == [false, true])
+        #expect(tunnels.map(\.persistentKeepalive) == [25, 0])
+        let address = try #require(Endpoint("[2001:db8::1]:51820"))
+        #expect(tunnels.map(\.endpoint) == [.name("vgw-a.example.com", port: 51820), .address(address)])
+    }
+
+    @Test func privateKeyMayBeACredentialOfSystemd() throws {
+        let configuration = try ConfigurationExamples.load(
+            ConfigurationExamples.text(gateway: "credential = \"private-key\""),
+            environment: ["CREDENTIALS_DIRECTORY": "/run/credentials", "STATE_DIRECTORY": "/var/lib/x:/y"])
+        #expect(
+            configuration.privateKey.publicKey
+                == PrivateKey(base64: ConfigurationExamples.privateKey)?.publicKey)
+        #expect(configuration.stateDirectory == "/var/lib/x")
+    }
+
+    @Test(
+        "the table and the rule follow from mark and table",
+        arguments: [
+            ("", 51820, true), ("firewall-mark = \"off\"", 254, false), ("table = \"main\"", 254, false),
+            ("table = \"off\"", nil, false), ("table = 9", 9, true), ("firewall-mark = 5", 5, true),
+            ("listen-port = 1000", 1000, true), ("listen-port = 0", 51820, true),
+        ] as [(String, UInt32?, Bool)])
+    func tableAndRule(_ line: String, _ table: UInt32?, _ rule: Bool) throws {
+        let configuration = try ConfigurationExamples.load(
+            ConfigurationExamples.text(gateway: "private-key-file = \"/etc/vgwd/private.key\"\n" + line))
+        #expect(configuration.routeTableNumber == table)
+        #expect(configuration.needsRoutingRule == rule)
+    }
+
+    @Test func summarySaysWhatWouldBeAppliedAndNoSecret() throws {
+        let configuration = try ConfigurationExamples.load(
+            ConfigurationExamples.text(
+                tunnel: "preshared-key-file = \"/etc/vgwd/zone-a.psk\"\nendpoint = \"192.0.2.1:51820\""))
+        let summary = configuration.summary
+        for part in ["vgw0", "10.20.0.0/16", ConfigurationExamples.peer, "192.0.2.1:51820", "table 51820"] {
+            #expect(summary.contains(part))
+        }
+        #expect(!summary.contains(configuration.privateKey.exportBase64()))
+        #expect(!summary.contains(ConfigurationExamples.presharedKey))
+    }
+
+    @Test(
+        "the examples in conf load", arguments: ["vgwd.toml", "examples/onprem.toml", "examples/cloud.toml"])
+    func examplesLoad(_ name: String) throws {
+        let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appending(path: "conf")
+        let data = try Data(contentsOf: folder.appending(path: name))
+        let files = FixedKeyFiles([
+            "/etc/vgwd/private.key": ConfigurationExamples.privateKey,
+            "/etc/vgwd/pair.psk": ConfigurationExamples.presharedKey,
+            "/etc/vgwd/zone-a.psk": ConfigurationExamples.presharedKey,
+        ])
+        _ = try GatewayConfiguration.parse(
+            String(decoding: data, as: UTF8.self), path: "/etc/vgwd/vgwd.toml", keyFiles: files)
+    }
+}
+
+@Suite struct ConfigurationKeyFileTests {
+    private let folder = "/tmp/vgwd-key-tests-\(UInt64.random(in: .min ... .max))"
+
+    private func withFile(mode: Int, text: String, _ body: (String) throws -> Void) throws {
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let path = "\(folder)/private.key"
+        try Data(text.utf8).write(to: URL(filePath: path))
+        try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: path)
+        try body(path)
+    }
+
+    @Test("a key file that only its owner can use is read", arguments: [0o600, 0o400])
+    func privateFileIsRead(_ mode: Int) throws {
+        try withFile(mode: mode, text: "  \(ConfigurationExamples.privateKey)\n") { path in
+            #expect(try SystemKeyFiles().text(at: path) == ConfigurationExamples.privateKey)
+            let link = "\(folder)/link"
+            try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: path)
+            #expect(try SystemKeyFiles().text(at: link) == ConfigurationExamples.privateKey)
+        }
+    }
+
+    @Test(
+        "a key file that others can read or write is refused",
+        arguments: [0o640, 0o604, 0o644, 0o620, 0o602, 0o610])
+    func openFileIsRefused(_ mode: Int) throws {
+        try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
+            let problem = #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: path) }
+            #expect(problem?.problem.contains("mode 0\(String(mode, radix: 8))") == true)
+            #expect(problem?.remedy.contains("chmod 0600 \(path)") == true)
+        }
+    }
+
+    @Test func missingFolderAndLongFilesAreRefused() throws {
+        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: "/nowhere/private.key") }
+        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: "/etc") }
+        try withFile(mode: 0o600, text: String(repeating: "A", count: 5000)) { path in
+            #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: path) }
+        }
+    }
+
+    @Test func loadReadsFileAndKeysBesideIt() throws {
+        try withFile(mode: 0o600, text: ConfigurationExamples.privateKey) { path in
+            let file = "\(folder)/vgwd.toml"
+            let text = ConfigurationExamples.text(gateway: "private-key-file = \"private.key\"")
+            try Data(text.utf8).write(to: URL(filePath: file))
+            #expect(try GatewayConfiguration.load(path: file, environment: [:]).connections.count == 1)
+            try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: path)
+            let errors = #expect(throws: ConfigurationErrors.self) {
+                try GatewayConfiguration.load(path: file, environment: [:])
+            }
+            #expect(errors?.errors.map(\.line) == [2])
+            #expect(errors?.description.contains(ConfigurationExamples.privateKey) == false)
+        }
+    }
+
+    @Test func missingConfigurationIsAnErrorWithoutALine() {
+        let errors = #expect(throws: ConfigurationErrors.self) {
+            try GatewayConfiguration.load(path: "/nowhere/vgwd.toml", environment: [:])
+        }
+        #expect(errors?.errors.map(\.line) == [nil])
+    }
+}

@@ -1,0 +1,165 @@
+import Gateway
+import Testing
+import WireGuard
+
+@testable import vgwctl
+
+/// What vgwctl writes is what vgwd reads.
+@Suite struct ConfigurationWriterTests {
+    private func load(_ draft: ConfigurationDraft) throws -> GatewayConfiguration {
+        var texts: [String: String] = [:]
+        for file in draft.files { texts["/etc/vgwd/\(file.name)"] = file.text.trimmed }
+        let toml = try #require(texts["/etc/vgwd/vgwd.toml"])
+        return try GatewayConfiguration.parse(
+            toml, path: "/etc/vgwd/vgwd.toml", keyFiles: FixedKeyFiles(texts))
+    }
+
+    private func side(_ name: String, _ prefix: String, endpoint: String?, address: String) throws
+        -> Pair.Side
+    {
+        Pair.Side(
+            name: name, prefixes: [try #require(IPPrefix(prefix))], endpoint: endpoint,
+            address: try #require(IPPrefix(address)), listenPort: 51820)
+    }
+
+    @Test func bothEndsOfAPairLoadAndMatch() throws {
+        let pair = try Pair(
+            left: try side("onprem", "192.168.10.0/24", endpoint: nil, address: "169.254.100.1/30"),
+            right: try side(
+                "cloud", "10.20.0.0/16", endpoint: "vgw.example.com:51820", address: "169.254.100.2/30"))
+        let drafts = pair.drafts()
+        let left = try load(drafts.left)
+        let right = try load(drafts.right)
+        let toRight = try #require(left.connections.first?.tunnels.first)
+        let toLeft = try #require(right.connections.first?.tunnels.first)
+        #expect(toRight.publicKey == right.privateKey.publicKey)
+        #expect(toLeft.publicKey == left.privateKey.publicKey)
+        #expect(left.privateKey.publicKey != right.privateKey.publicKey)
+        #expect(!toRight.presharedKey.isNone)
+        #expect(toRight.presharedKey.isEqual(to: toLeft.presharedKey))
+        #expect(toRight.endpoint == .name("vgw.example.com", port: 51820))
+        #expect(toLeft.endpoint == nil)
+        #expect([toRight.persistentKeepalive, toLeft.persistentKeepalive] == [25, 0])
+        #expect(left.connections[0].routes.map(\.description) == ["10.20.0.0/16", "169.254.100.2/32"])
+        #expect(right.connections[0].routes.map(\.description) == ["192.168.10.0/24", "169.254.100.1/32"])
+    }
+
+    @Test func nextStepsShowNoKey() throws {
+        let pair = try Pair(
+            left: try side("a", "10.1.0.0/16", endpoint: "192.0.2.1:51820", address: "fd00::1/126"),
+            right: try side("b", "10.2.0.0/16", endpoint: "192.0.2.2:51820", address: "fd00::2/126"))
+        let drafts = pair.drafts()
+        let text = pair.nextSteps(folder: "a-b").joined()
+        for draft in [drafts.left, drafts.right] {
+            #expect(!text.contains(draft.privateKey.exportBase64()))
+            #expect(!draft.toml.contains(draft.privateKey.exportBase64()))
+            #expect(try load(draft).connections[0].tunnels[0].persistentKeepalive == 0)
+        }
+    }
+
+    @Test func pairsThatCannotWorkAreRefused() throws {
+        let a = try side("a", "10.1.0.0/16", endpoint: "192.0.2.1:51820", address: "169.254.100.1/30")
+        let b = try side("b", "10.2.0.0/16", endpoint: nil, address: "169.254.100.2/30")
+        var wrong = b
+        wrong.name = "a"
+        #expect(throws: Failure.self) { try Pair(left: a, right: wrong) }
+        wrong = b
+        wrong.prefixes = try [#require(IPPrefix("10.1.2.0/24"))]
+        #expect(throws: Failure.self) { try Pair(left: a, right: wrong) }
+        wrong = b
+        wrong.address = a.address
+        #expect(throws: Failure.self) { try Pair(left: a, right: wrong) }
+        wrong = a
+        wrong.endpoint = nil
+        #expect(throws: Failure.self) { try Pair(left: wrong, right: b) }
+    }
+
+    @Test func wgQuickFileIsImportedWhole() throws {
+        let imported = try WgQuickFile(
+            """
+            [Interface]
+            PrivateKey = \(ConfigurationExamples.privateKey) # comment
+            ListenPort = 51821
+            FwMark = 0x10
+            Address = 10.0.0.2/24, fd00::2/64
+            Address = 10.9.0.1
+            DNS = 1.1.1.1
+            MTU = 1400
+            Table = off
+            PreUp = true
+            PostDown = false
+            SaveConfig = true
+
+            # Cloud gateway
+            [Peer]
+            PublicKey = \(ConfigurationExamples.peer)
+            PresharedKey = \(ConfigurationExamples.presharedKey)
+            AllowedIPs = 10.1.2.3/16, 2001:db8::/32
+            AllowedIPs = 0.0.0.0/0
+            Endpoint = [2001:db8::1]:51820
+            PersistentKeepalive = 25
+
+            [peer]
+            publickey=\(ConfigurationExamples.otherPeer)
+            allowedips=0.0.0.0/0
+            persistentkeepalive=off
+            Colour = blue
+            """, name: "wg0")
+        let configuration = try load(imported.draft)
+        #expect(configuration.interface == "wg0")
+        #expect(configuration.listenPort == 51821)
+        #expect(configuration.firewallMark == 16)
+        #expect(configuration.routeTable == .off)
+        #expect(configuration.mtu == .bytes(1400))
+        #expect(configuration.addresses.map(\.description) == ["10.0.0.2/24", "fd00::2/64", "10.9.0.1/32"])
+        #expect(
+            configuration.privateKey.publicKey
+                == PrivateKey(base64: ConfigurationExamples.privateKey)?.publicKey)
+        #expect(configuration.connections.map(\.name) == ["cloud-gateway", "peer-2"])
+        #expect(
+            configuration.connections.map { $0.routes.map(\.description) } == [
+                ["10.1.0.0/16", "2001:db8::/32"], ["0.0.0.0/0"],
+            ])
+        let tunnels = configuration.connections.flatMap(\.tunnels)
+        #expect(tunnels.map(\.persistentKeepalive) == [25, 0])
+        #expect(tunnels.map(\.presharedKey.isNone) == [false, true])
+        #expect(tunnels[0].endpoint?.description == "[2001:db8::1]:51820")
+        let noted = ["DNS", "PreUp", "PostDown", "SaveConfig", "0.0.0.0/0", "Colour"]
+        for word in noted { #expect(imported.notes.contains { $0.contains(word) }) }
+        #expect(imported.notes.count == noted.count)
+    }
+
+    @Test(
+        "a wg-quick file that cannot be right is refused with its line",
+        arguments: [
+            ("[Interface]\nListenPort = 1", "no PrivateKey"), ("PrivateKey = x", "line 1"),
+            ("[Nothing]", "line 1"),
+            ("[Interface]\nPrivateKey = KEYx", "line 2"),
+            ("[Interface]\nPrivateKey = KEY\nMTU = x", "line 3"),
+            ("[Interface]\nPrivateKey = KEY\nAddress = x", "line 3"),
+            ("[Interface]\nPrivateKey = KEY\n[Peer]\nAllowedIPs = 10.0.0.0/8", "line 3"),
+            ("[Interface]\nPrivateKey = KEY\n[Peer]\nPublicKey = x", "line 4"),
+            ("[Interface]\nPrivateKey = KEY\n[Peer]\nEndpoint = KEY", "line 4: Endpoint"),
+            ("[Interface]\nKEY", "no PrivateKey"), ("[Interface]\nx", "line 2"),
+        ])
+    func wrongWgQuickFile(_ text: String, _ says: String) {
+        let secret = ConfigurationExamples.privateKey
+        let failure = #expect(throws: Failure.self) {
+            try WgQuickFile(text.replacing("KEY", with: secret), name: "wg0")
+        }
+        #expect(failure?.message.contains(says) == true)
+        #expect(failure?.text.contains(secret.prefix(20)) == false)
+    }
+
+    @Test(
+        arguments: [
+            ("192.0.2.1", "192.0.2.1:51820"), ("2001:db8::1", "[2001:db8::1]:51820"),
+            ("[2001:db8::1]", "[2001:db8::1]:51820"),
+            ("vgw.example.com", "vgw.example.com:51820"), ("vgw.example.com:1", "vgw.example.com:1"),
+            ("a b", nil),
+            ("x:0", nil), ("x:70000", nil), (":1", nil), ("", nil), ("300.1.1.1:1", nil),
+        ] as [(String, String?)])
+    func endpoints(_ text: String, _ whole: String?) {
+        #expect((try? EndpointText.parse(text, defaultPort: 51820)) == whole)
+    }
+}

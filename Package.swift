@@ -26,6 +26,7 @@ let package = Package(
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
     ],
     targets: [
         // System libraries, and the few C structs and calls that Glibc hides from Swift.
@@ -84,6 +85,10 @@ let package = Package(
                 "Gateway", "LinuxIO", "WireGuard", "ControlAPI", "vgwctl",
                 .product(name: "Logging", package: "swift-log"),
             ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "IntegrationTests",
+            dependencies: ["ControlAPI", .product(name: "Subprocess", package: "swift-subprocess")],
             swiftSettings: settings),
     ]
 )

@@ -1,0 +1,104 @@
+internal import ControlAPI
+internal import Testing
+
+extension Integration {
+    /// Keys that fit and keys that do not, and what is left of a session after a crash or after two minutes.
+    @Suite struct Handshakes {
+        @Test("a pre-shared key on both ends", arguments: Pairing.allAndDriven)
+        func presharedKey(_ pairing: Pairing) async throws {
+            try await Tunnel.run(pairing, presharedKey: try await KeyPair.presharedKey()) { tunnel in
+                for family in Family.allCases { try await tunnel.ping(from: .vpc, family) }
+            }
+        }
+
+        @Test("different pre-shared keys: nothing passes until they are the same", arguments: Pairing.all)
+        func wrongPresharedKey(_ pairing: Pairing) async throws {
+            try await Lab.run { lab in
+                let shared = try await KeyPair.presharedKey()
+                let tunnel = try await Tunnel.make(in: lab, pairing, presharedKey: shared)
+                let other = try await KeyPair.presharedKey()
+                tunnel.onprem.change { $0.presharedKey = other }
+                try await tunnel.start()
+                try await tunnel.stayDown()
+                let file = try lab.write(shared + "\n", to: "right.key")
+                let onprem = tunnel.onprem
+                try await onprem.wg(
+                    "set \(onprem.interface) peer \(onprem.settings.peerPublicKey) preshared-key \(file)")
+                try await tunnel.reach(from: .onprem)
+            }
+        }
+
+        @Test(
+            "a peer that knows another public key of ours is not let in", arguments: Pairing.all,
+            Site.allCases)
+        func wrongPublicKey(_ pairing: Pairing, wrongAt site: Site) async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(in: lab, pairing)
+                let stranger = try await KeyPair.generate().publicKey
+                tunnel[site].change { $0.peerPublicKey = stranger }
+                try await tunnel.start()
+                try await tunnel.stayDown()
+            }
+        }
+
+        @Test(
+            "traffic is back after either end was killed and started again", arguments: Pairing.all,
+            Site.allCases)
+        func restart(_ pairing: Pairing, of site: Site) async throws {
+            try await Tunnel.run(pairing, bothInitiate: true) { tunnel in
+                try await tunnel[site].restart()
+                for side in Site.allCases { try await tunnel.reach(from: side) }
+                for family in Family.allCases { try await tunnel.ping(from: site.other, family) }
+            }
+        }
+
+        @Test("an initiator that was killed is back at once: it calls when it starts", arguments: Pairing.all)
+        func restartOfInitiator(_ pairing: Pairing) async throws {
+            try await Tunnel.run(pairing) { tunnel in
+                try await tunnel.onprem.restart()
+                try await tunnel.reach(from: .onprem)
+                try await tunnel.ping(from: .vpc, .v4)
+            }
+        }
+
+        /// All pairings at once, as the two minutes are the protocol's own.
+        @Test("a flow under load sees nothing of a rekey", .timeLimit(.minutes(5)))
+        func rekeyUnderLoad() async throws {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for pairing in Pairing.allAndDriven {
+                    group.addTask {
+                        try await Tunnel.run(pairing) { tunnel in
+                            let first = try await tunnel.vpc.peer().latestHandshake
+                            try await tunnel.startServer()
+                            try await tunnel.measure(.tcp, reversed: false, seconds: 130, rate: "20M")
+                            let last = try await tunnel.vpc.peer().latestHandshake
+                            try #require(
+                                last >= first + 115,
+                                "\(pairing.testDescription): handshakes at \(first) and \(last)")
+                            try await tunnel.ping(from: .vpc, .v6)
+                        }
+                    }
+                }
+                try await group.waitForAll()
+            }
+        }
+    }
+}
+
+extension Tunnel {
+    /// Tries in both directions for a few handshakes' time, sees nothing come through, and asks vgwd for a
+    /// reason.
+    func stayDown() async throws {
+        for site in Site.allCases {
+            try #require(try await !echo(from: site, arguments: "-c 6 -i 0.5 -W 1"), "\(site) got through")
+        }
+        for site in Site.allCases {
+            try #require(try await self[site].peer().latestHandshake == 0, "\(site) claims a handshake")
+        }
+        guard onprem.kind == .configured else { return }
+        try await eventually("the initiator says why the tunnel is down") {
+            let status = try await onprem.tunnelStatus()
+            return status.state != .up && status.reason?.isEmpty == false
+        }
+    }
+}

@@ -1,0 +1,252 @@
+internal import ControlAPI
+internal import FoundationEssentials
+internal import Glibc
+internal import Synchronization
+
+/// One end of a tunnel: a daemon in a site's namespace, of one of three kinds that a test treats alike.
+final class Gateway: Sendable {
+    enum Kind: Sendable {
+        /// vgwd with a TOML file: it sets addresses, MTU and routes by itself.
+        case configured
+        /// `vgwd -f INTERFACE`, set up with `wg` and `ip` as another implementation would be.
+        case driven
+        /// Debian's wireguard-go, set up the same way.
+        case wireguardGo
+
+        /// `wireguardGo` for all where the lab itself is to be proven.
+        var effective: Kind { Lab.reference ? .wireguardGo : self }
+    }
+
+    /// What both kinds of set-up are made of.
+    struct Settings: Sendable {
+        var keys: KeyPair
+        var peerPublicKey: String
+        var presharedKey: String?
+        var listenPort = 51820
+        /// Nil: this end only answers.
+        var endpoint: String?
+        var keepalive = 0
+        var mtu = 1420
+        /// What is routed to the peer, and taken from it.
+        var routes: [String]
+        var addresses: [String]
+    }
+
+    let lab: Lab
+    let site: Site
+    let kind: Kind
+    let interface: String
+    private let current: Mutex<Settings>
+    private let running = Mutex<BackgroundProcess?>(nil)
+
+    init(lab: Lab, site: Site, kind: Kind, settings: Settings) {
+        self.lab = lab
+        self.site = site
+        self.kind = kind.effective
+        interface = "vgwit-\(lab.id)\(site.letter)"
+        current = Mutex(settings)
+        lab.removeAtEnd(uapiSocket)
+    }
+
+    var namespace: String { lab.namespace(site) }
+    /// Shared by all network namespaces, hence the unique interface names.
+    var uapiSocket: String { "/var/run/wireguard/\(interface).sock" }
+    var controlSocket: String { "\(lab.directory)/\(site)-control.sock" }
+    var settings: Settings { current.withLock { $0 } }
+    var process: BackgroundProcess {
+        get throws {
+            guard let process = running.withLock({ $0 }) else { throw LabError("\(site) was not started") }
+            return process
+        }
+    }
+
+    func change(_ edit: (inout Settings) -> Void) {
+        var settings = settings
+        edit(&settings)
+        let changed = settings
+        current.withLock { $0 = changed }
+    }
+
+    // MARK: Life
+
+    /// Starts the daemon; when this returns, it answers and is set up.
+    func start() async throws {
+        switch kind {
+        case .configured:
+            let configuration = try writeConfiguration()
+            try await launch([Programs.path("vgwd"), "--config", configuration])
+            try await ready { try await self.status() != nil }
+        case .driven:
+            try await launch([Programs.path("vgwd"), "-f", interface])
+            try await ready { try await Shell.attempt("wg show \(self.interface)").succeeded }
+            try await setUpByHand()
+        case .wireguardGo:
+            try await launch(
+                ["wireguard-go", "-f", interface],
+                environment: ["WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD": "1"])
+            try await ready { try await Shell.attempt("wg show \(self.interface)").succeeded }
+            try await setUpByHand()
+        }
+    }
+
+    private func launch(_ command: [String], environment: [String: String] = [:]) async throws {
+        let process = try await lab.start(
+            command, name: "\(site)", in: namespace,
+            environment: environment.merging(["LOG_LEVEL": "debug"]) { chosen, _ in chosen })
+        running.withLock { $0 = process }
+    }
+
+    private func ready(_ answers: () async throws -> Bool) async throws {
+        let process = try process
+        try await eventually("\(site) answers on its socket") {
+            if try await answers() { return true }
+            return process.exitStatus != nil
+        }
+        if let status = process.exitStatus {
+            throw LabError("\(site) ended at start with status \(status)")
+        }
+    }
+
+    /// Stops without a chance to clean up, as a crash does.
+    func kill() async throws {
+        try await process.kill()
+        // A killed daemon's kernel side goes a moment later than its process.
+        try await eventually("\(interface) is gone") { try await !hasInterface() }
+    }
+
+    func restart() async throws {
+        try await kill()
+        try await start()
+    }
+
+    func hasInterface() async throws -> Bool {
+        try await Shell.attempt("ip link show dev \(interface)", in: namespace).succeeded
+    }
+
+    // MARK: Set-up
+
+    private func setUpByHand() async throws {
+        let settings = settings
+        let file = try lab.write(wgConfiguration(), to: "\(site)-wg.conf")
+        try await wg("setconf \(interface) \(file)")
+        // Routes first: with an address and no route, the first packets would leave in clear by the default
+        // one.
+        var script = "set -e; ip link set \(interface) mtu \(settings.mtu) up\n"
+        for route in settings.routes { script += "ip route add \(route) dev \(interface)\n" }
+        for address in settings.addresses { script += "ip addr add \(address) dev \(interface)\n" }
+        try await Shell.run(script, in: namespace)
+    }
+
+    /// In the format of `wg setconf`.
+    func wgConfiguration() -> String {
+        let settings = settings
+        var text = """
+            [Interface]
+            PrivateKey = \(settings.keys.privateKey)
+            ListenPort = \(settings.listenPort)
+
+            [Peer]
+            PublicKey = \(settings.peerPublicKey)
+            AllowedIPs = \(settings.routes.joined(separator: ", "))
+
+            """
+        if let key = settings.presharedKey { text += "PresharedKey = \(key)\n" }
+        if let endpoint = settings.endpoint { text += "Endpoint = \(endpoint)\n" }
+        if settings.keepalive > 0 { text += "PersistentKeepalive = \(settings.keepalive)\n" }
+        return text
+    }
+
+    /// Writes the TOML file and the key files beside it; returns its path.
+    func writeConfiguration() throws -> String {
+        let settings = settings
+        func list(_ values: [String]) -> String {
+            "[" + values.map { "\"\($0)\"" }.joined(separator: ", ") + "]"
+        }
+        let key = try lab.write(settings.keys.privateKey + "\n", to: "\(site)-private.key")
+        var text = """
+            [gateway]
+            name = "\(site)"
+            interface = "\(interface)"
+            listen-port = \(settings.listenPort)
+            private-key-file = "\(key)"
+            address = \(list(settings.addresses))
+            mtu = \(settings.mtu)
+            state-directory = "\(lab.directory)/\(site)-state"
+
+            [[connection]]
+            name = "\(site.other)"
+            routes = \(list(settings.routes))
+
+            [[connection.tunnel]]
+            name = "to-\(site.other)"
+            public-key = "\(settings.peerPublicKey)"
+
+            """
+        if let secret = settings.presharedKey {
+            let file = try lab.write(secret + "\n", to: "\(site)-psk.key")
+            text += "preshared-key-file = \"\(file)\"\n"
+        }
+        if let endpoint = settings.endpoint { text += "endpoint = [\"\(endpoint)\"]\n" }
+        if settings.keepalive > 0 { text += "persistent-keepalive = \"\(settings.keepalive)s\"\n" }
+        text += """
+
+            [control]
+            socket = "\(controlSocket)"
+
+            """
+        return try lab.write(text, to: "\(site).toml")
+    }
+
+    // MARK: Questions and orders
+
+    /// `wg ARGUMENTS`, in the gateway's namespace.
+    @discardableResult
+    func wg(_ arguments: String) async throws -> String {
+        try await Shell.run("wg \(arguments)", in: namespace)
+    }
+
+    func vgwctl(_ arguments: String) async throws -> CommandResult {
+        try await Shell.attempt(
+            "\(Programs.path("vgwctl")) \(arguments) --socket \(controlSocket)", in: namespace)
+    }
+
+    /// Nil while the daemon does not answer.
+    func status() async throws -> GatewayStatus? {
+        let answer = try await Shell.attempt(
+            "curl -sf --max-time 5 --unix-socket \(controlSocket) http://vgwd\(APIPath.status)")
+        guard answer.succeeded else { return nil }
+        return try JSON.decode(GatewayStatus.self, from: Array(answer.output.utf8))
+    }
+
+    func tunnelStatus() async throws -> TunnelStatus {
+        guard let tunnel = try await status()?.connections.first?.tunnels.first else {
+            throw LabError("\(site) shows no tunnel")
+        }
+        return tunnel
+    }
+
+    func drops(_ reason: String) async throws -> UInt64 {
+        guard let status = try await status() else { throw LabError("\(site) gives no status") }
+        return status.drops[reason] ?? 0
+    }
+
+    /// What `wg show INTERFACE dump` says of the one peer.
+    struct Peer {
+        var endpoint: String?
+        var latestHandshake: Int
+        var received: Int
+        var sent: Int
+    }
+
+    func peer() async throws -> Peer {
+        let lines = try await wg("show \(interface) dump").split(separator: "\n")
+        guard lines.count == 2 else { throw LabError("\(site) has \(lines.count - 1) peers, not one") }
+        let fields = lines[1].split(separator: "\t", omittingEmptySubsequences: false)
+        guard fields.count == 8, let handshake = Int(fields[4]), let received = Int(fields[5]),
+            let sent = Int(fields[6])
+        else { throw LabError("unknown form of wg show dump: \(lines[1])") }
+        return Peer(
+            endpoint: fields[2] == "(none)" ? nil : String(fields[2]), latestHandshake: handshake,
+            received: received, sent: sent)
+    }
+}

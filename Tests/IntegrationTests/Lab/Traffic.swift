@@ -1,0 +1,120 @@
+internal import ControlAPI
+internal import Synchronization
+internal import Testing
+
+/// What goes through a tunnel, and whether it arrived.
+extension Tunnel {
+    // MARK: Echo
+
+    /// Waits until an echo comes back, which may take handshakes.
+    func reach(from site: Site, _ family: Family = .v4, within limit: Duration = .seconds(40)) async throws {
+        try await eventually("\(site) reaches the other end by \(family.testDescription)", within: limit) {
+            try await echo(from: site, family, arguments: "-c 1 -W 1")
+        }
+    }
+
+    func echo(from site: Site, _ family: Family = .v4, arguments: String) async throws -> Bool {
+        try await Shell.attempt(
+            "ping \(family.option) -n -I \(site.inside(family)) \(arguments) \(site.other.inside(family))",
+            in: lab.namespace(site)
+        ).succeeded
+    }
+
+    /// Five echoes, all of which come back.
+    func ping(from site: Site, _ family: Family) async throws {
+        let answer = try await Shell.run(
+            "ping \(family.option) -n -I \(site.inside(family)) -c 5 -i 0.05 -W 5 \(site.other.inside(family))",
+            in: lab.namespace(site))
+        try #require(answer.contains(" 0% packet loss"), "\(answer)")
+    }
+
+    /// Echoes of exactly one MTU that must not be split.
+    func pingFullSize(from site: Site, _ family: Family, mtu: Int) async throws {
+        let payload = mtu - family.echoOverhead
+        let answer = try await Shell.run(
+            "ping \(family.option) -n -M do -s \(payload) -I \(site.inside(family)) -c 3 -i 0.05 -W 5 "
+                + site.other.inside(family), in: lab.namespace(site))
+        try #require(answer.contains(" 0% packet loss"), "\(answer)")
+    }
+
+    // MARK: iperf3
+
+    enum Transport: String, CaseIterable, Sendable {
+        case tcp
+        case udp
+    }
+
+    /// What iperf3 -J writes, as far as it is looked at.
+    struct Measurement: Decodable, Sendable {
+        struct End: Decodable, Sendable {
+            var sum: Sum?
+            var sum_received: Sum?
+        }
+        struct Sum: Decodable, Sendable {
+            var bytes: Double
+            var bits_per_second: Double
+            var lost_percent: Double?
+        }
+        var end: End
+        var error: String?
+
+        var received: Sum? { end.sum_received ?? end.sum }
+    }
+
+    /// A server at vpc for this test's measurements.
+    func startServer(_ family: Family = .v4) async throws {
+        try await lab.start(
+            ["iperf3", "-s", "-B", Site.vpc.inside(family)], name: "iperf3-\(family)", in: lab.namespace(.vpc)
+        )
+        try await eventually("iperf3 listens") {
+            try await Shell.run("ss -Hltn sport = :5201", in: lab.namespace(.vpc)).contains(
+                Site.vpc.inside(family))
+        }
+    }
+
+    /// - Parameter reversed: vpc sends.
+    @discardableResult
+    func measure(
+        _ transport: Transport, _ family: Family = .v4, reversed: Bool, seconds: Int = 1, rate: String? = nil
+    ) async throws -> Measurement {
+        var command = "iperf3 -J -c \(Site.vpc.inside(family)) -B \(Site.onprem.inside(family)) -t \(seconds)"
+        if transport == .udp { command += " -u -l 1200" }
+        if let rate = rate ?? (transport == .udp ? "20M" : nil) { command += " -b \(rate)" }
+        if reversed { command += " -R" }
+        let result = try await Shell.attempt(command, in: lab.namespace(.onprem), limit: seconds + 60)
+        let measured = try JSON.decode(Measurement.self, from: Array(result.output.utf8))
+        try #require(
+            measured.error == nil && result.succeeded, "\(command): \(measured.error ?? result.errors)")
+        let received = try #require(measured.received, "\(command) without a sum")
+        try #require(received.bytes > 0, "\(command): nothing arrived")
+        if transport == .udp {
+            // A shaped flow far below what the path carries: losing a tenth is a fault, not congestion.
+            try #require(received.lost_percent ?? 0 < 10, "\(command): lost \(received.lost_percent ?? 0) %")
+        }
+        return measured
+    }
+
+    // MARK: A file
+
+    /// Copies random bytes over TCP and compares their hashes.
+    func transfer(from site: Site, megabytes: Int, _ family: Family = .v4) async throws {
+        let original = "\(lab.directory)/file"
+        let sum = try await Shell.run(
+            "head -c \(megabytes)M /dev/urandom >\(original) && sha256sum <\(original)")
+        let host = family == .v4 ? site.other.inside(family) : "[\(site.other.inside(family))]"
+        let receiver = try await lab.start(
+            [
+                "bash", "-c",
+                "socat -u TCP\(family.rawValue)-LISTEN:7000,bind=\(host),reuseaddr - | sha256sum >\(original).sum",
+            ], name: "receiver", in: lab.namespace(site.other))
+        try await eventually("the receiver listens") {
+            try await !Shell.run("ss -Hltn sport = :7000", in: lab.namespace(site.other)).isEmpty
+        }
+        try await Shell.run(
+            "socat -u OPEN:\(original) TCP\(family.rawValue):\(host):7000", in: lab.namespace(site),
+            limit: 120)
+        try await receiver.waitForExit(within: .seconds(60))
+        let arrived = try await Shell.run("cat \(original).sum; rm \(original).sum")
+        try #require(arrived == sum, "\(megabytes) MB from \(site) arrived changed")
+    }
+}

@@ -1,0 +1,87 @@
+internal import Testing
+
+extension Integration {
+    /// `vgwd INTERFACE` as a process: when it answers, when it goes to the background, and what ends it.
+    @Suite(.enabled(if: !Lab.reference, "about vgwd's own process")) struct WgProcess {
+        @Test("the socket is its owner's alone, and the daemon ends in order when it is removed")
+        func socketRemoved() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                try await onprem.start()
+                try #require(try await Shell.run("stat -c '%a %F' \(onprem.uapiSocket)") == "600 socket")
+                try await Shell.run("rm \(onprem.uapiSocket)")
+                let status = try await onprem.process.waitForExit()
+                try #require(status == 0, "the removal of its socket is an order to end, not \(status)")
+                try #require(try await !onprem.hasInterface())
+            }
+        }
+
+        @Test("the socket of a killed daemon is taken over, that of a living one is not")
+        func staleSocket() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                try await onprem.start()
+                try await onprem.kill()
+                try await Shell.run("test -S \(onprem.uapiSocket)")
+                try await onprem.start()
+                let second = try await lab.start(
+                    [Programs.path("vgwd"), "-f", onprem.interface], name: "second",
+                    in: lab.namespace(.vpc))
+                try #require(try await second.waitForExit() != 0)
+                try #require(lab.log(of: second).contains("\(try onprem.process.pid)"), "it names the first")
+                try await onprem.wg("show \(onprem.interface)")
+            }
+        }
+
+        @Test(
+            "without -f it goes to the background once the socket answers; WG_PROCESS_FOREGROUND=1 keeps it")
+        func background() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                let arguments = ["--state-dir", "\(lab.directory)/state", onprem.interface]
+                let command = ([Programs.path("vgwd")] + arguments).joined(separator: " ")
+                try await Shell.run(
+                    "\(command) </dev/null >/dev/null 2>&1 && wg show \(onprem.interface)",
+                    in: onprem.namespace, limit: 20)
+                try await Shell.run("rm \(onprem.uapiSocket)")
+                try await eventually("the daemon in the background ends") {
+                    try await !onprem.hasInterface()
+                }
+                let kept = try await lab.start(
+                    [Programs.path("vgwd")] + arguments, name: "kept", in: onprem.namespace,
+                    environment: ["WG_PROCESS_FOREGROUND": "1"])
+                try await eventually("it answers") {
+                    try await Shell.attempt("wg show \(onprem.interface)").succeeded
+                }
+                try #require(kept.exitStatus == nil, "it is still the process that was started")
+                try #require(try await kept.terminate() == 0)
+            }
+        }
+
+        @Test("when wg has set and shown the private key, no text of it is left in memory")
+        func keyInMemory() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                try await onprem.start()
+                for _ in 0..<3 { try await onprem.wg("show \(onprem.interface) dump") }
+                let key = onprem.settings.keys.privateKey
+                // Looks for the middle only: the allocator writes over the start of what was given back.
+                let found = try await Shell.run(
+                    """
+                    process=/proc/\(try onprem.process.pid)
+                    hex=$(base64 -d <<<'\(key)' | od -An -v -tx1 | tr -d ' \\n')
+                    while read -r range mode rest; do
+                        [[ $mode == rw* ]] || continue
+                        start=$((16#${range%-*} / 4096)) end=$((16#${range#*-} / 4096))
+                        dd if=$process/mem bs=4096 skip=$start count=$((end - start)) 2>/dev/null
+                    done <$process/maps >\(lab.directory)/memory
+                    for text in ${hex:24:36} '\(key.dropFirst(14).prefix(26))' \(onprem.interface); do
+                        grep -aqF -- "$text" \(lab.directory)/memory && echo yes || echo no
+                    done
+                    """)
+                // The interface's name shows that the search finds what is there.
+                try #require(found == "no\nno\nyes")
+            }
+        }
+    }
+}

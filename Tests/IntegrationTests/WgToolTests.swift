@@ -1,0 +1,196 @@
+internal import FoundationEssentials
+internal import Testing
+
+extension Integration {
+    /// `wg` and `wg-quick`, unchanged, drive vgwd as they drive another implementation.
+    @Suite struct WgTool {
+        /// The same orders to both; after each the same answers.
+        @Test("wg show, set, setconf, addconf and syncconf give what wireguard-go gives")
+        func sameAnswers() async throws {
+            try await Lab.run { lab in
+                let ours = try await Tunnel.make(
+                    in: lab, Pairing(initiator: .driven, responder: .wireguardGo))
+                try await ours.start()
+                let (a, b, c) = (
+                    try await KeyPair.generate(), try await KeyPair.generate(), try await KeyPair.generate()
+                )
+                let psk = try lab.write(try await KeyPair.presharedKey() + "\n", to: "psk")
+                let whole = try lab.write(
+                    """
+                    [Interface]
+                    PrivateKey = \(a.privateKey)
+                    ListenPort = 51999
+                    FwMark = 0x1234
+
+                    [Peer]
+                    PublicKey = \(b.publicKey)
+                    AllowedIPs = 10.1.0.0/16, 10.2.0.0/16, fd01::/48, 10.3.3.3/32
+                    Endpoint = 203.0.113.1:1111
+                    PersistentKeepalive = 17
+
+                    [Peer]
+                    PublicKey = \(c.publicKey)
+                    PresharedKey = \(try await KeyPair.presharedKey())
+                    AllowedIPs = 0.0.0.0/0, ::/0
+                    Endpoint = [2001:db8::1]:2222
+
+                    """, to: "whole.conf")
+                let part = try lab.write(
+                    """
+                    [Interface]
+                    PrivateKey = \(a.privateKey)
+                    ListenPort = 51998
+
+                    [Peer]
+                    PublicKey = \(c.publicKey)
+                    AllowedIPs = 10.9.0.0/16, 10.2.0.0/16
+
+                    """, to: "part.conf")
+                let orders = [
+                    "setconf IF \(whole)",
+                    "set IF peer \(b.publicKey) persistent-keepalive 0 allowed-ips 10.1.0.0/17,fd02::/64",
+                    // An allowed prefix belongs to one peer: giving it to another takes it away.
+                    "set IF peer \(c.publicKey) allowed-ips 10.1.0.0/17",
+                    "set IF peer \(b.publicKey) preshared-key \(psk) endpoint '[2001:db8::7]:777'",
+                    "set IF peer \(b.publicKey) preshared-key /dev/null",
+                    "set IF fwmark 0",
+                    "set IF listen-port 52000",
+                    // There and back: the first sockets must be closed by then.
+                    "set IF listen-port 52001",
+                    "set IF listen-port 52000",
+                    "set IF peer \(a.publicKey) allowed-ips 10.55.0.0/16",  // our own key: ignored
+                    "set IF peer \(c.publicKey) remove",
+                    "addconf IF \(part)",
+                    "syncconf IF \(whole)",
+                    "syncconf IF \(part)",
+                    "set IF peer \(b.publicKey) allowed-ips 0.0.0.0/0 endpoint 203.0.113.9:9",
+                    "set IF private-key /dev/null",
+                ]
+                for order in orders {
+                    for gateway in [ours.onprem, ours.vpc] {
+                        try await gateway.wg(order.replacing("IF", with: gateway.interface))
+                    }
+                    let (left, right) = (try await ours.onprem.settled(), try await ours.vpc.settled())
+                    try #require(left == right, "after wg \(order)")
+                }
+                let whole1 = try await ours.onprem.wg("show \(ours.onprem.interface)")
+                try #require(whole1.hasPrefix("interface: \(ours.onprem.interface)"))
+                try #require(try await Shell.run("wg show interfaces").contains(ours.onprem.interface))
+            }
+        }
+
+        @Test(
+            "a tunnel set up from a file and set again by syncconf keeps its session",
+            arguments: Pairing.allAndDriven)
+        func syncKeepsSession(_ pairing: Pairing) async throws {
+            try await Tunnel.run(pairing) { tunnel in
+                for gateway in [tunnel.onprem, tunnel.vpc] {
+                    let before = try await gateway.peer()
+                    let file = try tunnel.lab.write(gateway.wgConfiguration(), to: "same.conf")
+                    try await gateway.wg("syncconf \(gateway.interface) \(file)")
+                    let after = try await gateway.peer()
+                    try #require(after.latestHandshake == before.latestHandshake)
+                    try #require(after.endpoint == before.endpoint)
+                }
+                try await tunnel.ping(from: .vpc, .v4)
+            }
+        }
+
+        @Test("wg-quick brings a tunnel up and down", arguments: Pairing.all, [false, true])
+        func quick(_ pairing: Pairing, everything: Bool) async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(in: lab, pairing)
+                try await tunnel.vpc.start()
+                if everything {
+                    // What onprem sends to anywhere arrives; vpc also takes it from there.
+                    try await Shell.run("ip addr add 203.0.113.77/32 dev lo", in: tunnel.vpc.namespace)
+                }
+                let quick = try await WgQuick(lab: lab, gateway: tunnel.onprem, everything: everything)
+                try await quick.run("up")
+                try await tunnel.reach(from: .onprem)
+                for family in Family.allCases { try await tunnel.ping(from: .vpc, family) }
+                let names = try await Shell.run(
+                    "cat $(ip netns pids \(tunnel.onprem.namespace) | sed 's|.*|/proc/&/comm|')")
+                try #require(names.contains(Lab.reference ? "wireguard-go" : "vgwd"), "running: \(names)")
+                if everything {
+                    try await Shell.run("ping -c 2 -i 0.1 -W 5 203.0.113.77", in: tunnel.onprem.namespace)
+                }
+                try await quick.run("down")
+                try #require(try await !tunnel.onprem.hasInterface())
+                try await eventually("the daemon has ended") {
+                    try await Shell.run("ip netns pids \(tunnel.onprem.namespace)").isEmpty
+                }
+            }
+        }
+    }
+}
+
+/// `wg-quick` with its own folder first in the path: a copy of the tool, and of `ip` one that has no kernel
+/// WireGuard, so that the same happens on machines whose kernel has it.
+struct WgQuick {
+    private let gateway: Gateway
+    private let folder: String
+    private let file: String
+
+    init(lab: Lab, gateway: Gateway, everything: Bool) async throws {
+        self.gateway = gateway
+        folder = "\(lab.directory)/bin"
+        let settings = gateway.settings
+        try await Shell.run(
+            """
+            mkdir \(folder) && cp $(command -v wg-quick) \(folder)/ && ln -s \(Programs.path("vgwd")) \(folder)/
+            cat >\(folder)/ip <<'END'
+            #!/bin/bash
+            [[ "$*" == *"type wireguard"* ]] && { echo "Error: Unknown device type." >&2; exit 2; }
+            PATH=/usr/sbin:/usr/bin:/sbin:/bin exec ip "$@"
+            END
+            chmod 755 \(folder)/ip
+            """)
+        let routes = everything ? ["0.0.0.0/0", "::/0"] : settings.routes
+        file = try lab.write(
+            """
+            [Interface]
+            PrivateKey = \(settings.keys.privateKey)
+            ListenPort = \(settings.listenPort)
+            Address = \(settings.addresses.joined(separator: ", "))
+            MTU = \(settings.mtu)
+
+            [Peer]
+            PublicKey = \(settings.peerPublicKey)
+            AllowedIPs = \(routes.joined(separator: ", "))
+            Endpoint = \(settings.endpoint ?? "")
+
+            """, to: "\(gateway.interface).conf")
+    }
+
+    func run(_ verb: String) async throws {
+        let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin"
+        let log = "\(gateway.lab.directory)/wg-quick.log"
+        let result = try await Shell.attempt(
+            "[ -e /sys/module/wireguard ] && mount -t tmpfs none /sys/module; "
+                + "\(folder)/wg-quick \(verb) \(file) >>\(log) 2>&1 </dev/null",
+            in: gateway.namespace,
+            environment: [
+                "PATH": "\(folder):\(path)",
+                "WG_QUICK_USERSPACE_IMPLEMENTATION": Lab.reference ? "wireguard-go" : "vgwd",
+                "WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD": "1",
+            ])
+        guard result.succeeded else {
+            throw LabError("wg-quick \(verb): \(try await Shell.run("cat \(log)"))")
+        }
+    }
+}
+
+extension Gateway {
+    /// What `wg` shows of the settings, without what differs by nature and in an order that does not matter.
+    func settled() async throws -> [String] {
+        try await wg("show \(interface) dump").split(separator: "\n").enumerated().map { number, line in
+            var fields = line.split(separator: "\t", omittingEmptySubsequences: false).map(String.init)
+            guard number > 0, fields.count == 8 else { return fields.joined(separator: " ") }
+            fields[3] = fields[3].split(separator: ",").sorted().joined(separator: ",")
+            // Handshake time and the two byte counters.
+            fields.removeSubrange(4...6)
+            return fields.joined(separator: " ")
+        }.sorted()
+    }
+}

@@ -18,6 +18,7 @@ let package = Package(
     products: [
         .executable(name: "vgwd", targets: ["vgwd"]),
         .executable(name: "vgwctl", targets: ["vgwctl"]),
+        .executable(name: "vgw-bench", targets: ["vgw-bench"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -75,6 +76,14 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ],
             swiftSettings: settings),
+        .executableTarget(
+            name: "vgw-bench",
+            dependencies: [
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
+            ],
+            swiftSettings: settings),
+
         .testTarget(
             name: "WireGuardTests", dependencies: ["WireGuard"], exclude: ["Vectors"], swiftSettings: settings
         ),

@@ -100,6 +100,8 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
     /// Of the peer, in base64.
     package var publicKey: String
     package var hasPresharedKey: Bool
+    /// As in the configuration: `chacha20-poly1305`, `aes-256-gcm`.
+    package var cipher: String
     package var state: State
     /// Why it is not up, as a clause for a person: `no answer from 192.0.2.7:51820 for 35 s`. Nil when up.
     package var reason: String?
@@ -126,9 +128,9 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
     package var stagedPackets: Int
 
     package init(
-        name: String, connection: String, publicKey: String, hasPresharedKey: Bool, state: State,
-        reason: String?,
-        hint: String?, endpoint: String?, configuredEndpoint: String?, lastHandshake: Int64?,
+        name: String, connection: String, publicKey: String, hasPresharedKey: Bool, cipher: String,
+        state: State, reason: String?, hint: String?, endpoint: String?, configuredEndpoint: String?,
+        lastHandshake: Int64?,
         lastHandshakeAge: Double?, rxBytes: UInt64, txBytes: UInt64, rxPackets: UInt64, txPackets: UInt64,
         lastReceivedAge: Double?, persistentKeepalive: UInt16, stagedPackets: Int
     ) {
@@ -136,6 +138,7 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
         self.connection = connection
         self.publicKey = publicKey
         self.hasPresharedKey = hasPresharedKey
+        self.cipher = cipher
         self.state = state
         self.reason = reason
         self.hint = hint

@@ -19,6 +19,7 @@ struct ConfigurationDraft {
         var routes: [IPPrefix]
         var publicKey: PublicKey
         var presharedKey: PresharedKey?
+        var cipher = Cipher.chacha20Poly1305
         var endpoint: String?
         /// Seconds; 0 is off.
         var persistentKeepalive: UInt16 = 0
@@ -56,6 +57,9 @@ struct ConfigurationDraft {
             ]
             if connection.presharedKey != nil {
                 lines.append("preshared-key-file = \(quoted(connection.presharedKeyFile))")
+            }
+            if connection.cipher != .chacha20Poly1305 {
+                lines.append("cipher = \(quoted(connection.cipher.rawValue))")
             }
             if let endpoint = connection.endpoint { lines.append("endpoint = [\(quoted(endpoint))]") }
             if connection.persistentKeepalive > 0 {

@@ -19,8 +19,9 @@ struct Pair {
 
     let left: Side
     let right: Side
+    let cipher: Cipher
 
-    init(left: Side, right: Side) throws(Failure) {
+    init(left: Side, right: Side, cipher: Cipher = .chacha20Poly1305) throws(Failure) {
         guard left.name != right.name else {
             throw Failure(.data, "both sides are named \(left.name)", hint: "Give each a name of its own.")
         }
@@ -45,6 +46,7 @@ struct Pair {
         }
         self.left = left
         self.right = right
+        self.cipher = cipher
     }
 
     func drafts() -> (left: ConfigurationDraft, right: ConfigurationDraft) {
@@ -71,7 +73,7 @@ struct Pair {
             privateKey: key,
             connections: [
                 ConfigurationDraft.Connection(
-                    name: other.name, routes: routes, publicKey: peer, presharedKey: shared,
+                    name: other.name, routes: routes, publicKey: peer, presharedKey: shared, cipher: cipher,
                     endpoint: other.endpoint, persistentKeepalive: side.endpoint == nil ? Self.keepalive : 0)
             ])
     }

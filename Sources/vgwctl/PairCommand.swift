@@ -37,6 +37,12 @@ struct PairCommand: ParsableCommand {
     var rightAddress = "169.254.100.2/30"
 
     @Option(
+        help: ArgumentHelp(
+            "chacha20-poly1305, or aes-256-gcm where both ends are vgwd on processors with AES instructions.",
+            valueName: "cipher"))
+    var cipher = Cipher.chacha20Poly1305
+
+    @Option(
         name: .shortAndLong,
         help: ArgumentHelp("The folder to write to. (default: LEFT-RIGHT)", valueName: "folder"))
     var output: String?
@@ -68,7 +74,7 @@ struct PairCommand: ParsableCommand {
         let rightSide = try readSide(
             "right", name: right, prefixes: rightPrefix, endpoint: rightEndpoint, address: rightAddress,
             asksEndpoint: !isComplete)
-        return try Pair(left: leftSide, right: rightSide)
+        return try Pair(left: leftSide, right: rightSide, cipher: cipher)
     }
 
     private var missing: [String] {
@@ -147,3 +153,6 @@ struct PairCommand: ParsableCommand {
         return prefixes
     }
 }
+
+/// On the command line as in a configuration.
+extension Cipher: ExpressibleByArgument {}

@@ -35,14 +35,17 @@ struct StatusReport {
 
     private func table(_ tunnels: [TunnelStatus]) -> Table {
         var table = Table(
-            header: ["CONNECTION", "TUNNEL", "STATE", "ENDPOINT", "LAST HANDSHAKE", "RECEIVED", "SENT"])
+            header: [
+                "CONNECTION", "TUNNEL", "STATE", "ENDPOINT", "CIPHER", "LAST HANDSHAKE", "RECEIVED", "SENT",
+            ])
         if showsKeys { table.header.append("PUBLIC KEY") }
-        table.rightAligned = [5, 6]
+        table.rightAligned = [6, 7]
         table.rows = tunnels.map { tunnel in
             var cells = [
                 Table.Cell(tunnel.connection), Table.Cell(tunnel.name),
                 Table.Cell(tunnel.state.rawValue) { paint($0, tunnel.state) },
                 Table.Cell(tunnel.endpoint ?? tunnel.configuredEndpoint ?? "not known"),
+                Table.Cell(tunnel.cipher),
                 Table.Cell(Human.ago(tunnel.lastHandshakeAge)),
                 Table.Cell(Human.bytes(tunnel.rxBytes)), Table.Cell(Human.bytes(tunnel.txBytes)),
             ]

@@ -13,7 +13,7 @@ struct Vgwd: ParsableCommand {
         usage: """
             vgwd [--config FILE] [--state-dir FOLDER]
             vgwd check [--config FILE]
-            vgwd [-f] INTERFACE
+            vgwd [-f] [--cipher CIPHER] INTERFACE
             """,
         discussion: """
             Without an INTERFACE, vgwd runs what the configuration file says until it is told to end (SIGTERM).
@@ -78,11 +78,23 @@ struct Run: ParsableCommand {
     @Flag(name: [.customShort("f"), .long], help: "Stay in the foreground.")
     var foreground = false
 
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "With INTERFACE: chacha20-poly1305, or aes-256-gcm where every peer is a vgwd that is told the same.",
+            valueName: "cipher"))
+    var cipher: String?
+
     @Argument(help: "Make this interface and let 'wg' set it up, without a configuration file.")
     var interface: String?
 
     func validate() throws {
-        guard let interface else { return }
+        guard let interface else {
+            guard cipher == nil else {
+                throw ValidationError("--cipher goes with INTERFACE; a configuration has a key for it")
+            }
+            return
+        }
         guard (1...15).contains(interface.utf8.count), !interface.contains("/"), interface != ".",
             interface != "..",
             interface.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f })
@@ -101,7 +113,7 @@ struct Run: ParsableCommand {
             {
                 try runInBackground(interface, environment)
             }
-            settings = DaemonSettings(interface: interface)
+            settings = try DaemonSettings(interface: interface, cipher: cipher)
             settings.tunDescriptor = environment["WG_TUN_FD"].flatMap { Int32($0) }
             settings.wgDescriptor = environment["WG_UAPI_FD"].flatMap { Int32($0) }
         } else {
@@ -116,6 +128,7 @@ struct Run: ParsableCommand {
     private func runInBackground(_ interface: String, _ environment: [String: String]) throws -> Never {
         var arguments = ["vgwd", "--foreground", interface]
         if let stateDir { arguments += ["--state-dir", stateDir] }
+        if let cipher { arguments += ["--cipher", cipher] }
         let level = environment["LOG_LEVEL"]?.lowercased()
         let isReady = try Daemon.startInBackground(
             arguments: arguments, environment: environment, variable: Self.readyVariable,

@@ -1,5 +1,6 @@
 import Gateway
 import Testing
+import WireGuard
 
 /// One file that is wrong in one place: the line, the key and a part of what is said.
 struct BadConfiguration: Sendable, CustomTestStringConvertible {
@@ -157,7 +158,6 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         .tunnel("inside = { local = \"10.0.0.1\", remote = \"10.0.0.2\" }", "inside", "not in this version"),
         .tunnel("bind = { device = \"eth1\" }", "bind", "not in this version"),
         .tunnel("rate-limit = \"500 Mbit/s\"", "rate-limit", "not in this version"),
-        .tunnel("cipher = \"aes-256-gcm\"", "cipher", "not in this version"),
         .tunnel("cipher = \"rot13\"", "cipher", "is no cipher"),
         .tunnel("priority = -1", "priority", "-1 is not a priority"),
         .tunnel("weight = 0", "weight", "0 is not a weight"),
@@ -254,7 +254,7 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
     @Test func everyErrorIsReportedAtOnceInTheOrderOfLines() {
         let text = ConfigurationExamples.text(
             gateway: "listen-port = -1\nmtu = 5\nbogus = true", routes: "routes = [\"10.0.0.1/8\", \"x\"]",
-            tunnel: "endpoint = \"x\"\ncipher = \"aes-256-gcm\"", key: "short", more: "[metrics]\n[[hook]]")
+            tunnel: "endpoint = \"x\"\ncipher = \"aes-128\"", key: "short", more: "[metrics]\n[[hook]]")
         let errors = ConfigurationExamples.errors(in: text)
         #expect(
             errors.map(\.key) == [
@@ -266,6 +266,17 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
                 "hook[#1].on", "hook[#1].run",
             ])
         #expect(errors.map(\.line) == [1, 2, 3, 4, 8, 8, 11, 12, 13, 14, 15, 15, 15])
+    }
+
+    @Test("AES without hardware AES is refused, with the reason")
+    func cipherThatTheProcessorLacks() {
+        let errors = #expect(throws: ConfigurationErrors.self) {
+            _ = try GatewayConfiguration.parse(
+                ConfigurationExamples.text(tunnel: "cipher = \"aes-256-gcm\""),
+                keyFiles: ConfigurationExamples.keyFiles, availableCiphers: [.chacha20Poly1305])
+        }
+        #expect(errors?.errors.map(\.key) == ["connection[aws].tunnel[#1].cipher"])
+        #expect(errors?.description.contains("no instructions for aes-256-gcm") == true)
     }
 
     @Test func whatIsPrintedNamesFileLineKeyAndRemedy() throws {

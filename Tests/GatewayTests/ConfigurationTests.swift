@@ -69,6 +69,7 @@ import WireGuard
             routes = "10.30.0.0/16"
 
             [[connection.tunnel]]
+            cipher = "aes-256-gcm"
             public-key = "\(ConfigurationExamples.otherPeer)"
             endpoint = "[2001:db8::1]:51820"
 
@@ -93,6 +94,7 @@ import WireGuard
         #expect(tunnels.map(\.name) == ["zone-a", "b"])
         #expect(tunnels.map(\.presharedKey.isNone) == [false, true])
         #expect(tunnels.map(\.persistentKeepalive) == [25, 0])
+        #expect(tunnels.map(\.cipher) == [.chacha20Poly1305, .aes256GCM])
         let address = try #require(Endpoint("[2001:db8::1]:51820"))
         #expect(tunnels.map(\.endpoint) == [.name("vgw-a.example.com", port: 51820), .address(address)])
     }

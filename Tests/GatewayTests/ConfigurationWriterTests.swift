@@ -26,7 +26,8 @@ import WireGuard
         let pair = try Pair(
             left: try side("onprem", "192.168.10.0/24", endpoint: nil, address: "169.254.100.1/30"),
             right: try side(
-                "cloud", "10.20.0.0/16", endpoint: "vgw.example.com:51820", address: "169.254.100.2/30"))
+                "cloud", "10.20.0.0/16", endpoint: "vgw.example.com:51820", address: "169.254.100.2/30"),
+            cipher: .aes256GCM)
         let drafts = pair.drafts()
         let left = try load(drafts.left)
         let right = try load(drafts.right)
@@ -36,6 +37,7 @@ import WireGuard
         #expect(toLeft.publicKey == left.privateKey.publicKey)
         #expect(left.privateKey.publicKey != right.privateKey.publicKey)
         #expect(!toRight.presharedKey.isNone)
+        #expect(toRight.cipher == .aes256GCM && toLeft.cipher == .aes256GCM)
         #expect(toRight.presharedKey.isEqual(to: toLeft.presharedKey))
         #expect(toRight.endpoint == .name("vgw.example.com", port: 51820))
         #expect(toLeft.endpoint == nil)

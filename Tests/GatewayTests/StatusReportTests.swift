@@ -7,8 +7,8 @@ import Testing
     private func tunnel(_ name: String, _ state: TunnelStatus.State, reason: String? = nil) -> TunnelStatus {
         TunnelStatus(
             name: name, connection: "aws", publicKey: ConfigurationExamples.peer, hasPresharedKey: true,
-            state: state,
-            reason: reason, hint: reason.map { _ in "Is UDP let through?" }, endpoint: "192.0.2.7:51820",
+            cipher: "aes-256-gcm", state: state, reason: reason,
+            hint: reason.map { _ in "Is UDP let through?" }, endpoint: "192.0.2.7:51820",
             configuredEndpoint: nil, lastHandshake: 1, lastHandshakeAge: state == .up ? 75 : nil,
             rxBytes: 1536,
             txBytes: 12, rxPackets: 1, txPackets: 1, lastReceivedAge: nil, persistentKeepalive: 0,
@@ -45,9 +45,9 @@ import Testing
                 onprem on vgw0, UDP port 51820, mtu 1420, up 2 h 5 min, vgwd 0.1.0
                 offloads: udp-gso on, udp-gro off, tun-tso on, tun-uso on
 
-                CONNECTION  TUNNEL  STATE  ENDPOINT         LAST HANDSHAKE  RECEIVED  SENT
-                aws         a       up     192.0.2.7:51820  1 min 15 s ago  1.50 KiB  12 B
-                aws         b       down   192.0.2.7:51820  never           1.50 KiB  12 B
+                CONNECTION  TUNNEL  STATE  ENDPOINT         CIPHER       LAST HANDSHAKE  RECEIVED  SENT
+                aws         a       up     192.0.2.7:51820  aes-256-gcm  1 min 15 s ago  1.50 KiB  12 B
+                aws         b       down   192.0.2.7:51820  aes-256-gcm  never           1.50 KiB  12 B
 
                 b: no answer from 192.0.2.7:51820 for 35 s
                   Is UDP let through?

@@ -22,8 +22,8 @@ import WireGuard
         mutating func initiation(at now: Instant) throws -> HandshakeInitiation {
             let secret = try peer.sharedSecret(with: device.publicKey)
             var message = try InitiatorHandshake.begin(
-                static: peer, peer: device.publicKey, staticStatic: secret, presharedKey: .none, index: 42,
-                timestamp: TAI64N(unixNanoseconds: 0), entropy: &entropy
+                static: peer, peer: device.publicKey, staticStatic: secret, presharedKey: .none,
+                cipher: .chacha20Poly1305, index: 42, timestamp: TAI64N(unixNanoseconds: 0), entropy: &entropy
             ).0
             generator.stamp(&message, now: now)
             return message
@@ -73,7 +73,8 @@ import WireGuard
         let (initiation, _) = try InitiatorHandshake.begin(
             static: setting.device, peer: setting.peer.publicKey,
             staticStatic: try setting.device.sharedSecret(with: setting.peer.publicKey), presharedKey: .none,
-            index: 1, timestamp: TAI64N(unixNanoseconds: 0), entropy: &setting.entropy)
+            cipher: .chacha20Poly1305, index: 1, timestamp: TAI64N(unixNanoseconds: 0),
+            entropy: &setting.entropy)
         let peer = setting.peer
         let received = try ReceivedInitiation.open(
             initiation, static: peer, sharedSecret: { try? peer.sharedSecret(with: $0) })

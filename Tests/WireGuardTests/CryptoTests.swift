@@ -41,11 +41,75 @@ import WireGuard
             let counter = nonce[4...].reversed().reduce(0) { $0 << 8 | UInt64($1) }
             let packet = ChaCha20Poly1305.seal(
                 text, key: key, nonce: [0, 0, 0, 0] + nonce[4...], associatedData: [])
-            #expect(TransportKey(key).sealed(text, counter: counter) == packet, "\(test.tcId)")
-            #expect(TransportKey(key).opened(packet, counter: counter) == text, "\(test.tcId)")
-            #expect(TransportKey(key).opened(packet, counter: counter &+ 1) == nil, "\(test.tcId)")
+            #expect(
+                TransportKey(key, cipher: .chacha20Poly1305).sealed(text, counter: counter) == packet,
+                "\(test.tcId)")
+            #expect(
+                TransportKey(key, cipher: .chacha20Poly1305).opened(packet, counter: counter) == text,
+                "\(test.tcId)")
+            #expect(
+                TransportKey(key, cipher: .chacha20Poly1305).opened(packet, counter: counter &+ 1) == nil,
+                "\(test.tcId)")
         }
         #expect(valid == 256)
+    }
+
+    @Test("AES-256-GCM agrees with Wycheproof, and with itself on what a packet may carry")
+    func aes256GCM() throws {
+        try #require(Cipher.aes256GCM.isAvailable, "this machine has no hardware AES")
+        let vectors = try Vectors.load("aes_256_gcm", as: AEADVectors.self)
+        #expect(vectors.tests.count == vectors.numberOfTests)
+        var valid = 0
+        for test in vectors.tests {
+            let key = SecretBytes([UInt8](hex: test.key))
+            let nonce = [UInt8](hex: test.iv)
+            let aad = [UInt8](hex: test.aad)
+            let text = [UInt8](hex: test.msg)
+            let sealed = [UInt8](hex: test.ct) + [UInt8](hex: test.tag)
+            let opened = AES256GCM.open(sealed, key: key, nonce: nonce, associatedData: aad)
+            guard test.result == "valid" else {
+                #expect(opened == nil, "\(test.tcId)")
+                continue
+            }
+            valid += 1
+            #expect(opened == text, "\(test.tcId)")
+            let again = AES256GCM.seal(text, key: key, nonce: nonce, associatedData: aad)
+            #expect(again == sealed, "\(test.tcId)")
+            // A packet has a counter, big endian, for a nonce and no associated data.
+            let counter = nonce[4...].reduce(0) { $0 << 8 | UInt64($1) }
+            let packet = AES256GCM.seal(
+                text, key: key, nonce: [0, 0, 0, 0] + nonce[4...], associatedData: [])
+            let transport = TransportKey(key, cipher: .aes256GCM)
+            #expect(transport.sealed(text, counter: counter) == packet, "\(test.tcId)")
+            #expect(transport.opened(packet, counter: counter) == text, "\(test.tcId)")
+            #expect(transport.opened(packet, counter: counter &+ 1) == nil, "\(test.tcId)")
+        }
+        #expect(valid == 39)
+    }
+
+    @Test(
+        "both ciphers seal every length that a packet can have, in place and apart",
+        arguments: Cipher.allCases)
+    func everyLength(_ cipher: Cipher) throws {
+        try #require(cipher.isAvailable, "this machine cannot compute \(cipher.rawValue)")
+        let secret = SecretBytes(7..<39)
+        let key = TransportKey(secret, cipher: cipher)
+        for count in Array(0...300) + [1280, 1420, 1424, 8920, 65_504] {
+            let text = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+            let counter = UInt64(count) << 32 | 5
+            let sealed = key.sealed(text, counter: counter)
+            let low = (0..<8).map { UInt8(truncatingIfNeeded: counter >> UInt64(8 * $0)) }
+            let expected =
+                switch cipher {
+                case .chacha20Poly1305:
+                    ChaCha20Poly1305.seal(text, key: secret, nonce: [0, 0, 0, 0] + low, associatedData: [])
+                case .aes256GCM:
+                    AES256GCM.seal(
+                        text, key: secret, nonce: [0, 0, 0, 0] + low.reversed(), associatedData: [])
+                }
+            #expect(sealed == expected, "\(count)")
+            #expect(key.opened(sealed, counter: counter) == text, "\(count)")
+        }
     }
 
     @Test("XChaCha20-Poly1305 agrees with Wycheproof")
@@ -92,15 +156,16 @@ import WireGuard
                         """))
     }
 
-    @Test("a packet with any bit flipped, or cut anywhere, does not open")
-    func transportKeyRejects() {
-        let key = TransportKey(SecretBytes(0..<32))
+    @Test("a packet with any bit flipped, or cut anywhere, does not open", arguments: Cipher.allCases)
+    func transportKeyRejects(_ cipher: Cipher) throws {
+        try #require(cipher.isAvailable, "this machine cannot compute \(cipher.rawValue)")
+        let key = TransportKey(SecretBytes(0..<32), cipher: cipher)
         let text = [UInt8](0..<48)
         let sealed = key.sealed(text, counter: 7)
         #expect(key.opened(sealed, counter: 7) == text)
         for bit in 0..<sealed.count * 8 { #expect(key.opened(sealed.flipping(bit: bit), counter: 7) == nil) }
         for count in 0..<sealed.count { #expect(key.opened(Array(sealed.prefix(count)), counter: 7) == nil) }
-        #expect(TransportKey(SecretBytes(1..<33)).opened(sealed, counter: 7) == nil)
+        #expect(TransportKey(SecretBytes(1..<33), cipher: cipher).opened(sealed, counter: 7) == nil)
         #expect(key.opened(key.sealed([], counter: .max), counter: .max) == [])
     }
 }

@@ -11,7 +11,7 @@ import WireGuard
         let handshake: InitiatorHandshake
         var entropy: RepeatableEntropy
 
-        init(seed: UInt64 = 1, psk: PresharedKey? = nil) throws {
+        init(seed: UInt64 = 1, psk: PresharedKey? = nil, cipher: Cipher = .chacha20Poly1305) throws {
             var entropy = RepeatableEntropy(seed: seed)
             initiator = PrivateKey.generate(from: &entropy)
             responder = PrivateKey.generate(from: &entropy)
@@ -20,7 +20,8 @@ import WireGuard
             let secret = try initiator.sharedSecret(with: responder.publicKey)
             let begun = try InitiatorHandshake.begin(
                 static: initiator, peer: responder.publicKey, staticStatic: secret, presharedKey: self.psk,
-                index: 7, timestamp: TAI64N(unixNanoseconds: 1_700_000_000_000_000_000), entropy: &entropy)
+                cipher: cipher, index: 7, timestamp: TAI64N(unixNanoseconds: 1_700_000_000_000_000_000),
+                entropy: &entropy)
             var message = begun.0
             var generator = MacGenerator(peer: responder.publicKey)
             generator.stamp(&message, now: .at(0))
@@ -45,10 +46,15 @@ import WireGuard
             && a.receive.opened(a.send.sealed([1, 2, 3], counter: 0), counter: 0) == nil
     }
 
-    @Test("two ends agree on keys, with and without a pre-shared key", arguments: [true, false])
-    func agreement(hasPresharedKey: Bool) throws {
+    @Test(
+        "two ends agree on keys, with and without a pre-shared key", arguments: [true, false],
+        Cipher.allCases)
+    func agreement(hasPresharedKey: Bool, cipher: Cipher) throws {
+        try #require(cipher.isAvailable, "this machine cannot compute \(cipher.rawValue)")
         for seed in 1...20 {
-            var pair = try Pair(seed: UInt64(seed), psk: hasPresharedKey ? nil : PresharedKey.none)
+            var pair = try Pair(
+                seed: UInt64(seed), psk: hasPresharedKey ? nil : PresharedKey.none, cipher: cipher)
+            #expect(try pair.open(pair.initiation).cipher == cipher)
             let (response, theirs) = try pair.respond()
             let ours = try pair.handshake.finish(response)
             #expect(agree(ours, theirs))
@@ -158,7 +164,8 @@ import WireGuard
         let secret = try pair.initiator.sharedSecret(with: pair.responder.publicKey)
         let second = try InitiatorHandshake.begin(
             static: pair.initiator, peer: pair.responder.publicKey, staticStatic: secret,
-            presharedKey: pair.psk, index: 7, timestamp: TAI64N(unixNanoseconds: 2_000_000_000_000_000_000),
+            presharedKey: pair.psk, cipher: .chacha20Poly1305, index: 7,
+            timestamp: TAI64N(unixNanoseconds: 2_000_000_000_000_000_000),
             entropy: &pair.entropy
         ).1
         #expect(throws: DropReason.handshakeDecryptionFailed) { try second.finish(response) }
@@ -194,7 +201,8 @@ import WireGuard
                 try InitiatorHandshake.begin(
                     static: pair.initiator, peer: point,
                     staticStatic: SecretBytes(repeatElement(0, count: 32)),
-                    presharedKey: pair.psk, index: 1, timestamp: TAI64N(unixNanoseconds: 0),
+                    presharedKey: pair.psk, cipher: .chacha20Poly1305, index: 1,
+                    timestamp: TAI64N(unixNanoseconds: 0),
                     entropy: &pair.entropy)
             }
         }
@@ -207,7 +215,7 @@ import WireGuard
         for point in try X25519Tests.X25519Vectors.lowOrderPoints() {
             var entropy = pair.entropy
             let ephemeral = PrivateKey.generate(from: &entropy)
-            var state = HandshakeState(responder: pair.responder.publicKey)
+            var state = HandshakeState(responder: pair.responder.publicKey, cipher: .chacha20Poly1305)
             let (encryptedStatic, encryptedTimestamp) = try state.writeInitiation(
                 ephemeral: ephemeral, responder: pair.responder.publicKey, static: point, staticStatic: zero,
                 payload: TAI64N(unixNanoseconds: 0).bytes)

@@ -22,9 +22,11 @@ import WireGuard
         }
     }
 
-    @Test("IKpsk2 agrees with the cacophony vector, both ends, to the last transport message")
-    func ikpsk2() throws {
-        let vector = try NoiseVectors.load("Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s")
+    @Test(
+        "IKpsk2 agrees with the cacophony vector, both ends, to the last transport message",
+        arguments: [(Cipher.chacha20Poly1305, "ChaChaPoly"), (.aes256GCM, "AESGCM")])
+    func ikpsk2(_ cipher: Cipher, name: String) throws {
+        let vector = try NoiseVectors.load("Noise_IKpsk2_25519_\(name)_BLAKE2s")
         let pskText = try #require(vector.initPsks?.first)
         let psk = try #require(PresharedKey(hex: pskText))
         let initiator = try #require(PrivateKey(hex: vector.initStatic))
@@ -34,7 +36,7 @@ import WireGuard
         let payloads = vector.messages.map { [UInt8](hex: $0.payload) }
         let messages = vector.messages.map { [UInt8](hex: $0.ciphertext) }
         let start = HandshakeState(
-            protocolName: vector.protocolName, prologue: [UInt8](hex: vector.initPrologue),
+            protocolName: vector.protocolName, cipher: cipher, prologue: [UInt8](hex: vector.initPrologue),
             responder: responder.publicKey)
         let secret = try initiator.sharedSecret(with: responder.publicKey)
 
@@ -48,8 +50,9 @@ import WireGuard
 
         var theirs = start
         let read = try theirs.readInitiation(
-            ephemeral: initiatorEphemeral.publicKey, encryptedStatic: Array(messages[0][32..<80]),
-            encryptedPayload: Array(messages[0][80...]), static: responder,
+            ephemeral: initiatorEphemeral.publicKey,
+            ephemeralStatic: try responder.sharedSecret(with: initiatorEphemeral.publicKey),
+            encryptedStatic: Array(messages[0][32..<80]), encryptedPayload: Array(messages[0][80...]),
             staticStatic: { try? responder.sharedSecret(with: $0) })
         #expect(read.initiator == initiator.publicKey && read.payload == payloads[0])
 
@@ -69,9 +72,11 @@ import WireGuard
 
     /// The same without a pre-shared key, which WireGuard has no pattern for: the state below it, token by
     /// token.
-    @Test("the symmetric state agrees with the cacophony vector of IK")
-    func ik() throws {
-        let vector = try NoiseVectors.load("Noise_IK_25519_ChaChaPoly_BLAKE2s")
+    @Test(
+        "the symmetric state agrees with the cacophony vector of IK",
+        arguments: [(Cipher.chacha20Poly1305, "ChaChaPoly"), (.aes256GCM, "AESGCM")])
+    func ik(_ cipher: Cipher, name: String) throws {
+        let vector = try NoiseVectors.load("Noise_IK_25519_\(name)_BLAKE2s")
         let initiator = try #require(PrivateKey(hex: vector.initStatic))
         let responder = try #require(PrivateKey(hex: vector.respStatic))
         let e = try #require(PrivateKey(hex: vector.initEphemeral))
@@ -79,7 +84,7 @@ import WireGuard
         let payloads = vector.messages.map { [UInt8](hex: $0.payload) }
         let messages = vector.messages.map { [UInt8](hex: $0.ciphertext) }
 
-        var state = SymmetricState(protocolName: vector.protocolName)
+        var state = SymmetricState(protocolName: vector.protocolName, cipher: cipher)
         state.mixHash([UInt8](hex: vector.initPrologue))
         state.mixHash(responder.publicKey.bytes)
         state.mixHash(e.publicKey.bytes)
@@ -145,7 +150,7 @@ import WireGuard
         let timestamp = try #require(TAI64N(bytes: [UInt8](hex: vector.tai64n)))
         let (unstampedInitiation, handshake) = try InitiatorHandshake.begin(
             static: initiator, peer: responder.publicKey, staticStatic: secret, presharedKey: psk,
-            index: given.receiverIndex, timestamp: timestamp, entropy: &script)
+            cipher: .chacha20Poly1305, index: given.receiverIndex, timestamp: timestamp, entropy: &script)
         var initiation = unstampedInitiation
         var toResponder = MacGenerator(peer: responder.publicKey)
         toResponder.stamp(&initiation, now: .at(0))
@@ -177,10 +182,14 @@ import WireGuard
         try Self.expectData(vector.dataResponderToInitiator, from: theirKeys, to: ourKeys, vector.payloads)
         #expect(
             ourKeys.send.sealed([], counter: 0)
-                == TransportKey(SecretBytes([UInt8](hex: vector.initiatorSendKey))).sealed([], counter: 0))
+                == TransportKey(
+                    SecretBytes([UInt8](hex: vector.initiatorSendKey)), cipher: .chacha20Poly1305
+                ).sealed([], counter: 0))
         #expect(
             ourKeys.receive.sealed([], counter: 0)
-                == TransportKey(SecretBytes([UInt8](hex: vector.initiatorRecvKey))).sealed([], counter: 0))
+                == TransportKey(
+                    SecretBytes([UInt8](hex: vector.initiatorRecvKey)), cipher: .chacha20Poly1305
+                ).sealed([], counter: 0))
 
         let cookieReply = try #require(CookieReply([UInt8](hex: vector.cookieReply)))
         try toResponder.receive(cookieReply, now: .at(1))

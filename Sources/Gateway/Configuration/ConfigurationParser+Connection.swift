@@ -95,13 +95,13 @@ extension ConfigurationParser {
         refuseUnfinished(section)
         let priority = reader.integer(section, "priority", in: 0...65535, meaning: "a priority")
         let weight = reader.integer(section, "weight", in: 1...65535, meaning: "a weight")
-        readCipher(section)
+        let cipher = readCipher(section)
         let keepalive = readKeepalive(section)
         guard let name, let key else { return nil }
         return TunnelConfiguration(
             name: name, publicKey: key, presharedKey: presharedKey, endpoint: endpoint,
             priority: priority ?? 10,
-            weight: weight ?? 1, cipher: .chacha20Poly1305, persistentKeepalive: keepalive)
+            weight: weight ?? 1, cipher: cipher, persistentKeepalive: keepalive)
     }
 
     private mutating func readPublicKey(_ section: ConfigurationReader.Section) -> PublicKey? {
@@ -188,20 +188,24 @@ extension ConfigurationParser {
         }
     }
 
-    private mutating func readCipher(_ section: ConfigurationReader.Section) {
+    private mutating func readCipher(_ section: ConfigurationReader.Section) -> Cipher {
         guard let text = reader.string(section, "cipher", example: "\"chacha20-poly1305\""),
             let node = section["cipher"]
-        else { return }
-        switch text {
-        case "chacha20-poly1305": return
-        case "aes-256-gcm":
-            reader.refuse(
-                node, "cipher \"aes-256-gcm\"", instead: "write \"chacha20-poly1305\" or leave the key out")
-        default:
+        else { return .chacha20Poly1305 }
+        guard let cipher = Cipher(rawValue: text) else {
             reader.report(
                 node, "\(reader.quoted(text)) is no cipher",
-                "write \"chacha20-poly1305\" or leave the key out")
+                "write \"chacha20-poly1305\", or \"aes-256-gcm\" at both ends, or leave the key out")
+            return .chacha20Poly1305
         }
+        guard availableCiphers.contains(cipher) else {
+            reader.report(
+                node,
+                "this processor has no instructions for \(cipher.rawValue) (AES and carry-less multiplication)",
+                "write \"chacha20-poly1305\" at both ends, or leave the key out there")
+            return .chacha20Poly1305
+        }
+        return cipher
     }
 
     private mutating func readKeepalive(_ section: ConfigurationReader.Section) -> UInt16 {

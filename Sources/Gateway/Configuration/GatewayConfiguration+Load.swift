@@ -1,5 +1,5 @@
 internal import FoundationEssentials
-internal import WireGuard
+package import WireGuard
 
 // 1. TOMLKit parses the text; a text that is not TOML is one error, and the end.
 // 2. Every section is read into its value, wrong ones left out and reported
@@ -38,7 +38,7 @@ extension GatewayConfiguration {
     /// As `load`, with the text at hand. `path` is for the errors and for relative paths.
     package static func parse(
         _ text: String, path: String = defaultPath, environment: [String: String] = [:],
-        keyFiles: some KeyFiles
+        keyFiles: some KeyFiles, availableCiphers: [Cipher] = Cipher.available
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
         let root: ConfigurationNode
         do {
@@ -46,7 +46,8 @@ extension GatewayConfiguration {
         } catch {
             throw ConfigurationErrors(path: path, errors: [error])
         }
-        var parser = ConfigurationParser(path: path, environment: environment, keyFiles: keyFiles)
+        var parser = ConfigurationParser(
+            path: path, environment: environment, keyFiles: keyFiles, availableCiphers: availableCiphers)
         guard let configuration = parser.readDocument(root) else {
             throw ConfigurationErrors(path: path, errors: parser.reader.errors)
         }
@@ -60,11 +61,16 @@ struct ConfigurationParser {
     let path: String
     let environment: [String: String]
     let keyFiles: any KeyFiles
+    let availableCiphers: [Cipher]
 
-    init(path: String, environment: [String: String], keyFiles: any KeyFiles) {
+    init(
+        path: String, environment: [String: String], keyFiles: any KeyFiles,
+        availableCiphers: [Cipher] = Cipher.available
+    ) {
         self.path = path
         self.environment = environment
         self.keyFiles = keyFiles
+        self.availableCiphers = availableCiphers
     }
 
     mutating func readDocument(_ root: ConfigurationNode) -> GatewayConfiguration? {

@@ -96,8 +96,6 @@ package struct ConnectionConfiguration: Sendable {
 
 /// One path to a far site: a WireGuard peer.
 package struct TunnelConfiguration: Sendable {
-    package enum Cipher: String, Sendable { case chacha20Poly1305 = "chacha20-poly1305" }
-
     /// Unique in the gateway.
     package var name: String
     package var publicKey: PublicKey
@@ -107,6 +105,7 @@ package struct TunnelConfiguration: Sendable {
     /// Lowest first; without effect among one.
     package var priority: Int
     package var weight: Int
+    /// The same at the far end; available on this machine.
     package var cipher: Cipher
     /// Seconds; 0 is off.
     package var persistentKeepalive: UInt16

@@ -40,18 +40,20 @@ package struct Tunnel: Sendable {
     package let name: String
     package let publicKey: PublicKey
     package var presharedKey: PresharedKey
+    package let cipher: Cipher
     /// Nil where the far end must come to us first.
     package var endpoint: EndpointName?
     /// In seconds; 0 is off.
     package var persistentKeepalive: UInt16
 
     package init(
-        name: String, publicKey: PublicKey, presharedKey: PresharedKey = .none, endpoint: EndpointName? = nil,
-        persistentKeepalive: UInt16 = 0
+        name: String, publicKey: PublicKey, presharedKey: PresharedKey = .none,
+        cipher: Cipher = .chacha20Poly1305, endpoint: EndpointName? = nil, persistentKeepalive: UInt16 = 0
     ) {
         self.name = name
         self.publicKey = publicKey
         self.presharedKey = presharedKey
+        self.cipher = cipher
         self.endpoint = endpoint
         self.persistentKeepalive = persistentKeepalive
     }
@@ -65,7 +67,8 @@ extension Connection {
             tunnels: configuration.tunnels.map { tunnel in
                 Tunnel(
                     name: tunnel.name, publicKey: tunnel.publicKey, presharedKey: tunnel.presharedKey,
-                    endpoint: tunnel.endpoint, persistentKeepalive: tunnel.persistentKeepalive)
+                    cipher: tunnel.cipher, endpoint: tunnel.endpoint,
+                    persistentKeepalive: tunnel.persistentKeepalive)
             })
     }
 }

@@ -25,6 +25,8 @@ package struct GatewayState: Sendable {
     package var listenPort: UInt16 = 0
     /// 0 is none.
     package var firewallMark: UInt32 = 0
+    /// Of peers that `wg` adds: its language has no word for a cipher.
+    package var cipherOfNewPeers = Cipher.chacha20Poly1305
     private var byName: [String: Connection] = [:]
     private var order: [String] = []
     private var ownerOfPrefix: [IPPrefix: String] = [:]
@@ -154,7 +156,7 @@ package struct GatewayState: Sendable {
         if ownerOfPeer[peer] == nil {
             guard !change.updateOnly, peer != privateKey?.publicKey else { return }
             let name = freeName(for: peer)
-            let tunnel = Tunnel(name: name, publicKey: peer)
+            let tunnel = Tunnel(name: name, publicKey: peer, cipher: cipherOfNewPeers)
             add(Connection(name: name, tunnels: [tunnel]))
             steps.append(.addPeer(tunnel))
         }

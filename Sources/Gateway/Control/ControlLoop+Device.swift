@@ -12,8 +12,8 @@ extension ControlLoop {
         if case .address(let endpoint) = tunnel.endpoint { underlay = UnderlayPath(endpoint: endpoint) }
         let peer = device.addPeer(
             PeerConfiguration(
-                publicKey: tunnel.publicKey, presharedKey: tunnel.presharedKey, underlay: underlay,
-                persistentKeepalive: tunnel.persistentKeepalive), now: now)
+                publicKey: tunnel.publicKey, presharedKey: tunnel.presharedKey, cipher: tunnel.cipher,
+                underlay: underlay, persistentKeepalive: tunnel.persistentKeepalive), now: now)
         guard let peer else {
             log.error(
                 "tunnel cannot be added: its public key is our own", metadata: ["tunnel": "\(tunnel.name)"])

@@ -50,7 +50,7 @@ extension ControlLoop {
         let state = state(of: status)
         return TunnelStatus(
             name: tunnel.name, connection: connection.name, publicKey: tunnel.publicKey.base64,
-            hasPresharedKey: !tunnel.presharedKey.isNone, state: state,
+            hasPresharedKey: !tunnel.presharedKey.isNone, cipher: tunnel.cipher.rawValue, state: state,
             reason: state == .up ? nil : reason(of: peer),
             hint: state == .up ? nil : hint(for: status), endpoint: status.underlay?.endpoint.description,
             configuredEndpoint: configured,
@@ -72,7 +72,9 @@ extension ControlLoop {
 
     /// A session in which nobody answers any more, neither to data nor to handshakes, though it has not expired.
     private func isUnanswered(_ status: PeerStatus) -> Bool {
-        guard status.lastFailure == .noReply else { return false }
+        guard let asking = notes[status.id]?.askingSince, now > asking + Protocol.rekeyTimeout else {
+            return false
+        }
         guard let heard = device.path(of: status.id)?.lastReceived else { return true }
         return now > heard + Protocol.deadPeerTimeout
     }
@@ -95,6 +97,9 @@ extension ControlLoop {
         case .noEndpoint: return "the far end's endpoint is not known: it must speak first"
         case .noPrivateKey: return "this gateway has no private key"
         case .noFreeIndex: return "too many sessions"
+        case .dropped(.cipherMismatch):
+            let theirs = status.foreignCipher?.rawValue ?? "another"
+            return "the far end uses cipher \(theirs), this end \(status.cipher.rawValue)"
         case .dropped(let reason): return "a handshake with \(endpoint) was refused: \(reason.name)"
         case nil:
             return if case .handshaking = status.state { "waiting for an answer from \(endpoint)" } else {
@@ -108,8 +113,12 @@ extension ControlLoop {
             return "see 'ip route get \(address)' and the firewall of this host"
         }
         return switch status.lastFailure {
+        case .noReply where status.cipher != .chacha20Poly1305:
+            "is the far end a running vgwd with cipher \(status.cipher.rawValue) too, does UDP get there, and does it "
+                + "know this gateway's public key?"
         case .noReply:
             "is the far end running, does UDP get there, and does it know this gateway's public key?"
+        case .dropped(.cipherMismatch): "nothing is negotiated: write the same cipher at both ends"
         case .dropped(.handshakeDecryptionFailed):
             "the keys, or the pre-shared keys, of the two ends do not match"
         case .dropped(.mac1Invalid): "the far end has another public key for this gateway"

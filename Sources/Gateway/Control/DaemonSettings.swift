@@ -37,11 +37,24 @@ package struct DaemonSettings: Sendable {
         managesLink = true
     }
 
-    /// Addresses, routes and the mark are the business of whoever drives `wg`.
-    package init(interface: String) {
+    /// Addresses, routes and the mark are the business of whoever drives `wg`. `cipher` is that of every peer,
+    /// by its name in a configuration; nil is WireGuard's own.
+    package init(interface: String, cipher: String? = nil) throws(DaemonError) {
+        var state = GatewayState()
+        if let cipher {
+            guard let known = Cipher(rawValue: cipher) else {
+                let names = Cipher.allCases.map(\.rawValue).joined(separator: " or ")
+                throw DaemonError("'\(cipher)' is no cipher: write \(names)")
+            }
+            guard known.isAvailable else {
+                throw DaemonError(
+                    "this processor has no instructions for \(cipher) (AES and carry-less multiplication)")
+            }
+            state.cipherOfNewPeers = known
+        }
+        self.state = state
         name = interface
         self.interface = interface
-        state = GatewayState()
         plan = RoutePlan(table: nil, mark: 0, addresses: [])
         mtu = .bytes(1420)
         offloads = OffloadConfiguration()

@@ -6,27 +6,31 @@ internal import Synchronization
 /// mappings.
 ///
 /// The slots of one slab lie between guard pages and a canary, locked against swapping and left out of core
-/// files. A slot is wiped when it comes back. Slabs are kept for the next keys.
+/// files. There are two sizes: for a key, and for an AES key schedule. A slot is wiped when it comes back.
+/// Slabs are kept for the next keys.
 ///
 /// Concurrency: any thread may take and give back; the mutex guards the list of free slots, nothing in them.
 enum SecretPool {
-    static let slotSize = 128
-    private static let slotsInSlab = 64
+    static let slotSizes = [128, 512]
+    /// Two pages: a slab ends at a page's end, so slots are aligned to their size.
+    private static let slabSize = 8192
 
-    /// Addresses of free slots, all of them zeroed.
-    private static let free = Mutex<[UInt]>([])
+    /// Addresses of free slots, all of them zeroed, by size.
+    private static let free = Mutex<[[UInt]]>([[], []])
 
     /// `count` zeroed bytes. Traps when there is no memory: running on with an unprotected key would break a
     /// promise silently.
     static func take(_ count: Int) -> UnsafeMutableRawPointer {
         precondition(sodiumIsReady, "libsodium could not be initialised")
-        guard count <= slotSize else { return unsafe allocate(count) }
+        guard let kind = slotSizes.firstIndex(where: { count <= $0 }) else { return unsafe allocate(count) }
         return unsafe free.withLock { free in
-            if free.isEmpty {
-                let slab = unsafe allocate(slotSize * slotsInSlab)
-                for slot in 0..<slotsInSlab { free.append(UInt(bitPattern: unsafe slab + slot * slotSize)) }
+            if free[kind].isEmpty {
+                let slab = unsafe allocate(slabSize)
+                for offset in stride(from: 0, to: slabSize, by: slotSizes[kind]) {
+                    free[kind].append(UInt(bitPattern: unsafe slab + offset))
+                }
             }
-            guard let slot = unsafe UnsafeMutableRawPointer(bitPattern: free.removeLast()) else {
+            guard let slot = unsafe UnsafeMutableRawPointer(bitPattern: free[kind].removeLast()) else {
                 preconditionFailure("a slot has an address")
             }
             return unsafe slot
@@ -35,10 +39,12 @@ enum SecretPool {
 
     /// Wipes what `take(count)` gave, and takes it back.
     static func giveBack(_ memory: UnsafeMutableRawPointer, _ count: Int) {
-        guard count <= slotSize else { return unsafe sodium_free(memory) }
-        unsafe sodium_memzero(memory, slotSize)
+        guard let kind = slotSizes.firstIndex(where: { count <= $0 }) else {
+            return unsafe sodium_free(memory)
+        }
+        unsafe sodium_memzero(memory, slotSizes[kind])
         let address = UInt(bitPattern: memory)
-        free.withLock { $0.append(address) }
+        free.withLock { $0[kind].append(address) }
     }
 
     private static func allocate(_ count: Int) -> UnsafeMutableRawPointer {

@@ -10,18 +10,27 @@
 package struct HandshakeState: Sendable {
     private var symmetric: SymmetricState
 
-    /// What is common to all WireGuard handshakes, hashed once.
-    private static let wireGuard = start(
-        protocolName: Protocol.construction, prologue: Array(Protocol.identifier.utf8))
+    /// What is common to all WireGuard handshakes with a cipher, hashed once.
+    private static let chacha = start(
+        protocolName: Protocol.construction, cipher: .chacha20Poly1305,
+        prologue: Array(Protocol.identifier.utf8))
+    private static let aes = start(
+        protocolName: Protocol.aesConstruction, cipher: .aes256GCM, prologue: Array(Protocol.identifier.utf8))
 
     /// A WireGuard handshake towards `responder` (section 5.4.2).
-    package init(responder: PublicKey) {
-        self.init(Self.wireGuard, responder: responder)
+    package init(responder: PublicKey, cipher: Cipher) {
+        let start =
+            switch cipher {
+            case .chacha20Poly1305: Self.chacha
+            case .aes256GCM: Self.aes
+            }
+        self.init(start, responder: responder)
     }
 
     /// Under any other name and prologue: the vectors of the Noise project.
-    package init(protocolName: String, prologue: [UInt8], responder: PublicKey) {
-        self.init(Self.start(protocolName: protocolName, prologue: prologue), responder: responder)
+    package init(protocolName: String, cipher: Cipher, prologue: [UInt8], responder: PublicKey) {
+        self.init(
+            Self.start(protocolName: protocolName, cipher: cipher, prologue: prologue), responder: responder)
     }
 
     private init(_ start: SymmetricState, responder: PublicKey) {
@@ -29,11 +38,13 @@ package struct HandshakeState: Sendable {
         symmetric.mixHash(responder.bytes)
     }
 
-    private static func start(protocolName: String, prologue: [UInt8]) -> SymmetricState {
-        var state = SymmetricState(protocolName: protocolName)
+    private static func start(protocolName: String, cipher: Cipher, prologue: [UInt8]) -> SymmetricState {
+        var state = SymmetricState(protocolName: protocolName, cipher: cipher)
         state.mixHash(prologue)
         return state
     }
+
+    package var cipher: Cipher { symmetric.cipher }
 
     /// The hash of all that was said: both ends agree on it, and on nothing less.
     package var hash: [UInt8] { symmetric.hash }
@@ -49,13 +60,14 @@ package struct HandshakeState: Sendable {
         return (encryptedStatic, symmetric.encryptAndHash(payload))
     }
 
-    /// `staticStatic` gives the shared secret with a static key that is known, nil for any other.
+    /// `ephemeralStatic` is the shared secret of the initiator's ephemeral key and our static one;
+    /// `staticStatic` gives that with a static key that is known, nil for any other.
     package mutating func readInitiation(
-        ephemeral: PublicKey, encryptedStatic: [UInt8], encryptedPayload: [UInt8],
-        static ownStatic: PrivateKey, staticStatic: (PublicKey) -> SecretBytes?
+        ephemeral: PublicKey, ephemeralStatic: SecretBytes, encryptedStatic: [UInt8],
+        encryptedPayload: [UInt8], staticStatic: (PublicKey) -> SecretBytes?
     ) throws(DropReason) -> (initiator: PublicKey, payload: [UInt8]) {
         mixEphemeral(ephemeral)
-        symmetric.mixKey(try ownStatic.sharedSecret(with: ephemeral))
+        symmetric.mixKey(ephemeralStatic)
         guard let initiator = PublicKey(try symmetric.decryptAndHash(encryptedStatic)) else {
             throw .handshakeDecryptionFailed
         }

@@ -14,10 +14,10 @@ package struct InitiatorHandshake: Sendable {
     /// static keys give, computed once a peer. The message has no MACs yet.
     package static func begin(
         static ownStatic: PrivateKey, peer: PublicKey, staticStatic: SecretBytes, presharedKey: PresharedKey,
-        index: UInt32, timestamp: TAI64N, entropy: inout some Entropy
+        cipher: Cipher, index: UInt32, timestamp: TAI64N, entropy: inout some Entropy
     ) throws(DropReason) -> (HandshakeInitiation, InitiatorHandshake) {
         let ephemeral = PrivateKey.generate(from: &entropy)
-        var state = HandshakeState(responder: peer)
+        var state = HandshakeState(responder: peer, cipher: cipher)
         let (encryptedStatic, encryptedTimestamp) = try state.writeInitiation(
             ephemeral: ephemeral, responder: peer, static: ownStatic.publicKey, staticStatic: staticStatic,
             payload: timestamp.bytes)

@@ -3,12 +3,15 @@
 ///
 /// A value: a handshake tried with a forged message is thrown away and the state before it stays.
 package struct SymmetricState: Sendable {
+    package let cipher: Cipher
     private var chainingKey: SecretBytes
     /// Nil until a secret was mixed in, and after a public value was. Used once: the nonce is always zero.
     private var key: SecretBytes?
     package private(set) var hash: [UInt8]
 
-    package init(protocolName: String) {
+    /// `cipher` is the one that the name says.
+    package init(protocolName: String, cipher: Cipher) {
+        self.cipher = cipher
         let name = Array(protocolName.utf8)
         hash =
             name.count <= Blake2s.digestSize
@@ -41,16 +44,25 @@ package struct SymmetricState: Sendable {
     /// before.
     package mutating func encryptAndHash(_ plaintext: [UInt8]) -> [UInt8] {
         guard let key else { preconditionFailure("no pattern of ours encrypts before its first secret") }
-        let ciphertext = ChaCha20Poly1305.seal(plaintext, key: key, nonce: Self.nonce, associatedData: hash)
+        let ciphertext =
+            switch cipher {
+            case .chacha20Poly1305:
+                ChaCha20Poly1305.seal(plaintext, key: key, nonce: Self.nonce, associatedData: hash)
+            case .aes256GCM: AES256GCM.seal(plaintext, key: key, nonce: Self.nonce, associatedData: hash)
+            }
         mixHash(ciphertext)
         return ciphertext
     }
 
     package mutating func decryptAndHash(_ ciphertext: [UInt8]) throws(DropReason) -> [UInt8] {
-        guard let key,
-            let plaintext = ChaCha20Poly1305.open(
-                ciphertext, key: key, nonce: Self.nonce, associatedData: hash)
-        else { throw .handshakeDecryptionFailed }
+        guard let key else { throw .handshakeDecryptionFailed }
+        let opened =
+            switch cipher {
+            case .chacha20Poly1305:
+                ChaCha20Poly1305.open(ciphertext, key: key, nonce: Self.nonce, associatedData: hash)
+            case .aes256GCM: AES256GCM.open(ciphertext, key: key, nonce: Self.nonce, associatedData: hash)
+            }
+        guard let plaintext = opened else { throw .handshakeDecryptionFailed }
         mixHash(ciphertext)
         return plaintext
     }
@@ -58,7 +70,7 @@ package struct SymmetricState: Sendable {
     /// The keys of both directions; the initiator sends under the first.
     package func split() -> (TransportKey, TransportKey) {
         let (first, second) = Blake2s.kdf2(chainingKey: chainingKey, input: nil)
-        return (TransportKey(first), TransportKey(second))
+        return (TransportKey(first, cipher: cipher), TransportKey(second, cipher: cipher))
     }
 
     private static let nonce = [UInt8](repeating: 0, count: ChaCha20Poly1305.nonceSize)

@@ -45,9 +45,8 @@ extension Device {
             free(slot.peer.endInitiation())
             if let keypair = slot.peer.keypairs.current {
                 _ = sendStaged(slot, under: keypair, now: now)
-                slot.peer.path.publish(sending: keypair)
+                beginSending(slot, under: keypair, retired: retired)
             }
-            retire(retired)
         }
         rememberEndpoint(of: slot)
         emit(.event(slot.peer.id, .handshakeCompleted(.responder)))

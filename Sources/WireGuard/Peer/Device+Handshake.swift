@@ -62,6 +62,10 @@ extension Device {
         }
         guard let slot = slot(for: received.peer) else { throw .peerUnknown }
         sender = slot
+        guard received.cipher == slot.peer.cipher else {
+            slot.peer.foreignCipher = received.cipher
+            throw .cipherMismatch
+        }
         try slot.peer.admit(received.timestamp, at: now)
 
         guard let index = keypairs.reserveIndex(entropy: &entropy) else { throw .handshakeQueueFull }
@@ -103,8 +107,7 @@ extension Device {
         emit(.event(slot.peer.id, .handshakeCompleted(.initiator)))
         // The responder may send nothing before it has heard us under the new key.
         if !sendStaged(slot, under: keypair, now: now) { sendKeepalive(slot, under: keypair, now: now) }
-        slot.peer.path.publish(sending: keypair)
-        retire(retired)
+        beginSending(slot, under: keypair, retired: retired)
     }
 
     private mutating func receiveCookieReply(
@@ -161,7 +164,8 @@ extension Device {
         do throws(DropReason) {
             var (message, handshake) = try InitiatorHandshake.begin(
                 static: privateKey, peer: slot.peer.publicKey, staticStatic: staticStatic,
-                presharedKey: slot.peer.presharedKey, index: index, timestamp: timestamp, entropy: &entropy)
+                presharedKey: slot.peer.presharedKey, cipher: slot.peer.cipher, index: index,
+                timestamp: timestamp, entropy: &entropy)
             slot.peer.macs.stamp(&message, now: now)
             free(slot.peer.initiationSent(handshake, at: now, jitter: jitter()))
             indexOwners[index] = .initiation(slot)

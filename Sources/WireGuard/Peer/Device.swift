@@ -5,8 +5,8 @@
 ///     3. come back               at `nextTimeout`, or when something happens
 ///
 /// Calls that come early, late or twice do no harm. Sessions are installed in the ``KeypairTable`` and
-/// published in each peer's ``TunnelPath`` by the device itself: staged packets and the confirming keepalive
-/// are sealed before that, so that nothing overtakes them.
+/// published in each peer's ``TunnelPath`` by the device itself: the latter when `poll` has given out the
+/// staged packets and the confirming keepalive, so that nothing overtakes what is sent before the next call.
 ///
 /// Concurrency: owned by the control thread. The same calls with the same instants and entropy give the same
 /// outputs.
@@ -55,7 +55,13 @@ package struct Device: ~Copyable {
     /// Numbers are not used again: an event of a data thread that comes late must not reach another peer.
     private var nextID = 0
 
-    private var outputs: [Output] = []
+    private enum Pending {
+        case output(Output)
+        /// The data threads seal under `keypair` from here on, and no longer under those that are retired.
+        case beginSending(Slot, Keypair, retired: [Keypair])
+    }
+
+    private var outputs: [Pending] = []
     private var outputsTaken = 0
 
     /// CLOCK_REALTIME less `Instant`, in nanoseconds. The caller refreshes it; initiations carry the sum.
@@ -191,7 +197,7 @@ package struct Device: ~Copyable {
         let path = slot.peer.path
         return PeerStatus(
             id: id, publicKey: slot.peer.publicKey, presharedKey: slot.peer.presharedKey,
-            underlay: path.underlay,
+            cipher: slot.peer.cipher, foreignCipher: slot.peer.foreignCipher, underlay: path.underlay,
             persistentKeepalive: slot.peer.persistentKeepalive, state: slot.peer.state,
             lastHandshake: slot.peer.lastHandshake, sessionSince: slot.peer.keypairs.current?.createdAt,
             lastFailure: slot.peer.lastFailure?.reason, lastFailureAt: slot.peer.lastFailure?.at,
@@ -239,16 +245,27 @@ package struct Device: ~Copyable {
     }
 
     package mutating func poll() -> Output? {
-        guard outputsTaken < outputs.count else {
-            outputs.removeAll(keepingCapacity: outputs.count <= 256)
-            outputsTaken = 0
-            return nil
+        while outputsTaken < outputs.count {
+            outputsTaken += 1
+            switch outputs[outputsTaken - 1] {
+            case .output(let output): return output
+            case .beginSending(let slot, let keypair, let retired):
+                // Unless it has ended, or a newer one begun, in the meantime.
+                if slot.peer.keypairs.current === keypair { slot.peer.path.publish(sending: keypair) }
+                retire(retired)
+            }
         }
-        defer { outputsTaken += 1 }
-        return outputs[outputsTaken]
+        outputs.removeAll(keepingCapacity: outputs.count <= 256)
+        outputsTaken = 0
+        return nil
     }
 
-    mutating func emit(_ output: Output) { outputs.append(output) }
+    mutating func emit(_ output: Output) { outputs.append(.output(output)) }
+
+    /// Behind all that was emitted so far.
+    mutating func beginSending(_ slot: Slot, under keypair: Keypair, retired: [Keypair]) {
+        outputs.append(.beginSending(slot, keypair, retired: retired))
+    }
 
     /// 0 to 333 ms, so that two ends that began together do not retry together.
     mutating func jitter() -> Duration {

@@ -19,6 +19,9 @@ struct Peer: ~Copyable {
     let publicKey: PublicKey
     let path: TunnelPath
     var presharedKey: PresharedKey
+    let cipher: Cipher
+    /// What the peer last asked for in place of that, for the status.
+    var foreignCipher: Cipher?
     /// Nil without a private key of ours, or when the peer's key is a point of low order.
     var staticStatic: SecretBytes?
     var macs: MacGenerator
@@ -38,7 +41,7 @@ struct Peer: ~Copyable {
     /// old ones, played back by somebody who hopes that we forgot them.
     private var isProven = false
     /// Where the last initiation came from, if it may be an old one; the peer is there once it uses that key.
-    private var unprovenUnderlay: UnderlayPath?
+    private var unproven: (underlay: UnderlayPath, known: Endpoint?)?
     private var lastInitiationSent: Instant?
     private(set) var lastHandshake: Instant?
     private(set) var lastFailure: (reason: HandshakeFailure, at: Instant)?
@@ -57,6 +60,7 @@ struct Peer: ~Copyable {
         publicKey = configuration.publicKey
         path = TunnelPath(peer: id)
         presharedKey = configuration.presharedKey
+        cipher = configuration.cipher
         macs = MacGenerator(peer: configuration.publicKey)
         persistentKeepalive = configuration.persistentKeepalive
         timestamps = HandshakeTimestamps(floor: timestampFloor)
@@ -158,10 +162,10 @@ struct Peer: ~Copyable {
     mutating func move(to underlay: UnderlayPath) -> Bool {
         let known = path.underlay?.endpoint
         guard isProven || known == nil || known == underlay.endpoint else {
-            unprovenUnderlay = underlay
+            unproven = (underlay, known)
             return false
         }
-        unprovenUnderlay = nil
+        unproven = nil
         path.setUnderlay(underlay)
         return true
     }
@@ -170,7 +174,7 @@ struct Peer: ~Copyable {
         let retired: [Keypair]
         switch keypair.role {
         case .initiator:
-            retired = keypairs.beginAsInitiator(keypair, initiatedAt: lastInitiationSent ?? now)
+            retired = keypairs.beginAsInitiator(keypair)
             // The index lives on as the keypair's.
             _ = endInitiation()
             handshakeReceivedAt = now
@@ -191,8 +195,9 @@ struct Peer: ~Copyable {
         if case .notAwaited = confirmation { return .notAwaited }
         timers[.keypairExpiry] = keypairs.earliestExpiry
         isProven = true
-        if let unprovenUnderlay { path.setUnderlay(unprovenUnderlay) }
-        unprovenUnderlay = nil
+        // What confirms may itself have come from elsewhere: that is newer.
+        if let unproven, path.underlay?.endpoint == unproven.known { path.setUnderlay(unproven.underlay) }
+        unproven = nil
         completed(at: now)
         return confirmation
     }

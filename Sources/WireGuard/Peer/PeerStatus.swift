@@ -2,17 +2,20 @@
 package struct PeerConfiguration: Sendable {
     package var publicKey: PublicKey
     package var presharedKey: PresharedKey
+    /// The same at both ends; it does not change while the peer is known.
+    package var cipher: Cipher
     /// Nil: the peer must come to us first.
     package var underlay: UnderlayPath?
     /// In seconds; 0 is off.
     package var persistentKeepalive: UInt16
 
     package init(
-        publicKey: PublicKey, presharedKey: PresharedKey = .none, underlay: UnderlayPath? = nil,
-        persistentKeepalive: UInt16 = 0
+        publicKey: PublicKey, presharedKey: PresharedKey = .none,
+        cipher: Cipher = .chacha20Poly1305, underlay: UnderlayPath? = nil, persistentKeepalive: UInt16 = 0
     ) {
         self.publicKey = publicKey
         self.presharedKey = presharedKey
+        self.cipher = cipher
         self.underlay = underlay
         self.persistentKeepalive = persistentKeepalive
     }
@@ -54,6 +57,9 @@ package struct PeerStatus: Sendable {
     package var publicKey: PublicKey
     /// For whoever may ask for keys: it exports itself only on demand.
     package var presharedKey: PresharedKey
+    package var cipher: Cipher
+    /// What it last asked for in place of that.
+    package var foreignCipher: Cipher?
     package var underlay: UnderlayPath?
     package var persistentKeepalive: UInt16
     package var state: PeerState

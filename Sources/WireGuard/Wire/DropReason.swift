@@ -17,6 +17,8 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case lowOrderPoint
     case handshakeDecryptionFailed
     case peerUnknown
+    /// The peer was told to use another cipher than we were.
+    case cipherMismatch
     case timestampNotNewer
     case initiationTooSoon
     case responseUnexpected

@@ -1,6 +1,8 @@
 /// The constants of WireGuard protocol version 1 (whitepaper, sections 5 and 6), in one place.
 package enum Protocol {
     package static let construction = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
+    /// Between two vgwd that are both told to use AES-256-GCM; otherwise the protocol is the same.
+    package static let aesConstruction = "Noise_IKpsk2_25519_AESGCM_BLAKE2s"
     package static let identifier = "WireGuard v1 zx2c4 Jason@zx2c4.com"
     package static let mac1Label = "mac1----"
     package static let cookieLabel = "cookie--"

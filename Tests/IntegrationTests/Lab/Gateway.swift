@@ -22,6 +22,8 @@ final class Gateway: Sendable {
         var keys: KeyPair
         var peerPublicKey: String
         var presharedKey: String?
+        /// As vgwd names it; nil is WireGuard's own.
+        var cipher: String?
         var listenPort = 51820
         /// Nil: this end only answers.
         var endpoint: String?
@@ -77,7 +79,8 @@ final class Gateway: Sendable {
             try await launch([Programs.path("vgwd"), "--config", configuration])
             try await ready { try await self.status() != nil }
         case .driven:
-            try await launch([Programs.path("vgwd"), "-f", interface])
+            let cipher = settings.cipher.map { ["--cipher", $0] } ?? []
+            try await launch([Programs.path("vgwd"), "-f"] + cipher + [interface])
             try await ready { try await Shell.attempt("wg show \(self.interface)").succeeded }
             try await setUpByHand()
         case .wireguardGo:
@@ -186,6 +189,7 @@ final class Gateway: Sendable {
             let file = try lab.write(secret + "\n", to: "\(site)-psk.key")
             text += "preshared-key-file = \"\(file)\"\n"
         }
+        if let cipher = settings.cipher { text += "cipher = \"\(cipher)\"\n" }
         if let endpoint = settings.endpoint { text += "endpoint = [\"\(endpoint)\"]\n" }
         if settings.keepalive > 0 { text += "persistent-keepalive = \"\(settings.keepalive)s\"\n" }
         text += """

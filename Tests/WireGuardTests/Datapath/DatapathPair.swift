@@ -29,9 +29,12 @@ struct DatapathPair: ~Copyable {
     var now = Instant(nanoseconds: 1_000_000_000_000)
 
     /// Left seals, right opens. `firstCounter` is where left's send counter starts.
-    init(mtu: Int = 1420, offloads: Bool = true, firstCounter: UInt64 = 0, leftRole: Role = .initiator) {
-        let a = TransportKey(SecretBytes([UInt8](repeating: 1, count: 32)))
-        let b = TransportKey(SecretBytes([UInt8](repeating: 2, count: 32)))
+    init(
+        mtu: Int = 1420, offloads: Bool = true, firstCounter: UInt64 = 0, leftRole: Role = .initiator,
+        cipher: Cipher = .chacha20Poly1305
+    ) {
+        let a = TransportKey(SecretBytes([UInt8](repeating: 1, count: 32)), cipher: cipher)
+        let b = TransportKey(SecretBytes([UInt8](repeating: 2, count: 32)), cipher: cipher)
         var entropy = RepeatableEntropy(seed: 1)
         let leftIndex = left.keypairs.reserveIndex(entropy: &entropy)!
         let rightIndex = right.keypairs.reserveIndex(entropy: &entropy)!

@@ -96,7 +96,8 @@ struct PrefixTableTests {
 @Suite("Keypairs by index")
 struct KeypairTableTests {
     func keypair(_ index: UInt32) -> Keypair {
-        let key = TransportKey(SecretBytes([UInt8](repeating: 3, count: 32)))
+        let key = TransportKey(
+            SecretBytes([UInt8](repeating: 3, count: 32)), cipher: .chacha20Poly1305)
         return Keypair(
             role: .initiator, localIndex: index, remoteIndex: 1, send: key, receive: key,
             path: TunnelPath(peer: PeerID(0)), createdAt: Instant(nanoseconds: 1))

@@ -58,8 +58,10 @@ struct GatewayLife {
         right = simulation.addNode()
         var entropy = RepeatableEntropy(seed: seed ^ 0x5eed)
         let psk = seed % 2 == 0 ? PresharedKey.none : PresharedKey.generate(from: &entropy)
-        left.know(right, presharedKey: psk, now: simulation.now)
-        right.know(left, presharedKey: psk, endpointKnown: seed % 3 != 0, now: simulation.now)
+        let cipher: Cipher = seed % 4 == 1 && Cipher.aes256GCM.isAvailable ? .aes256GCM : .chacha20Poly1305
+        left.know(right, presharedKey: psk, cipher: cipher, now: simulation.now)
+        right.know(
+            left, presharedKey: psk, cipher: cipher, endpointKnown: seed % 3 != 0, now: simulation.now)
     }
 
     var transcript: [[UInt8]] { left.sent.map(\.bytes) + right.sent.map(\.bytes) }

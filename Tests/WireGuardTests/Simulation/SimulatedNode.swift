@@ -55,13 +55,12 @@ final class SimulatedNode {
     var innerAddress: IPAddress { IPAddress(v4: 0x0a00_0001 + UInt32(number) << 16) }
 
     func know(
-        _ other: SimulatedNode, presharedKey: PresharedKey = .none, endpointKnown: Bool = true,
-        keepalive: UInt16 = 0,
-        publicKey: PublicKey? = nil, now: Instant
+        _ other: SimulatedNode, presharedKey: PresharedKey = .none, cipher: Cipher = .chacha20Poly1305,
+        endpointKnown: Bool = true, keepalive: UInt16 = 0, publicKey: PublicKey? = nil, now: Instant
     ) {
         let configuration = PeerConfiguration(
             publicKey: publicKey ?? other.privateKey.publicKey, presharedKey: presharedKey,
-            underlay: endpointKnown ? UnderlayPath(endpoint: other.address) : nil,
+            cipher: cipher, underlay: endpointKnown ? UnderlayPath(endpoint: other.address) : nil,
             persistentKeepalive: keepalive)
         configurations.append((other, configuration))
         _ = device.addPeer(configuration, now: now)

@@ -40,13 +40,16 @@ final class Simulation {
 
     /// Two gateways that know each other, and a network that takes 10 ms and loses nothing.
     static func pair(
-        seed: UInt64 = 1, presharedKey: PresharedKey = .none, rightKnowsEndpoint: Bool = true
+        seed: UInt64 = 1, presharedKey: PresharedKey = .none, cipher: Cipher = .chacha20Poly1305,
+        rightKnowsEndpoint: Bool = true
     ) -> (Simulation, SimulatedNode, SimulatedNode) {
         let simulation = Simulation(seed: seed)
         let left = simulation.addNode()
         let right = simulation.addNode()
-        left.know(right, presharedKey: presharedKey, now: simulation.now)
-        right.know(left, presharedKey: presharedKey, endpointKnown: rightKnowsEndpoint, now: simulation.now)
+        left.know(right, presharedKey: presharedKey, cipher: cipher, now: simulation.now)
+        right.know(
+            left, presharedKey: presharedKey, cipher: cipher, endpointKnown: rightKnowsEndpoint,
+            now: simulation.now)
         return (simulation, left, right)
     }
 

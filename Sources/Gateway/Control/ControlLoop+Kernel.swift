@@ -31,6 +31,8 @@ extension ControlLoop {
         switch event {
         case .linkChanged(let link) where link.index == tun.index && isTunHere: tunChanged()
         case .linkRemoved(let index, _) where index == tun.index && isTunHere: tunWasRemoved()
+        // The kernel does not tell of the routes that an IPv4 link takes along when it goes down.
+        case .linkChanged, .linkRemoved: return true
         case .addressRemoved(let address): forgetSource(address.prefix.address)
         case .routeAdded(let route), .routeRemoved(let route):
             return route.protocol != NetlinkRoute.ownProtocol && route.table != NetlinkRoute.localTable

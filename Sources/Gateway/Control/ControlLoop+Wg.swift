@@ -31,7 +31,8 @@ extension ControlLoop: WgHandler {
     }
 
     /// 1. The whole change is made to a copy of the state.
-    /// 2. What the system may refuse, the sockets, comes first: a refusal leaves everything as it was.
+    /// 2. What the system may refuse, the sockets, comes first: a refusal leaves everything as it was. Around
+    ///    it the rules of another mark change, so that at no time a packet finds none.
     /// 3. Then the device, the forwarding table and the routes follow the copy.
     func wgApply(_ set: WgSet) -> Int32 {
         var next = state
@@ -40,7 +41,10 @@ extension ControlLoop: WgHandler {
         // one.
         if next.firewallMark == 0 { next.firewallMark = settings.state.firewallMark }
         do throws(SystemError) {
-            try moveSockets(to: next, isPortAsked: set.listenPort != nil)
+            try keeper.changeMark(to: next.firewallMark, prefixes: state.prefixes, now: now) {
+                () throws(SystemError) in
+                try moveSockets(to: next, isPortAsked: set.listenPort != nil)
+            }
         } catch {
             log.error("wg set refused", metadata: ["error": "\(error)"])
             return error.code
@@ -67,7 +71,6 @@ extension ControlLoop: WgHandler {
             }
         }
         publishForwarding()
-        keeper.setMark(state.firewallMark)
         if isTunHere { keeper.reconcile(state.prefixes, now: now) }
         // A known endpoint is asked for a session at once, as on start: the first packet need not wait for
         // it.

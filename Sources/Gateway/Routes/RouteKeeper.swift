@@ -98,12 +98,28 @@ package struct RouteKeeper: ~Copyable {
         }
     }
 
-    /// The rules of the old mark go; those of the new one come with the next `reconcile`.
-    package mutating func setMark(_ mark: UInt32) {
-        guard plan.table != nil, mark != plan.mark else { return }
-        let old = (try? netlink.rules().filter { plan.owns($0) }) ?? []
-        plan.mark = mark
-        for rule in old { try? netlink.removeRule(rule) }
+    /// Another firewall mark: its rules come first, then `mark` marks the sockets, then the old rules go. In
+    /// between outer packets may be led into the tunnel, where they are dropped; the other way round inner
+    /// ones would leave in clear. When `mark` throws, the new rules go instead.
+    package mutating func changeMark(
+        to new: UInt32, prefixes: [IPPrefix], now: Instant, mark: () throws(SystemError) -> Void
+    ) throws(SystemError) {
+        guard plan.table != nil, new != plan.mark else { return try mark() }
+        let before = plan
+        plan.mark = new
+        reconcile(prefixes, now: now)
+        var outdated = before
+        defer {
+            let rules = (try? netlink.rules()) ?? []
+            for rule in rules where outdated.owns(rule) { try? netlink.removeRule(rule) }
+        }
+        do throws(SystemError) {
+            try mark()
+        } catch {
+            outdated = plan
+            plan = before
+            throw error
+        }
     }
 
     /// Somebody touched what is ours.

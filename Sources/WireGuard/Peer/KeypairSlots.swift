@@ -15,23 +15,29 @@ struct KeypairSlots {
     /// under its own key, and hears the other's.
     private(set) var rival: UInt32?
 
-    /// The initiator has the responder's proof: the new key is used at once. `initiatedAt` is when it asked.
-    mutating func beginAsInitiator(_ keypair: Keypair, initiatedAt: Instant) -> [Keypair] {
-        defer { current = keypair }
-        if let next, next.createdAt >= initiatedAt {
-            // The peer sends under `current` until its own handshake is done, and under `next` from then on.
-            rival = next.localIndex
-            defer { previous = current }
-            return [previous].compactMap(\.self)
-        }
-        // A `next` from before we asked would have been confirmed by now, if the peer used it and we heard
-        // it.
-        defer {
-            previous = current ?? next
-            next = nil
-            rival = nil
-        }
-        return [previous, current == nil ? nil : next].compactMap(\.self)
+    /// The initiator has the responder's proof: the new key is used at once.
+    mutating func beginAsInitiator(_ keypair: Keypair) -> [Keypair] {
+        let isContested = next != nil
+        let retired = makePrevious(isContested ? current : lastHeard)
+        current = keypair
+        // Both began at once. The peer sends under what it did until its own handshake is done, and under
+        // `next` from then on. It may be there already: its first packet can be late, or lost.
+        rival = next?.localIndex
+        return retired
+    }
+
+    /// What the peer sends under before it hears of a newer key: its own, where both began at once.
+    private var lastHeard: Keypair? {
+        if let previous, previous.localIndex == rival { return previous }
+        return current
+    }
+
+    /// `keypair` is `previous` or `current`; what else was in these two is out of use.
+    private mutating func makePrevious(_ keypair: Keypair?) -> [Keypair] {
+        let retired = [previous, current].compactMap(\.self).filter { $0 !== keypair }
+        previous = keypair
+        current = nil
+        return retired
     }
 
     /// The responder has yet to hear the new key used. `previous` stays until then: when both began at once,
@@ -52,13 +58,13 @@ struct KeypairSlots {
     /// The first packet under the key with that index was heard.
     mutating func confirm(localIndex: UInt32) -> Confirmation {
         guard let next, next.localIndex == localIndex else { return .notAwaited }
-        let retired = [previous].compactMap(\.self)
         self.next = nil
         if rival == localIndex {
+            let retired = [previous].compactMap(\.self)
             previous = next
             return .outrun(retired: retired)
         }
-        previous = current
+        let retired = makePrevious(lastHeard)
         current = next
         rival = nil
         return .promoted(retired: retired)

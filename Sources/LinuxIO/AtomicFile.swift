@@ -7,8 +7,8 @@ package enum AtomicFile {
     ///
     /// A writer that is killed leaves at most that one file, which the next writer takes over under its lock.
     package static func write(_ bytes: [UInt8], to path: String, mode: UInt32) throws(SystemError) {
-        let (directory, name) = split(path)
-        let temporary = "\(directory)/.\(name).new"
+        let directory = split(path).directory
+        let temporary = hidden(path)
         let file = try openLocked(temporary, mode)
         do throws(SystemError) {
             try System.fchmod(file.rawValue, mode)
@@ -97,6 +97,12 @@ package enum AtomicFile {
                 }
             }
         }
+    }
+
+    /// The name beside `path` that it has while it is not finished.
+    static func hidden(_ path: String) -> String {
+        let (directory, name) = split(path)
+        return "\(directory)/.\(name).new"
     }
 
     private static func split(_ path: String) -> (directory: String, name: String) {

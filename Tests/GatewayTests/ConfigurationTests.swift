@@ -164,10 +164,13 @@ import WireGuard
     @Test("a key file that only its owner can use is read", arguments: [0o600, 0o400])
     func privateFileIsRead(_ mode: Int) throws {
         try withFile(mode: mode, text: "  \(ConfigurationExamples.privateKey)\n") { path in
-            #expect(try SystemKeyFiles().text(at: path) == ConfigurationExamples.privateKey)
+            let key = try #require(SecretBytes(base64: ConfigurationExamples.privateKey.utf8))
             let link = "\(folder)/link"
             try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: path)
-            #expect(try SystemKeyFiles().text(at: link) == ConfigurationExamples.privateKey)
+            for name in [path, link] {
+                let read = try SystemKeyFiles().key(at: name)
+                #expect(read?.isEqual(to: key) == true)
+            }
         }
     }
 
@@ -176,17 +179,27 @@ import WireGuard
         arguments: [0o640, 0o604, 0o644, 0o620, 0o602, 0o610])
     func openFileIsRefused(_ mode: Int) throws {
         try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
-            let problem = #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: path) }
+            let problem = #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: path) }
             #expect(problem?.problem.contains("mode 0\(String(mode, radix: 8))") == true)
             #expect(problem?.remedy.contains("chmod 0600 \(path)") == true)
         }
     }
 
     @Test func missingFolderAndLongFilesAreRefused() throws {
-        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: "/nowhere/private.key") }
-        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: "/etc") }
+        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: "/nowhere/private.key") }
+        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: "/etc") }
         try withFile(mode: 0o600, text: String(repeating: "A", count: 5000)) { path in
-            #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: path) }
+            #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: path) }
+        }
+    }
+
+    @Test(
+        "a file that holds anything but one key holds none", arguments: ["", " \n", "x", "KEY KEY", "KEYx"])
+    func otherFileIsNoKey(_ text: String) throws {
+        let text = text.replacing("KEY", with: ConfigurationExamples.privateKey)
+        try withFile(mode: 0o600, text: text) { path in
+            let key = try SystemKeyFiles().key(at: path)
+            #expect(key == nil)
         }
     }
 

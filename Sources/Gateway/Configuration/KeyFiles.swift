@@ -1,9 +1,10 @@
 internal import LinuxIO
+package import WireGuard
 
-/// Where the texts of keys come from: files in the daemon, a dictionary in tests.
+/// Where keys come from: files in the daemon, a dictionary in tests.
 package protocol KeyFiles: Sendable {
-    /// The text of the file, without the white space around it.
-    func text(at path: String) throws(KeyFileProblem) -> String
+    /// The 32 bytes that the file holds in base64; nil when it holds something else.
+    func key(at path: String) throws(KeyFileProblem) -> SecretBytes?
 }
 
 /// What is wrong with a key file. The words name the file, never what is in it.
@@ -17,17 +18,17 @@ package struct KeyFileProblem: Error, Hashable, Sendable {
     }
 }
 
-/// Files that nobody but their owner may read.
+/// Files that nobody but their owner may read. Their text is never in memory that is not wiped.
 package struct SystemKeyFiles: KeyFiles {
     private static let sizeLimit = 4096
 
     package init() {}
 
-    package func text(at path: String) throws(KeyFileProblem) -> String {
-        var bytes: [UInt8]
+    package func key(at path: String) throws(KeyFileProblem) -> SecretBytes? {
+        let text: SecretBytes
         let mode: UInt32
         do throws(SystemError) {
-            (bytes, mode, _) = try AtomicFile.read(path, limit: Self.sizeLimit)
+            (text, mode, _) = try AtomicFile.readSecret(path, limit: Self.sizeLimit)
         } catch {
             switch error.code {
             case Self.isMissing:
@@ -46,18 +47,15 @@ package struct SystemKeyFiles: KeyFiles {
                     problem: "\(path) cannot be read", remedy: "let vgwd's user own it, with mode 0600")
             }
         }
-        defer { for place in bytes.indices { bytes[place] = 0 } }
         guard mode & 0o077 == 0 else {
             throw KeyFileProblem(
                 problem: "\(path) has mode 0\(String(mode, radix: 8)): others can get at the key",
                 remedy: "run: chmod 0600 \(path) (and make new keys if others may have read it)")
         }
-        let isBlank = { (byte: UInt8) in byte <= 0x20 }
-        return String(
-            decoding: bytes.drop(while: isBlank).reversed().drop(while: isBlank).reversed(), as: UTF8.self)
+        return text.decodedBase64
     }
 
-    // errno of Linux, as `AtomicFile.read` throws it.
+    // errno of Linux, as `AtomicFile.readSecret` throws it.
     private static let isMissing: Int32 = 2  // ENOENT
     private static let isNoFile: Int32 = 22  // EINVAL
     private static let isTooLong: Int32 = 27  // EFBIG
@@ -69,10 +67,10 @@ package struct FixedKeyFiles: KeyFiles {
 
     package init(_ texts: [String: String]) { self.texts = texts }
 
-    package func text(at path: String) throws(KeyFileProblem) -> String {
+    package func key(at path: String) throws(KeyFileProblem) -> SecretBytes? {
         guard let text = texts[path] else {
             throw KeyFileProblem(problem: "there is no \(path)", remedy: "add it to the dictionary")
         }
-        return text
+        return SecretBytes(base64: text.utf8)
     }
 }

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Gateway
+import Glibc
 import Testing
 import WireGuard
 
@@ -223,5 +224,45 @@ import WireGuard
             try GatewayConfiguration.load(path: "/nowhere/vgwd.toml", environment: [:])
         }
         #expect(errors?.errors.map(\.line) == [nil])
+        #expect(errors?.errors.map(\.problem) == ["there is no such file"])
+    }
+
+    @Test func folderIsNoConfiguration() {
+        let errors = #expect(throws: ConfigurationErrors.self) {
+            try GatewayConfiguration.load(path: "/etc", environment: [:])
+        }
+        #expect(errors?.errors.map(\.problem) == ["is not a file"])
+    }
+
+    @Test func aFolderThatMayNotBeSearchedIsNotAMissingFile() async {
+        await #expect(processExitsWith: .success) { try ConfigurationKeyFileTests.readAsNobody() }
+    }
+
+    /// In a process of its own, as root may search any folder.
+    private static func readAsNobody() throws {
+        let folder = "/tmp/vgwd-key-tests-\(getpid())"
+        try FileManager.default.createDirectory(
+            atPath: folder, withIntermediateDirectories: false, attributes: [.posixPermissions: 0])
+        let nobody: uid_t = 65534
+        let user = geteuid()
+        if user == 0 { _ = seteuid(nobody) }
+        var problems: [String] = []
+        do throws(ConfigurationErrors) {
+            _ = try GatewayConfiguration.load(path: "\(folder)/vgwd.toml", environment: [:])
+        } catch {
+            problems += error.errors.map(\.problem)
+        }
+        do throws(KeyFileProblem) {
+            _ = try SystemKeyFiles().key(at: "\(folder)/private.key")
+        } catch {
+            problems.append(error.problem)
+        }
+        if user == 0 { _ = seteuid(user) }
+        try FileManager.default.removeItem(atPath: folder)
+        guard
+            problems == [
+                "this user may not read it", "\(folder)/private.key cannot be read: Permission denied",
+            ]
+        else { throw KeyFileProblem(problem: "\(problems)", remedy: "") }
     }
 }

@@ -33,7 +33,7 @@ package struct SystemKeyFiles: KeyFiles {
             switch error.code {
             case Self.isMissing:
                 throw KeyFileProblem(
-                    problem: "there is no \(path), or vgwd may not look at it",
+                    problem: "there is no \(path)",
                     remedy: "make it, mode 0600, by 'vgwctl genkey' ('vgwctl genpsk' for a pre-shared key)")
             case Self.isNoFile:
                 throw KeyFileProblem(
@@ -44,7 +44,8 @@ package struct SystemKeyFiles: KeyFiles {
                     remedy: "it holds one key in base64: 44 characters")
             default:
                 throw KeyFileProblem(
-                    problem: "\(path) cannot be read", remedy: "let vgwd's user own it, with mode 0600")
+                    problem: "\(path) cannot be read: \(SystemError.text(error.code))",
+                    remedy: "let vgwd's user own it, with mode 0600, and the folder that it is in")
             }
         }
         guard mode & 0o077 == 0 else {

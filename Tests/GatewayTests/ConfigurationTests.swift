@@ -186,6 +186,29 @@ import WireGuard
         }
     }
 
+    @Test("a credential of systemd may show an access list as bits of a group, and is closed to others")
+    func credentialsHaveAnAccessList() throws {
+        for mode in [0o400, 0o440] {
+            try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
+                let key = try SystemKeyFiles(credentialsDirectory: folder).key(at: path)
+                #expect(key != nil)
+            }
+        }
+        for (mode, directory) in [(0o444, folder), (0o404, folder), (0o440, "/tmp"), (0o440, "")] {
+            try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
+                #expect(throws: KeyFileProblem.self) {
+                    try SystemKeyFiles(credentialsDirectory: directory).key(at: path)
+                }
+            }
+        }
+        try withFile(mode: 0o440, text: ConfigurationExamples.privateKey) { path in
+            let around = "\(folder)/../\(folder.split(separator: "/").last ?? "")/private.key"
+            #expect(throws: KeyFileProblem.self) {
+                try SystemKeyFiles(credentialsDirectory: folder).key(at: around)
+            }
+        }
+    }
+
     @Test func missingFolderAndLongFilesAreRefused() throws {
         #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: "/nowhere/private.key") }
         #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: "/etc") }

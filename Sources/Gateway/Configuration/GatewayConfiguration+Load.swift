@@ -39,7 +39,9 @@ extension GatewayConfiguration {
         guard let text = String(validating: bytes, as: UTF8.self) else {
             throw fail("is not UTF-8 text", "is this the right file?")
         }
-        return try parse(text, path: path, environment: environment, keyFiles: SystemKeyFiles())
+        return try parse(
+            text, path: path, environment: environment,
+            keyFiles: SystemKeyFiles(credentialsDirectory: environment["CREDENTIALS_DIRECTORY"]))
     }
 
     /// As `load`, with the text at hand. `path` is for the errors and for relative paths.

@@ -22,7 +22,11 @@ package struct KeyFileProblem: Error, Hashable, Sendable {
 package struct SystemKeyFiles: KeyFiles {
     private static let sizeLimit = 4096
 
-    package init() {}
+    /// Of systemd, which guards what is in it: since version 254 by an access list, that a file's mode shows as
+    /// bits of a group.
+    private let credentialsDirectory: String?
+
+    package init(credentialsDirectory: String? = nil) { self.credentialsDirectory = credentialsDirectory }
 
     package func key(at path: String) throws(KeyFileProblem) -> SecretBytes? {
         let text: SecretBytes
@@ -48,12 +52,18 @@ package struct SystemKeyFiles: KeyFiles {
                     remedy: "let vgwd's user own it, with mode 0600, and the folder that it is in")
             }
         }
-        guard mode & 0o077 == 0 else {
+        guard mode & (isCredential(path) ? 0o007 : 0o077) == 0 else {
             throw KeyFileProblem(
                 problem: "\(path) has mode 0\(String(mode, radix: 8)): others can get at the key",
                 remedy: "run: chmod 0600 \(path) (and make new keys if others may have read it)")
         }
         return text.decodedBase64
+    }
+
+    private func isCredential(_ path: String) -> Bool {
+        guard let credentialsDirectory, !credentialsDirectory.isEmpty else { return false }
+        return path.hasPrefix(credentialsDirectory + "/")
+            && !path.dropFirst(credentialsDirectory.count + 1).contains("/")
     }
 
     // errno of Linux, as `AtomicFile.readSecret` throws it.

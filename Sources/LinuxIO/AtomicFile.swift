@@ -1,4 +1,5 @@
 internal import Glibc
+package import WireGuard
 
 /// Files written whole or not at all, and files read with a limit.
 package enum AtomicFile {
@@ -7,8 +8,8 @@ package enum AtomicFile {
     ///
     /// A writer that is killed leaves at most that one file, which the next writer takes over under its lock.
     package static func write(_ bytes: [UInt8], to path: String, mode: UInt32) throws(SystemError) {
-        let (directory, name) = split(path)
-        let temporary = "\(directory)/.\(name).new"
+        let directory = split(path).directory
+        let temporary = hidden(path)
         let file = try openLocked(temporary, mode)
         do throws(SystemError) {
             try System.fchmod(file.rawValue, mode)
@@ -29,12 +30,8 @@ package enum AtomicFile {
     package static func read(
         _ path: String, limit: Int
     ) throws(SystemError) -> (bytes: [UInt8], mode: UInt32, owner: UInt32) {
-        // Nonblocking so that a FIFO cannot hold us up before it is refused.
-        let file = try System.open(path, O_RDONLY | O_NONBLOCK)
-        let status = try System.status(file.rawValue, "fstat \(path)")
-        guard status.st_mode & S_IFMT == S_IFREG else {
-            throw SystemError(call: "read \(path)", code: EINVAL)
-        }
+        let file = try openToRead(path)
+        let status = try regularStatus(file.rawValue, path)
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 16384)
         while true {
@@ -48,6 +45,26 @@ package enum AtomicFile {
             bytes += chunk[..<count]
             if bytes.count > limit { throw SystemError(call: "read \(path)", code: EFBIG) }
         }
+        return (bytes, status.st_mode & 0o7777, status.st_uid)
+    }
+
+    /// The same for a file with a secret in it: its bytes are in locked memory and nowhere else. Zeros fill
+    /// what the file leaves of it.
+    package static func readSecret(
+        _ path: String, limit: Int
+    ) throws(SystemError) -> (bytes: SecretBytes, mode: UInt32, owner: UInt32) {
+        let file = try openToRead(path)
+        let status = try regularStatus(file.rawValue, path)
+        var total = 0
+        var result = 0
+        let bytes = unsafe SecretBytes(count: limit + 1) { storage in
+            repeat {
+                result = unsafe System.read(file.rawValue, storage + total, limit + 1 - total)
+                total += max(result, 0)
+            } while result > 0
+        }
+        if result < 0 { throw SystemError(call: "read \(path)", code: Int32(-result)) }
+        if total > limit { throw SystemError(call: "read \(path)", code: EFBIG) }
         return (bytes, status.st_mode & 0o7777, status.st_uid)
     }
 
@@ -70,6 +87,19 @@ package enum AtomicFile {
                 status.st_mode & S_IFMT != S_IFREG
             else { throw error }
         }
+    }
+
+    /// Nonblocking so that a FIFO cannot hold us up before it is refused.
+    private static func openToRead(_ path: String) throws(SystemError) -> FileDescriptor {
+        try System.open(path, O_RDONLY | O_NONBLOCK)
+    }
+
+    private static func regularStatus(_ fd: Int32, _ path: String) throws(SystemError) -> stat {
+        let status = try System.status(fd, "fstat \(path)")
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw SystemError(call: "read \(path)", code: EINVAL)
+        }
+        return status
     }
 
     /// The temporary file, locked, and surely the one that has the name: another writer may have renamed it
@@ -97,6 +127,12 @@ package enum AtomicFile {
                 }
             }
         }
+    }
+
+    /// The name beside `path` that it has while it is not finished.
+    static func hidden(_ path: String) -> String {
+        let (directory, name) = split(path)
+        return "\(directory)/.\(name).new"
     }
 
     private static func split(_ path: String) -> (directory: String, name: String) {

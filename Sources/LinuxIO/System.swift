@@ -126,6 +126,11 @@ enum System {
         try check("rename \(from) to \(to)") { unsafe Int(Glibc.rename(from, to)) }
     }
 
+    /// A second name. EEXIST when there is something at `to`.
+    static func link(_ from: String, _ to: String) throws(SystemError) {
+        try check("link \(from) to \(to)") { unsafe Int(Glibc.link(from, to)) }
+    }
+
     static func unlink(_ path: String) throws(SystemError) {
         try check("unlink \(path)") { unsafe Int(Glibc.unlink(path)) }
     }

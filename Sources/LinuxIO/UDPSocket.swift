@@ -53,7 +53,20 @@ package final class UDPSocket: Sendable {
         }
     }
 
-    private let descriptor: FileDescriptor
+    /// Tells that the descriptor is closed, and so that the port is free. A weak reference to the socket
+    /// would be nil before.
+    ///
+    /// Concurrency: set once, by whichever thread lets the socket go.
+    package final class End: Sendable {
+        private let closed = Atomic(false)
+
+        package var hasCome: Bool { closed.load(ordering: .acquiring) }
+
+        fileprivate func come() { closed.store(true, ordering: .releasing) }
+    }
+
+    package let fd: Int32
+    package let end = End()
     private let segmentation: Atomic<Bool>
     private let coalescing: Bool
     package let family: IPAddress.Family
@@ -66,17 +79,21 @@ package final class UDPSocket: Sendable {
     private static let queueWaits = 2
     private static let queueWaitMilliseconds: Int32 = 3
 
-    package var fd: Int32 { descriptor.rawValue }
     package var offloads: Offloads { Offloads(gso: segmentation.load(ordering: .relaxed), gro: coalescing) }
 
     private init(
         descriptor: consuming FileDescriptor, family: IPAddress.Family, port: UInt16, gso: Bool, gro: Bool
     ) {
-        self.descriptor = descriptor
+        fd = descriptor.release()
         self.family = family
         self.port = port
         segmentation = Atomic(gso)
         coalescing = gro
+    }
+
+    deinit {
+        System.close(fd)
+        end.come()
     }
 
     /// `port` 0 takes any. EADDRINUSE when another has it; EAFNOSUPPORT where the kernel lacks the family.
@@ -248,13 +265,13 @@ package final class UDPSocket: Sendable {
     /// 0 or errno, after a wait where a queue or memory is short. The waits are counted over the whole run.
     private func push(_ message: UnsafePointer<msghdr>, waitsLeft: inout Int) -> Int32 {
         while true {
-            let result = unsafe System.sendmsg(descriptor.rawValue, message)
+            let result = unsafe System.sendmsg(fd, message)
             if result >= 0 { return 0 }
             let code = Int32(truncatingIfNeeded: -result)
             guard waitsLeft > 0 else { return code }
             switch code {
             case EAGAIN:
-                var writable = pollfd(fd: descriptor.rawValue, events: Int16(POLLOUT), revents: 0)
+                var writable = pollfd(fd: fd, events: Int16(POLLOUT), revents: 0)
                 _ = unsafe System.poll(&writable, 1, milliseconds: Self.queueWaitMilliseconds)
             case ENOBUFS, ENOMEM:
                 // The socket polls as writable all the while: it is the interface's queue that is full.

@@ -13,23 +13,30 @@ package struct UnixListener: ~Copyable, Sendable {
 
     package var fd: Int32 { descriptor.rawValue }
 
-    /// A socket file that nobody answers at is replaced; one that is answered is EADDRINUSE. Nobody can
-    /// connect before the mode is set.
+    /// A socket file that nobody answers at is replaced; one that is answered is EADDRINUSE.
+    ///
+    /// The file has its name only once the socket listens and has its mode: `wg` removes one that refuses it.
     package init(path: String, mode: UInt32 = 0o600, backlog: Int32 = 16) throws(SystemError) {
         try Self.removeStale(path)
         let descriptor = try System.socket(AF_UNIX, SOCK_STREAM, "socket unix")
-        // Linux gives the file the mode of the socket, less the umask.
-        try System.fchmod(descriptor.rawValue, mode)
-        try System.bindUnix(descriptor.rawValue, path)
-        guard let status = System.status(path: path) else {
-            throw SystemError(call: "bind \(path)", code: ENOENT)
-        }
+        let hidden = AtomicFile.hidden(path)
+        let status: stat
         do throws(SystemError) {
-            try System.chmod(path, mode)
-            try System.listen(descriptor.rawValue, backlog, path)
+            try AtomicFile.remove(hidden)
+            // Linux gives the file the mode of the socket, less the umask.
+            try System.fchmod(descriptor.rawValue, mode)
+            try System.bindUnix(descriptor.rawValue, hidden)
+            defer { try? System.unlink(hidden) }
+            try System.chmod(hidden, mode)
+            try System.listen(descriptor.rawValue, backlog, hidden)
+            guard let found = System.status(path: hidden) else {
+                throw SystemError(call: "stat \(hidden)", code: ENOENT)
+            }
+            status = found
+            // Unlike a renaming, it does not take the place of one that has come meanwhile.
+            try System.link(hidden, path)
         } catch {
-            try? System.unlink(path)
-            throw error
+            throw SystemError(call: "bind \(path)", code: error.code == EEXIST ? EADDRINUSE : error.code)
         }
         self.path = path
         self.descriptor = descriptor

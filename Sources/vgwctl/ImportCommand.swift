@@ -11,7 +11,8 @@ struct ImportCommand: ParsableCommand {
             not touched.
 
               sudo vgwctl import /etc/wireguard/wg0.conf --output /etc/vgwd
-              sudo vgwd check
+
+            It says what to do next.
             """)
 
     @Argument(help: ArgumentHelp("The wg-quick file.", valueName: "wg-quick-file"))
@@ -42,19 +43,28 @@ struct ImportCommand: ParsableCommand {
             throw Failure(error.status, "\(file): \(error.message)", hint: error.hint)
         }
         let folder = output ?? name
-        let files = imported.draft.files
-        try OutputFolder(path: folder).write(files)
-        print("wrote \(folder): \(files.map(\.name).joined(separator: ", "))")
+        try OutputFolder.write([OutputFolder(path: folder, files: imported.draft.files)])
         if !imported.notes.isEmpty {
             print("\nNot carried over, or changed:")
             for note in imported.notes { print("  \(note)") }
         }
-        print(
-            """
+        print("\nWhat to do next:")
+        print(Self.nextSteps(folder: folder, interface: name).joined(separator: "\n"))
+    }
 
-            What to do next:
-              vgwd check --config \(folder)/\(ConfigurationDraft.configurationFile)
-              wg-quick down \(name), then start vgwd with it: both cannot have the interface and the port.
-            """)
+    /// What is left to do by hand: the files must be vgwd's, and where its unit looks for them.
+    static func nextSteps(folder: String, interface: String) -> [String] {
+        let isInPlace = folder == "/etc/vgwd" || folder == "/etc/vgwd/"
+        let moving = [
+            "install -d -m 700 -o vgwd -g vgwd /etc/vgwd",
+            "install -m 600 -o vgwd -g vgwd \(folder)/* /etc/vgwd/",
+        ]
+        let steps =
+            (isInPlace ? ["chown -R vgwd: /etc/vgwd"] : moving) + [
+                "vgwd check",
+                "wg-quick down \(interface)      # both cannot have the interface and the port",
+                "systemctl enable --now vgwd",
+            ]
+        return steps.map { "  sudo \($0)" }
     }
 }

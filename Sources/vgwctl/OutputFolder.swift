@@ -4,13 +4,23 @@ internal import FoundationEssentials
 /// nothing over what is there.
 struct OutputFolder {
     let path: String
+    let files: [(name: String, text: String)]
 
-    func write(_ files: [(name: String, text: String)]) throws(Failure) {
+    /// All of them, or none where a file is in the way.
+    static func write(_ folders: [OutputFolder]) throws(Failure) {
+        for folder in folders { try folder.refuseToOverwrite() }
+        for folder in folders { try folder.write() }
+    }
+
+    private func refuseToOverwrite() throws(Failure) {
         for file in files where FileManager.default.fileExists(atPath: "\(path)/\(file.name)") {
             throw Failure(
                 .cannotCreate, "\(path)/\(file.name) is there already, and may hold a key in use",
                 hint: "Name another folder with --output, or move it away.")
         }
+    }
+
+    private func write() throws(Failure) {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         } catch {
@@ -27,5 +37,6 @@ struct OutputFolder {
                     hint: "Is there room, and may you?")
             }
         }
+        print("wrote \(path): \(files.map(\.name).joined(separator: ", "))")
     }
 }

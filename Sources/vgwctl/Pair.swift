@@ -84,6 +84,7 @@ struct Pair {
         for (number, side) in [left, right].enumerated() {
             lines += [
                 "\(number + 1). Take \(folder)/\(side.name) to \(side.name) over a way that nobody else reads:",
+                "     ssh root@\(side.name) install -d -m 700 -o vgwd -g vgwd /etc/vgwd",
                 "     scp -p \(folder)/\(side.name)/* root@\(side.name):/etc/vgwd/",
                 "     ssh root@\(side.name) 'chown -R vgwd: /etc/vgwd && vgwd check && systemctl enable --now vgwd'",
             ]

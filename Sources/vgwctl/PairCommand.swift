@@ -51,11 +51,10 @@ struct PairCommand: ParsableCommand {
         let pair = try readPair()
         let folder = output ?? "\(pair.left.name)-\(pair.right.name)"
         let drafts = pair.drafts()
-        let parts = [(pair.left.name, drafts.left.files), (pair.right.name, drafts.right.files)]
-        for (name, files) in parts {
-            try OutputFolder(path: "\(folder)/\(name)").write(files)
-            print("wrote \(folder)/\(name): \(files.map(\.name).joined(separator: ", "))")
-        }
+        try OutputFolder.write([
+            OutputFolder(path: "\(folder)/\(pair.left.name)", files: drafts.left.files),
+            OutputFolder(path: "\(folder)/\(pair.right.name)", files: drafts.right.files),
+        ])
         print("\nWhat to do next:")
         print(pair.nextSteps(folder: folder).joined(separator: "\n"))
     }

@@ -27,6 +27,7 @@ struct Vgwd: ParsableCommand {
         defaultSubcommand: Run.self)
 
     static func main() {
+        Daemon.harden()
         // Before any file or socket is made: what is not said otherwise is root's alone.
         umask(0o077)
         Self.main(nil)

@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Gateway
+import Glibc
 import Testing
 import WireGuard
 
@@ -166,10 +167,13 @@ import WireGuard
     @Test("a key file that only its owner can use is read", arguments: [0o600, 0o400])
     func privateFileIsRead(_ mode: Int) throws {
         try withFile(mode: mode, text: "  \(ConfigurationExamples.privateKey)\n") { path in
-            #expect(try SystemKeyFiles().text(at: path) == ConfigurationExamples.privateKey)
+            let key = try #require(SecretBytes(base64: ConfigurationExamples.privateKey.utf8))
             let link = "\(folder)/link"
             try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: path)
-            #expect(try SystemKeyFiles().text(at: link) == ConfigurationExamples.privateKey)
+            for name in [path, link] {
+                let read = try SystemKeyFiles().key(at: name)
+                #expect(read?.isEqual(to: key) == true)
+            }
         }
     }
 
@@ -178,17 +182,50 @@ import WireGuard
         arguments: [0o640, 0o604, 0o644, 0o620, 0o602, 0o610])
     func openFileIsRefused(_ mode: Int) throws {
         try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
-            let problem = #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: path) }
+            let problem = #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: path) }
             #expect(problem?.problem.contains("mode 0\(String(mode, radix: 8))") == true)
             #expect(problem?.remedy.contains("chmod 0600 \(path)") == true)
         }
     }
 
+    @Test("a credential of systemd may show an access list as bits of a group, and is closed to others")
+    func credentialsHaveAnAccessList() throws {
+        for mode in [0o400, 0o440] {
+            try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
+                let key = try SystemKeyFiles(credentialsDirectory: folder).key(at: path)
+                #expect(key != nil)
+            }
+        }
+        for (mode, directory) in [(0o444, folder), (0o404, folder), (0o440, "/tmp"), (0o440, "")] {
+            try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
+                #expect(throws: KeyFileProblem.self) {
+                    try SystemKeyFiles(credentialsDirectory: directory).key(at: path)
+                }
+            }
+        }
+        try withFile(mode: 0o440, text: ConfigurationExamples.privateKey) { path in
+            let around = "\(folder)/../\(folder.split(separator: "/").last ?? "")/private.key"
+            #expect(throws: KeyFileProblem.self) {
+                try SystemKeyFiles(credentialsDirectory: folder).key(at: around)
+            }
+        }
+    }
+
     @Test func missingFolderAndLongFilesAreRefused() throws {
-        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: "/nowhere/private.key") }
-        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: "/etc") }
+        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: "/nowhere/private.key") }
+        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: "/etc") }
         try withFile(mode: 0o600, text: String(repeating: "A", count: 5000)) { path in
-            #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().text(at: path) }
+            #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: path) }
+        }
+    }
+
+    @Test(
+        "a file that holds anything but one key holds none", arguments: ["", " \n", "x", "KEY KEY", "KEYx"])
+    func otherFileIsNoKey(_ text: String) throws {
+        let text = text.replacing("KEY", with: ConfigurationExamples.privateKey)
+        try withFile(mode: 0o600, text: text) { path in
+            let key = try SystemKeyFiles().key(at: path)
+            #expect(key == nil)
         }
     }
 
@@ -212,5 +249,45 @@ import WireGuard
             try GatewayConfiguration.load(path: "/nowhere/vgwd.toml", environment: [:])
         }
         #expect(errors?.errors.map(\.line) == [nil])
+        #expect(errors?.errors.map(\.problem) == ["there is no such file"])
+    }
+
+    @Test func folderIsNoConfiguration() {
+        let errors = #expect(throws: ConfigurationErrors.self) {
+            try GatewayConfiguration.load(path: "/etc", environment: [:])
+        }
+        #expect(errors?.errors.map(\.problem) == ["is not a file"])
+    }
+
+    @Test func aFolderThatMayNotBeSearchedIsNotAMissingFile() async {
+        await #expect(processExitsWith: .success) { try ConfigurationKeyFileTests.readAsNobody() }
+    }
+
+    /// In a process of its own, as root may search any folder.
+    private static func readAsNobody() throws {
+        let folder = "/tmp/vgwd-key-tests-\(getpid())"
+        try FileManager.default.createDirectory(
+            atPath: folder, withIntermediateDirectories: false, attributes: [.posixPermissions: 0])
+        let nobody: uid_t = 65534
+        let user = geteuid()
+        if user == 0 { _ = seteuid(nobody) }
+        var problems: [String] = []
+        do throws(ConfigurationErrors) {
+            _ = try GatewayConfiguration.load(path: "\(folder)/vgwd.toml", environment: [:])
+        } catch {
+            problems += error.errors.map(\.problem)
+        }
+        do throws(KeyFileProblem) {
+            _ = try SystemKeyFiles().key(at: "\(folder)/private.key")
+        } catch {
+            problems.append(error.problem)
+        }
+        if user == 0 { _ = seteuid(user) }
+        try FileManager.default.removeItem(atPath: folder)
+        guard
+            problems == [
+                "this user may not read it", "\(folder)/private.key cannot be read: Permission denied",
+            ]
+        else { throw KeyFileProblem(problem: "\(problems)", remedy: "") }
     }
 }

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Gateway
 import Testing
 import WireGuard
@@ -57,6 +58,45 @@ import WireGuard
             #expect(!draft.toml.contains(draft.privateKey.exportBase64()))
             #expect(try load(draft).connections[0].tunnels[0].persistentKeepalive == 0)
         }
+    }
+
+    @Test func nextStepsMakeTheFolderBeforeAnythingIsCopiedThere() throws {
+        let pair = try Pair(
+            left: try side("a", "10.1.0.0/16", endpoint: "192.0.2.1:51820", address: "fd00::1/126"),
+            right: try side("b", "10.2.0.0/16", endpoint: nil, address: "fd00::2/126"))
+        let steps = pair.nextSteps(folder: "a-b")
+        for name in ["a", "b"] {
+            let made = try #require(
+                steps.firstIndex {
+                    $0.contains("root@\(name) install -d -m 700 -o vgwd -g vgwd /etc/vgwd")
+                })
+            let copied = try #require(steps.firstIndex { $0.contains("scp -p a-b/\(name)/* root@\(name):") })
+            #expect(made < copied)
+        }
+    }
+
+    @Test func nextStepsOfAnImportGiveTheFilesToVgwd() {
+        #expect(
+            ImportCommand.nextSteps(folder: "/etc/vgwd", interface: "wg0").first
+                == "  sudo chown -R vgwd: /etc/vgwd")
+        #expect(
+            ImportCommand.nextSteps(folder: "wg0", interface: "wg0").contains(
+                "  sudo install -m 600 -o vgwd -g vgwd wg0/* /etc/vgwd/"))
+    }
+
+    @Test func nothingIsWrittenWhereOneFileIsInTheWay() throws {
+        let top = "/tmp/vgwd-writer-tests-\(UInt64.random(in: .min ... .max))"
+        defer { try? FileManager.default.removeItem(atPath: top) }
+        let left = OutputFolder(path: "\(top)/left", files: [("vgwd.toml", "l"), ("private.key", "k")])
+        let right = OutputFolder(path: "\(top)/right", files: [("vgwd.toml", "r")])
+        try OutputFolder.write([right])
+        let failure = #expect(throws: Failure.self) { try OutputFolder.write([left, right]) }
+        #expect(failure?.message.contains("\(top)/right/vgwd.toml is there already") == true)
+        #expect(!FileManager.default.fileExists(atPath: "\(top)/left"))
+        try FileManager.default.removeItem(atPath: "\(top)/right")
+        try OutputFolder.write([left, right])
+        #expect(try String(contentsOfFile: "\(top)/left/private.key", encoding: .utf8) == "k")
+        #expect(try String(contentsOfFile: "\(top)/right/vgwd.toml", encoding: .utf8) == "r")
     }
 
     @Test func pairsThatCannotWorkAreRefused() throws {

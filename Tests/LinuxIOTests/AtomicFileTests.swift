@@ -1,6 +1,7 @@
 import Glibc
 import LinuxIO
 import Testing
+import WireGuard
 
 @Suite struct AtomicFileTests {
     /// Names in `folder`, hidden ones too.
@@ -111,6 +112,23 @@ import Testing
             #expect(
                 systemError { () throws(SystemError) in _ = try AtomicFile.read("\(folder)/pipe", limit: 100)
                 }?.code == EINVAL)
+        }
+    }
+
+    @Test func `a secret is read whole into locked memory, with the same limit`() throws {
+        try withFolder { folder in
+            let path = "\(folder)/key"
+            try AtomicFile.write([1, 2, 3], to: path, mode: 0o640)
+            let read = try AtomicFile.readSecret(path, limit: 4)
+            #expect(read.bytes.isEqual(to: SecretBytes([1, 2, 3, 0, 0])))
+            #expect(read.mode == 0o640)
+            #expect(try AtomicFile.readSecret(path, limit: 3).bytes.count == 4)
+            #expect(
+                systemError { () throws(SystemError) in _ = try AtomicFile.readSecret(path, limit: 2) }?.code
+                    == EFBIG)
+            #expect(
+                systemError { () throws(SystemError) in _ = try AtomicFile.readSecret(folder, limit: 2) }?
+                    .code == EINVAL)
         }
     }
 

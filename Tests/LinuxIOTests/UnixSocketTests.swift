@@ -1,5 +1,6 @@
 import Glibc
 import LinuxIO
+import Synchronization
 import Testing
 
 @Suite struct UnixSocketTests {
@@ -45,6 +46,44 @@ import Testing
             let listener = try UnixListener(path: "\(folder)/s", mode: mode)
             try shell("test $(stat -c %a \(folder)/s) = \(String(mode, radix: 8))")
             #expect(listener.isPresent == true)
+        }
+    }
+
+    @Test func `there is no moment in which the file is there and refuses`() throws {
+        try withFolder { folder in
+            let rounds = 200
+            let answered = Atomic<Int>(0)
+            let refused = Atomic<Int>(0)
+            // Connects to each socket as soon as it has a name; the listener waits for that.
+            let client = try Thread.spawn(name: "client") {
+                while answered.load(ordering: .acquiring) < rounds {
+                    do throws(SystemError) {
+                        _ = try UnixStream.connect(path: "\(folder)/\(answered.load(ordering: .relaxed))")
+                        answered.add(1, ordering: .releasing)
+                    } catch {
+                        guard error.code != ENOENT else { continue }
+                        refused.add(1, ordering: .relaxed)
+                        usleep(100)
+                    }
+                }
+            }
+            for round in 0..<rounds {
+                let listener = try UnixListener(path: "\(folder)/\(round)")
+                while answered.load(ordering: .acquiring) == round { sched_yield() }
+                #expect(listener.isPresent == true)
+            }
+            client.join()
+            #expect(refused.load(ordering: .relaxed) == 0)
+            #expect(try AtomicFileTests.names(folder) == [], "no hidden name is left")
+        }
+    }
+
+    @Test func `what a killed one left under the hidden name is not in the way`() throws {
+        try withFolder { folder in
+            try shell("touch \(folder)/.s.new")
+            let listener = try UnixListener(path: "\(folder)/s")
+            #expect(listener.isPresent == true)
+            #expect(try AtomicFileTests.names(folder) == ["s"])
         }
     }
 
@@ -99,16 +138,34 @@ import Testing
 
     @Test func `a listening socket from another program is adopted, and nothing else is`() throws {
         try withFolder { folder in
-            let theirs = try UnixListener(path: "\(folder)/s")
-            var ours = try UnixListener(adopting: dup(theirs.fd))
+            let theirs = try Self.plainListener("\(folder)/s")
+            defer { close(theirs) }
+            var ours = try UnixListener(adopting: dup(theirs))
             #expect(ours.path == "\(folder)/s")
             let client = try UnixStream.connect(path: "\(folder)/s")
             #expect(try Self.accept(&ours).credentials?.process == UInt32(getpid()))
             let error = systemError { () throws(SystemError) in _ = try UnixListener(adopting: dup(client.fd))
             }
             #expect(error?.code == EINVAL)
-            #expect(theirs.isPresent == true)
+            #expect(ours.isPresent == true)
         }
+    }
+
+    /// As another program makes one: it is bound under the name that it has.
+    private static func plainListener(_ path: String) throws -> Int32 {
+        let fd = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: Array(path.utf8)) }
+        let code = unsafe withUnsafePointer(to: address) { address in
+            unsafe address.withMemoryRebound(to: sockaddr.self, capacity: 1) { name in
+                unsafe bind(fd, name, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        guard fd >= 0, code == 0, listen(fd, 16) == 0 else {
+            throw TestFailure(description: "no listener at \(path): errno \(errno)")
+        }
+        return fd
     }
 
     @Test func `out of descriptors, a client is turned away and the listener works on`() async {

@@ -130,16 +130,9 @@ extension ConfigurationParser {
     }
 
     private mutating func readPresharedKey(_ section: ConfigurationReader.Section) -> PresharedKey {
-        guard section.has("preshared-key-file"), let text = keyText(section, "preshared-key-file") else {
-            return .none
-        }
-        guard let key = PresharedKey(base64: text) else {
-            reader.report(
-                section, "preshared-key-file", "the file holds no key",
-                "it must hold 32 bytes in base64, as 'vgwctl genpsk' writes them")
-            return .none
-        }
-        return key
+        guard section.has("preshared-key-file") else { return .none }
+        return readKeyFile(section, "preshared-key-file", madeBy: "vgwctl genpsk").map { PresharedKey($0) }
+            ?? .none
     }
 
     private mutating func readEndpoint(_ section: ConfigurationReader.Section) -> EndpointName? {

@@ -77,18 +77,13 @@ extension ConfigurationParser {
             return nil
         }
         let name = isFile ? "private-key-file" : "credential"
-        guard let text = keyText(section, name) else { return nil }
-        guard let key = PrivateKey(base64: text) else {
-            reader.report(
-                section, name, "the file holds no key",
-                "it must hold 32 bytes in base64, as 'vgwctl genkey' writes them")
-            return nil
-        }
-        return key
+        return readKeyFile(section, name, madeBy: "vgwctl genkey").map { PrivateKey(clamping: $0) }
     }
 
-    /// The text of the key file that `name` (a path, or a credential of systemd) stands for.
-    mutating func keyText(_ section: ConfigurationReader.Section, _ name: String) -> String? {
+    /// What the key file that `name` (a path, or a credential of systemd) stands for holds.
+    mutating func readKeyFile(
+        _ section: ConfigurationReader.Section, _ name: String, madeBy command: String
+    ) -> SecretBytes? {
         let isCredential = name == "credential"
         guard
             let file = reader.string(
@@ -119,7 +114,10 @@ extension ConfigurationParser {
             path = "\(folder)/\(file)"
         }
         do {
-            return try keyFiles.text(at: path)
+            if let key = try keyFiles.key(at: path) { return key }
+            reader.report(
+                node, "the file holds no key", "it must hold 32 bytes in base64, as '\(command)' writes them")
+            return nil
         } catch {
             reader.report(node, error.problem, error.remedy)
             return nil

@@ -1,4 +1,5 @@
 internal import FoundationEssentials
+internal import LinuxIO
 package import WireGuard
 
 // 1. TOMLKit parses the text; a text that is not TOML is one error, and the end.
@@ -19,20 +20,28 @@ extension GatewayConfiguration {
                 path: path, errors: [ConfigurationError(line: nil, key: "", problem: problem, remedy: remedy)]
             )
         }
-        guard let data = try? Data(contentsOf: URL(filePath: path)) else {
-            let exists = FileManager.default.fileExists(atPath: path)
-            throw exists
-                ? fail("cannot be read", "let vgwd's user read it")
-                : fail(
+        let bytes: [UInt8]
+        do throws(SystemError) {
+            bytes = try AtomicFile.read(path, limit: sizeLimit).bytes
+        } catch {
+            // errno of Linux, as `AtomicFile.read` throws it.
+            switch error.code {
+            case 2:  // ENOENT
+                throw fail(
                     "there is no such file", "write one ('vgwctl pair' does), or name another with --config")
+            case 13:  // EACCES
+                throw fail("this user may not read it", "let vgwd's user own it and the folder that it is in")
+            case 22: throw fail("is not a file", "name the TOML file itself")  // EINVAL
+            case 27: throw fail("is longer than \(sizeLimit) bytes", "is this the right file?")  // EFBIG
+            default: throw fail("cannot be read: \(SystemError.text(error.code))", "is this the right file?")
+            }
         }
-        guard data.count <= sizeLimit else {
-            throw fail("is longer than \(sizeLimit) bytes", "is this the right file?")
-        }
-        guard let text = String(validating: data, as: UTF8.self) else {
+        guard let text = String(validating: bytes, as: UTF8.self) else {
             throw fail("is not UTF-8 text", "is this the right file?")
         }
-        return try parse(text, path: path, environment: environment, keyFiles: SystemKeyFiles())
+        return try parse(
+            text, path: path, environment: environment,
+            keyFiles: SystemKeyFiles(credentialsDirectory: environment["CREDENTIALS_DIRECTORY"]))
     }
 
     /// As `load`, with the text at hand. `path` is for the errors and for relative paths.

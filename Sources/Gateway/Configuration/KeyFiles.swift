@@ -1,9 +1,10 @@
 internal import LinuxIO
+package import WireGuard
 
-/// Where the texts of keys come from: files in the daemon, a dictionary in tests.
+/// Where keys come from: files in the daemon, a dictionary in tests.
 package protocol KeyFiles: Sendable {
-    /// The text of the file, without the white space around it.
-    func text(at path: String) throws(KeyFileProblem) -> String
+    /// The 32 bytes that the file holds in base64; nil when it holds something else.
+    func key(at path: String) throws(KeyFileProblem) -> SecretBytes?
 }
 
 /// What is wrong with a key file. The words name the file, never what is in it.
@@ -17,22 +18,26 @@ package struct KeyFileProblem: Error, Hashable, Sendable {
     }
 }
 
-/// Files that nobody but their owner may read.
+/// Files that nobody but their owner may read. Their text is never in memory that is not wiped.
 package struct SystemKeyFiles: KeyFiles {
     private static let sizeLimit = 4096
 
-    package init() {}
+    /// Of systemd, which guards what is in it: since version 254 by an access list, that a file's mode shows as
+    /// bits of a group.
+    private let credentialsDirectory: String?
 
-    package func text(at path: String) throws(KeyFileProblem) -> String {
-        var bytes: [UInt8]
+    package init(credentialsDirectory: String? = nil) { self.credentialsDirectory = credentialsDirectory }
+
+    package func key(at path: String) throws(KeyFileProblem) -> SecretBytes? {
+        let text: SecretBytes
         let mode: UInt32
         do throws(SystemError) {
-            (bytes, mode, _) = try AtomicFile.read(path, limit: Self.sizeLimit)
+            (text, mode, _) = try AtomicFile.readSecret(path, limit: Self.sizeLimit)
         } catch {
             switch error.code {
             case Self.isMissing:
                 throw KeyFileProblem(
-                    problem: "there is no \(path), or vgwd may not look at it",
+                    problem: "there is no \(path)",
                     remedy: "make it, mode 0600, by 'vgwctl genkey' ('vgwctl genpsk' for a pre-shared key)")
             case Self.isNoFile:
                 throw KeyFileProblem(
@@ -43,21 +48,25 @@ package struct SystemKeyFiles: KeyFiles {
                     remedy: "it holds one key in base64: 44 characters")
             default:
                 throw KeyFileProblem(
-                    problem: "\(path) cannot be read", remedy: "let vgwd's user own it, with mode 0600")
+                    problem: "\(path) cannot be read: \(SystemError.text(error.code))",
+                    remedy: "let vgwd's user own it, with mode 0600, and the folder that it is in")
             }
         }
-        defer { for place in bytes.indices { bytes[place] = 0 } }
-        guard mode & 0o077 == 0 else {
+        guard mode & (isCredential(path) ? 0o007 : 0o077) == 0 else {
             throw KeyFileProblem(
                 problem: "\(path) has mode 0\(String(mode, radix: 8)): others can get at the key",
                 remedy: "run: chmod 0600 \(path) (and make new keys if others may have read it)")
         }
-        let isBlank = { (byte: UInt8) in byte <= 0x20 }
-        return String(
-            decoding: bytes.drop(while: isBlank).reversed().drop(while: isBlank).reversed(), as: UTF8.self)
+        return text.decodedBase64
     }
 
-    // errno of Linux, as `AtomicFile.read` throws it.
+    private func isCredential(_ path: String) -> Bool {
+        guard let credentialsDirectory, !credentialsDirectory.isEmpty else { return false }
+        return path.hasPrefix(credentialsDirectory + "/")
+            && !path.dropFirst(credentialsDirectory.count + 1).contains("/")
+    }
+
+    // errno of Linux, as `AtomicFile.readSecret` throws it.
     private static let isMissing: Int32 = 2  // ENOENT
     private static let isNoFile: Int32 = 22  // EINVAL
     private static let isTooLong: Int32 = 27  // EFBIG
@@ -69,10 +78,10 @@ package struct FixedKeyFiles: KeyFiles {
 
     package init(_ texts: [String: String]) { self.texts = texts }
 
-    package func text(at path: String) throws(KeyFileProblem) -> String {
+    package func key(at path: String) throws(KeyFileProblem) -> SecretBytes? {
         guard let text = texts[path] else {
             throw KeyFileProblem(problem: "there is no \(path)", remedy: "add it to the dictionary")
         }
-        return text
+        return SecretBytes(base64: text.utf8)
     }
 }

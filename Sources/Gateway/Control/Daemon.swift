@@ -6,9 +6,11 @@ internal import WireGuard
 package enum Daemon {
     package static let version = "0.1.0"
 
+    /// Before any key is read.
+    package static func harden() { ProcessHardening.apply() }
+
     /// Returns the exit status: 0 when asked to end, 1 when something ended it.
     package static func run(_ given: DaemonSettings, log: Logger) -> Int32 {
-        ProcessHardening.apply()
         var settings = given
         settings.limitClients(descriptors: DescriptorLimit.raise())
         let loop: ControlLoop

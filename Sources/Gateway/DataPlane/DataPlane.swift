@@ -9,6 +9,8 @@ package import WireGuard
 package final class DataPlane: Sendable {
     /// Handshakes and staged packets wait here for control; past an eighth of it, we are under load.
     private static let ringCapacity = 1 << 20
+    /// Milliseconds that both threads have to go over to other sockets.
+    private static let closeWaits = 2000
 
     let tun: TunDevice
     let keypairs: KeypairTable
@@ -72,17 +74,16 @@ package final class DataPlane: Sendable {
     package func publish(_ newTable: ForwardingTable) { table.publish(newTable) }
 
     /// Another port, mark or device: both threads go over to these, and the old ones close with their last
-    /// batch. That is waited for, as the port may be asked for again at once; a thread that is held up is not
-    /// waited for long.
+    /// batch. That is waited for, as the port may be asked for again at once; a thread that gets no processor
+    /// is not waited for without end. The caller holds none of the old ones any more.
     package func replaceSockets(_ pair: UDPSocketPair) {
-        weak let v4 = sockets.value.v4
-        weak let v6 = sockets.value.v6
+        let ends = [sockets.value.v4?.end, sockets.value.v6?.end].compactMap { $0 }
         sockets.publish(pair)
         inboundSocketSignal.signal()
         outboundSocketSignal.signal()
         var pause = PollSet(-1)
         var waits = 0
-        while v4 != nil || v6 != nil, waits < 100 {
+        while !ends.allSatisfy(\.hasCome), waits < Self.closeWaits {
             _ = pause.wait(timeout: .milliseconds(1))
             waits += 1
         }

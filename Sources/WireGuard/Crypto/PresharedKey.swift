@@ -13,7 +13,7 @@ package final class PresharedKey: Sendable {
     }
 
     package convenience init?(base64 text: String) {
-        guard let secret = SecretBytes(base64: text) else { return nil }
+        guard let secret = SecretBytes(base64: text.utf8) else { return nil }
         self.init(secret)
     }
 

@@ -26,7 +26,7 @@ package final class PrivateKey: Sendable {
     }
 
     package convenience init?(base64 text: String) {
-        guard let bytes = SecretBytes(base64: text) else { return nil }
+        guard let bytes = SecretBytes(base64: text.utf8) else { return nil }
         self.init(clamping: bytes)
     }
 

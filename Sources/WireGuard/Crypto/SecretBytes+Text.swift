@@ -2,7 +2,7 @@
 /// the text itself is its owner's to keep short-lived.
 extension SecretBytes {
     /// 32 bytes in canonical base64.
-    convenience init?(base64 text: String) {
+    package convenience init?(base64 text: some Collection<UInt8>) {
         var isValid = false
         unsafe self.init(count: PublicKey.count) { storage in
             isValid = Base64.decode(text, count: PublicKey.count) { place, byte in
@@ -10,6 +10,15 @@ extension SecretBytes {
             }
         }
         guard isValid else { return nil }
+    }
+
+    /// The key that stands in these bytes in base64, as a file holds it: with white space, or zeros, around.
+    package var decodedBase64: SecretBytes? {
+        let text = unsafe UnsafeRawBufferPointer(start: pointer, count: count)
+        let isBlank = { (byte: UInt8) in byte <= 0x20 }
+        let start = unsafe text.firstIndex { !isBlank($0) } ?? count
+        let end = unsafe text.lastIndex { !isBlank($0) }.map { $0 + 1 } ?? start
+        return unsafe SecretBytes(base64: text[start..<end])
     }
 
     /// 32 bytes in hexadecimal.

@@ -11,7 +11,7 @@ package enum Base64 {
     /// Exactly `count` bytes in canonical form (padding present, unused bits zero), or nil.
     package static func decode(_ text: String, count: Int) -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: count)
-        return decode(text, count: count) { bytes[$0] = $1 } ? bytes : nil
+        return decode(text.utf8, count: count) { bytes[$0] = $1 } ? bytes : nil
     }
 
     /// One byte at a time, so that a secret passes through no buffer of ours.
@@ -30,14 +30,14 @@ package enum Base64 {
     }
 
     /// Hands over each byte with its place. What was stored counts only when the answer is true.
-    static func decode(_ text: String, count: Int, store: (Int, UInt8) -> Void) -> Bool {
+    static func decode(_ text: some Collection<UInt8>, count: Int, store: (Int, UInt8) -> Void) -> Bool {
         let symbols = (count + 2) / 3 * 4
         let padding = (3 - count % 3) % 3
-        guard text.utf8.count == symbols else { return false }
+        guard text.count == symbols else { return false }
         var accumulator: UInt32 = 0
         var invalid: Int32 = 0
         var surplus: UInt8 = 0
-        for (index, symbol) in text.utf8.enumerated() {
+        for (index, symbol) in text.enumerated() {
             let isPadding = index >= symbols - padding
             guard !isPadding || symbol == UInt8(ascii: "=") else { return false }
             let value = isPadding ? 0 : Self.value(symbol)

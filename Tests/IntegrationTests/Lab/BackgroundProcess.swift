@@ -79,6 +79,19 @@ final class BackgroundProcess: Sendable {
         try await waitForExit()
     }
 
+    /// `kill -9` for it and all that it started, and none left when this returns. It must lead a group of its
+    /// own: start it by `setsid`. A group is signalled at once, so nothing can fork away from it.
+    func killGroup() async throws {
+        try await Shell.run(
+            """
+            kill -9 -- -\(pid) 2>/dev/null
+            while ps -eo pgid=,stat= | awk '$1 == \(pid) && $2 !~ /^Z/ {found = 1} END {exit !found}'; do
+                sleep 0.02
+            done
+            """)
+        try await waitForExit()
+    }
+
     /// What an operator's `systemctl stop` sends.
     @discardableResult
     func terminate() async throws -> Int32 {

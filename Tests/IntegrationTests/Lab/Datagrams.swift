@@ -40,20 +40,32 @@ extension Lab {
     }
 }
 
-/// A recording of frames. Read it after `stop`.
+/// A recording of frames.
 struct Capture: Sendable {
     let process: BackgroundProcess
     let path: String
 
+    /// All that were recorded.
     func stop() async throws -> [[UInt8]] {
         process.signal(SIGINT)
         try await process.waitForExit()
-        return frames(try [UInt8](Data(contentsOf: URL(filePath: path))))
+        return try frames()
     }
 
-    /// A pcap file in this machine's byte order: 24 bytes, then 16 bytes before each frame, with its length
-    /// at 8.
-    private func frames(_ file: [UInt8]) -> [[UInt8]] {
+    /// Returns once a frame for which the condition holds is in the file.
+    func holds(_ what: String, _ condition: @Sendable ([UInt8]) -> Bool) async throws {
+        try await eventually("\(what) is recorded") { try frames().contains(where: condition) }
+    }
+
+    /// Returns once a frame with these bytes somewhere in it is in the file.
+    func holds(_ bytes: [UInt8]) async throws {
+        try await holds("a frame with \(bytes)") { $0.holds(bytes) }
+    }
+
+    /// What is in the file by now: 24 bytes, then 16 bytes before each frame, with its length at 8, all in this
+    /// machine's byte order.
+    private func frames() throws -> [[UInt8]] {
+        let file = try [UInt8](Data(contentsOf: URL(filePath: path)))
         var frames: [[UInt8]] = []
         var position = 24
         while position + 16 <= file.count {

@@ -2,10 +2,13 @@
 #include "CLinux.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -23,6 +26,8 @@
 
 _Static_assert(sizeof(struct cl_mmsghdr) == sizeof(struct mmsghdr), "mmsghdr");
 _Static_assert(offsetof(struct cl_mmsghdr, msg_len) == offsetof(struct mmsghdr, msg_len), "mmsghdr");
+_Static_assert(sizeof(struct cl_sock_filter) == sizeof(struct sock_filter), "sock_filter");
+_Static_assert(offsetof(struct cl_sock_filter, operand) == offsetof(struct sock_filter, k), "sock_filter");
 // The offsets that DatagramAddress.swift reads and writes.
 _Static_assert(offsetof(struct sockaddr_in, sin_port) == 2, "sockaddr_in");
 _Static_assert(offsetof(struct sockaddr_in, sin_addr) == 4, "sockaddr_in");
@@ -41,9 +46,29 @@ _Static_assert(CL_IPV6_PKTINFO == IPV6_PKTINFO && CL_IPV6_RECVPKTINFO == IPV6_RE
 _Static_assert(CL_IPV6_TCLASS == IPV6_TCLASS && CL_IPV6_V6ONLY == IPV6_V6ONLY, "ipv6");
 _Static_assert(CL_SO_MARK == SO_MARK && CL_SO_BINDTODEVICE == SO_BINDTODEVICE, "socket");
 _Static_assert(CL_SO_SNDBUFFORCE == SO_SNDBUFFORCE && CL_SO_RCVBUFFORCE == SO_RCVBUFFORCE, "socket");
+_Static_assert(CL_SO_REUSEPORT == SO_REUSEPORT, "socket");
 
 int cl_recvmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags) {
     return recvmmsg(fd, (struct mmsghdr *)messages, count, flags, NULL);
+}
+
+int cl_attach_reuseport_filter(int fd, const struct cl_sock_filter *program, unsigned short count) {
+    struct sock_fprog filter = {.len = count, .filter = (struct sock_filter *)program};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &filter, sizeof filter);
+}
+
+int cl_receive_queue(int fd, uint32_t *used, uint32_t *size) {
+    uint32_t memory[SK_MEMINFO_VARS] = {0};
+    socklen_t length = sizeof memory;
+    int result = getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &length);
+    *used = memory[SK_MEMINFO_RMEM_ALLOC];
+    *size = memory[SK_MEMINFO_RCVBUF];
+    return result;
+}
+
+int cl_processor_count(void) {
+    cpu_set_t processors;
+    return sched_getaffinity(0, sizeof processors, &processors) == 0 ? CPU_COUNT(&processors) : 1;
 }
 
 int cl_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }

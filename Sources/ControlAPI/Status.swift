@@ -17,6 +17,9 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
     /// Seconds since the daemon was ready.
     package var uptime: Double
     package var offloads: OffloadStatus
+    /// Pairs of data threads, or single threads where each does both directions.
+    package var workers: Int
+    package var isSingleThreaded: Bool
     package var connections: [ConnectionStatus]
     /// Packets that went no further, by the name of the reason; reasons that never occurred may be left out.
     package var drops: [String: UInt64]
@@ -25,7 +28,7 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
         version: String, name: String, interface: String, isInterfaceUp: Bool, mtu: Int, addresses: [String],
         listenPort: UInt16,
         publicKey: String?, firewallMark: UInt32?, uptime: Double, offloads: OffloadStatus,
-        connections: [ConnectionStatus], drops: [String: UInt64]
+        workers: Int, isSingleThreaded: Bool, connections: [ConnectionStatus], drops: [String: UInt64]
     ) {
         self.version = version
         self.name = name
@@ -38,6 +41,8 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
         self.firewallMark = firewallMark
         self.uptime = uptime
         self.offloads = offloads
+        self.workers = workers
+        self.isSingleThreaded = isSingleThreaded
         self.connections = connections
         self.drops = drops
     }

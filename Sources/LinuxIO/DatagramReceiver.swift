@@ -119,6 +119,9 @@ package import WireGuard
         return unsafe UnsafeMutableRawBufferPointer(start: buffers + i * bufferSize, count: count)
     }
 
+    /// A copy of them.
+    package func datagram(_ i: Int) -> [UInt8] { unsafe Array(bytes(i)) }
+
     /// Bytes of each segment but the last, which may be shorter; the whole length where nothing was
     /// coalesced.
     package func segmentSize(_ i: Int) -> Int {

@@ -166,6 +166,19 @@ enum System {
         try check(call()) { unsafe Int(setsockopt(fd, level, option, bytes, socklen_t(bytes.count))) }
     }
 
+    static func attachSteering(_ fd: Int32, _ program: [cl_sock_filter]) throws(SystemError) {
+        try check("steer datagrams among the sockets of a port") {
+            Int(unsafe cl_attach_reuseport_filter(fd, program, UInt16(program.count)))
+        }
+    }
+
+    static func receiveQueueFill(_ fd: Int32) -> Double {
+        var used: UInt32 = 0
+        var size: UInt32 = 0
+        guard unsafe cl_receive_queue(fd, &used, &size) == 0, size > 0 else { return 0 }
+        return Double(used) / Double(size)
+    }
+
     /// Nil where the kernel does not know the option.
     static func option(_ fd: Int32, _ level: Int32, _ option: Int32) -> Int32? {
         var value: Int32 = 0

@@ -25,6 +25,8 @@ package struct UDPSocketOptions: Hashable, Sendable {
     /// False leaves UDP_SEGMENT or UDP_GRO alone, also where the kernel has it.
     package var gso: Bool
     package var gro: Bool
+    /// SO_REUSEPORT: beside another socket on the port that allows it.
+    package var sharesPort = false
 
     package init(
         mark: UInt32 = 0, device: String? = nil, source: IPAddress? = nil, gso: Bool = true, gro: Bool = true
@@ -120,6 +122,7 @@ package final class UDPSocket: Sendable {
             try System.setOption(
                 fd, SOL_SOCKET, CL_SO_BINDTODEVICE, device, "bind \(name) to device \(device)")
         }
+        if options.sharesPort { try sharePort(fd) }
         enlargeBuffers(fd)
         let local = Endpoint(address: options.source ?? .any(family), port: port)
         try System.bind(fd, to: local)
@@ -131,6 +134,21 @@ package final class UDPSocket: Sendable {
         if options.gro { gro = (try? System.setOption(fd, udp, CL_UDP_GRO, 1, "UDP_GRO")) != nil }
         return UDPSocket(descriptor: descriptor, family: family, port: bound.port, gso: gso, gro: gro)
     }
+
+    /// Lets further sockets of this user bind to the port.
+    package func sharePort() throws(SystemError) { try Self.sharePort(fd) }
+
+    private static func sharePort(_ fd: Int32) throws(SystemError) {
+        try System.setOption(fd, SOL_SOCKET, CL_SO_REUSEPORT, 1, "SO_REUSEPORT")
+    }
+
+    /// Which of the sockets on the port gets a datagram, from here on and for all of them.
+    package func attach(_ steering: PortSteering) throws(SystemError) {
+        try System.attachSteering(fd, steering.program)
+    }
+
+    /// Share of the receive buffer in use, 0 to 1.
+    package var queueFill: Double { System.receiveQueueFill(fd) }
 
     package func setMark(_ mark: UInt32) throws(SystemError) { try Self.setMark(mark, of: fd) }
 

@@ -12,6 +12,8 @@ package struct UDPSocketPair: Sendable {
     package let v6: UDPSocket?
     package let port: UInt16
 
+    package var sockets: [UDPSocket] { [v4, v6].compactMap(\.self) }
+
     package func socket(for family: IPAddress.Family) -> UDPSocket? { family == .v4 ? v4 : v6 }
 
     /// `port` 0 takes one that is free in both families.

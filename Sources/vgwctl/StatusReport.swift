@@ -12,6 +12,7 @@ struct StatusReport {
                 + " on \(status.interface), UDP port \(status.listenPort), mtu \(status.mtu), "
                 + "up \(Human.duration(status.uptime)), vgwd \(status.version)",
             palette.dim("offloads: " + offloads(status.offloads)),
+            palette.dim("data threads: " + threads(status)),
         ]
         if showsKeys { lines.append("public key: \(status.publicKey ?? "none yet")") }
         if !status.isInterfaceUp {
@@ -78,6 +79,12 @@ struct StatusReport {
         case .idle: palette.dim(text)
         case .down: palette.red(text)
         }
+    }
+
+    private func threads(_ status: GatewayStatus) -> String {
+        status.isSingleThreaded
+            ? "\(status.workers), for both directions"
+            : status.workers == 1 ? "one out, one in" : "\(status.workers) out, \(status.workers) in"
     }
 
     private func offloads(_ offloads: OffloadStatus) -> String {

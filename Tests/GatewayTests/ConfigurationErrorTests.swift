@@ -79,7 +79,7 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         .gateway("address = [\"10.0.0.1/24\", \"10.0.0.1/32\"]", "address[#2]", "is there already"),
         .gateway("mtu = 1279", "mtu", "1280 to 65535"),
         .gateway("mtu = \"big\"", "mtu", "is no MTU"),
-        .gateway("workers = 2", "workers", "several workers: not in this version"),
+        .gateway("workers = 65", "workers", "is no number of workers"),
         .gateway("workers = 0", "workers", "is no number of workers"),
         .gateway("udp-gso = \"maybe\"", "udp-gso", "write \"auto\""),
         .gateway("udp-gro = 1", "udp-gro", "is no switch"),

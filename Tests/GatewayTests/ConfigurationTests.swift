@@ -41,7 +41,7 @@ import WireGuard
             private-key-file = "private.key"   # relative to the file's folder
             address = ["169.254.100.2/30", "fd00::2/64"]
             mtu = 8920
-            workers = "auto"
+            workers = 4
             udp-gso = false
             udp-gro = "off"
             tun-offload = "auto"
@@ -86,6 +86,7 @@ import WireGuard
         #expect(configuration.addresses.map(\.description) == ["169.254.100.2/30", "fd00::2/64"])
         #expect(configuration.mtu == .bytes(8920))
         #expect(configuration.offloads == OffloadConfiguration(udpGSO: false, udpGRO: false, tun: true))
+        #expect(configuration.workers == 4)
         #expect(configuration.firewallMark == 0x1234)
         #expect(configuration.routeTableNumber == 77)
         #expect(configuration.routeMetric == 50)

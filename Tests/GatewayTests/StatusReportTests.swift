@@ -21,6 +21,7 @@ import Testing
             addresses: [], listenPort: 51820,
             publicKey: ConfigurationExamples.peer, firewallMark: nil, uptime: 7500,
             offloads: OffloadStatus(udpGSO: true, udpGRO: false, tunTSO: true, tunUSO: true),
+            workers: 1, isSingleThreaded: false,
             connections: [
                 ConnectionStatus(
                     name: "aws", state: .up, routes: ["10.0.0.0/8"], policy: "failover",
@@ -35,7 +36,7 @@ import Testing
         var status = status
         status.isInterfaceUp = false
         let lines = StatusReport().lines(for: status)
-        #expect(lines[2...4] == ["vgw0 is down: nothing passes", "  ip link set vgw0 up", ""])
+        #expect(lines[3...5] == ["vgw0 is down: nothing passes", "  ip link set vgw0 up", ""])
     }
 
     @Test func aPersonReadsStateEndpointAgeTrafficAndWhy() {
@@ -44,6 +45,7 @@ import Testing
             text == """
                 onprem on vgw0, UDP port 51820, mtu 1420, up 2 h 5 min, vgwd 0.1.0
                 offloads: udp-gso on, udp-gro off, tun-tso on, tun-uso on
+                data threads: one out, one in
 
                 CONNECTION  TUNNEL  STATE  ENDPOINT         CIPHER       LAST HANDSHAKE  RECEIVED  SENT
                 aws         a       up     192.0.2.7:51820  aes-256-gcm  1 min 15 s ago  1.50 KiB  12 B

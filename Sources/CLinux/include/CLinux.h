@@ -26,6 +26,7 @@
 #define CL_SO_BINDTODEVICE 25
 #define CL_SO_SNDBUFFORCE 32
 #define CL_SO_RCVBUFFORCE 33
+#define CL_SO_REUSEPORT 15
 #define CL_SOL_NETLINK 270
 #define CL_NETLINK_GET_STRICT_CHK 12
 
@@ -45,6 +46,21 @@ struct cl_mmsghdr {
     struct msghdr msg_hdr;
     unsigned int msg_len;
 };
+
+/// struct sock_filter: one instruction of a classic BPF program.
+struct cl_sock_filter {
+    uint16_t code;
+    uint8_t jump_true;
+    uint8_t jump_false;
+    uint32_t operand;
+};
+
+/// Of the sockets that share the port of `fd`, the program's result is the number of the one to deliver to.
+int cl_attach_reuseport_filter(int fd, const struct cl_sock_filter *program, unsigned short count);
+/// Bytes that wait to be received, and how many may, as the kernel accounts them.
+int cl_receive_queue(int fd, uint32_t *used, uint32_t *size);
+/// How many processors this process may run on.
+int cl_processor_count(void);
 
 int cl_recvmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags);
 int cl_accept(int fd);

@@ -11,6 +11,8 @@ package enum WgRequest: Sendable {
     package static let invalid: Int32 = 22
     /// E2BIG.
     package static let tooBig: Int32 = 7
+    /// EOPNOTSUPP.
+    package static let notSupported: Int32 = 95
 }
 
 /// What `set=1` asks for. Nil: left as it is.

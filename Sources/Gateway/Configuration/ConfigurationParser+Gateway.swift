@@ -18,7 +18,7 @@ extension ConfigurationParser {
             .flatMap { UInt16(exactly: $0) } ?? GatewayConfiguration.defaultPort
         let key = readPrivateKey(section)
         let addresses = readAddresses(section)
-        readWorkers(section)
+        let workers = readWorkers(section)
         let mark = readFirewallMark(section, port: port)
         let metric = reader.integer(section, "metric", in: 0...Int(UInt32.max), meaning: "a route's metric")
         let configuration = GatewayConfiguration(
@@ -33,6 +33,7 @@ extension ConfigurationParser {
             offloads: OffloadConfiguration(
                 udpGSO: reader.offload(section, "udp-gso"), udpGRO: reader.offload(section, "udp-gro"),
                 tun: reader.offload(section, "tun-offload")),
+            workers: workers,
             firewallMark: mark,
             routeTable: readTable(section),
             routeMetric: metric.flatMap { UInt32(exactly: $0) },
@@ -171,13 +172,18 @@ extension ConfigurationParser {
         }
     }
 
-    private mutating func readWorkers(_ section: ConfigurationReader.Section) {
-        guard let node = section["workers"] else { return }
+    /// One by default, on any machine: two ends, or two peers, must be busy before a second one helps.
+    private mutating func readWorkers(_ section: ConfigurationReader.Section) -> Int {
+        guard let node = section["workers"] else { return 1 }
+        let limit = KeypairTable.workerLimit
         switch node.value {
-        case .string("auto"), .integer(1): return
-        case .integer(2...1024):
-            reader.refuse(node, "several workers", instead: "write \"auto\" or leave the key out")
-        default: reader.report(node, "is no number of workers", "write \"auto\" or leave the key out")
+        case .string("auto"): return 1
+        case .integer(let number) where (1...limit).contains(number): return number
+        default:
+            reader.report(
+                node, "is no number of workers",
+                "write a number from 1 to \(limit), not above the processors, or \"auto\"")
+            return 1
         }
     }
 

@@ -13,6 +13,7 @@ extension GatewayConfiguration {
             ),
             ("public key", privateKey.publicKey.base64),
             ("offloads", offloadText),
+            ("workers", workers == 1 ? "1 pair of data threads" : "\(workers) pairs of data threads"),
             ("routes go to", tableText),
             ("state", stateDirectory),
             ("control", control.socket),

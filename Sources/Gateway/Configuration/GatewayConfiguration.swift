@@ -18,6 +18,8 @@ package struct GatewayConfiguration: Sendable {
     package var addresses: [IPPrefix]
     package var mtu: MTU
     package var offloads: OffloadConfiguration
+    /// Pairs of data threads, each with a queue of the TUN device and a socket of its own.
+    package var workers: Int
     /// What the UDP sockets' packets are marked with; nil: no mark and no rule.
     package var firewallMark: UInt32?
     package var routeTable: RouteTable

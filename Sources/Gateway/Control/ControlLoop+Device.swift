@@ -55,7 +55,7 @@ extension ControlLoop {
     }
 
     private func transmit(_ bytes: [UInt8], _ underlay: UnderlayPath, _ kind: Device.Kind, _ peer: PeerID?) {
-        guard let socket = sockets.socket(for: underlay.endpoint.address.family) else {
+        guard let socket = sockets.control.socket(for: underlay.endpoint.address.family) else {
             device.dropCounters.add(.sendFailed)
             return
         }

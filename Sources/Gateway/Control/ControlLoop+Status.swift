@@ -10,7 +10,7 @@ extension ControlLoop {
         for (reason, count) in device.drops.merging(dataPlane.drops, uniquingKeysWith: +) where count > 0 {
             drops[reason.name] = count
         }
-        let udp = [sockets.v4, sockets.v6].compactMap { $0?.offloads }
+        let udp = sockets.workers.flatMap(\.sockets).map(\.offloads)
         return GatewayStatus(
             version: Daemon.version, name: settings.name,
             interface: isTunHere ? tun.name : settings.interface,
@@ -23,6 +23,7 @@ extension ControlLoop {
             offloads: OffloadStatus(
                 udpGSO: udp.contains { $0.gso }, udpGRO: udp.contains { $0.gro }, tunTSO: tun.offloads.tso,
                 tunUSO: tun.offloads.uso),
+            workers: sockets.workers.count, isSingleThreaded: dataPlane.isSingleThreaded,
             connections: state.connections.map { status(of: $0) }, drops: drops)
     }
 

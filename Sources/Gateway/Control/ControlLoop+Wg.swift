@@ -85,13 +85,18 @@ extension ControlLoop: WgHandler {
     private func moveSockets(to next: GatewayState, isPortAsked: Bool) throws(SystemError) {
         let isPortNew = isPortAsked && next.listenPort != state.listenPort && next.listenPort != sockets.port
         if isPortNew {
-            let pair = try UDPSocketPair.bind(
-                port: next.listenPort, options: Self.socketOptions(settings, next))
-            sockets = pair
-            dataPlane.replaceSockets(pair)
+            let group = try UDPSocketGroup.bind(
+                port: next.listenPort, workers: sockets.workers.count,
+                options: Self.socketOptions(settings, next))
+            // The receivers of the peers' data were chosen when it could.
+            guard group.workers.count == sockets.workers.count else {
+                throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
+            }
+            sockets = group
+            try watchHandshakes()
+            dataPlane.replaceSockets(group)
         } else if next.firewallMark != state.firewallMark {
-            try sockets.v4?.setMark(next.firewallMark)
-            try sockets.v6?.setMark(next.firewallMark)
+            try sockets.setMark(next.firewallMark)
         }
     }
 }

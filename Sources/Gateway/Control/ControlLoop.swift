@@ -19,6 +19,8 @@ package final class ControlLoop {
         static let signals: UInt64 = 3
         static let netlink: UInt64 = 4
         static let timer: UInt64 = 5
+        static let handshakes4: UInt64 = 6
+        static let handshakes6: UInt64 = 7
         /// This one and all above.
         static let wg: UInt64 = 16
     }
@@ -47,10 +49,13 @@ package final class ControlLoop {
     private let dataWake: EventCounter
     var monitor: NetlinkMonitor
 
+    /// The first queue of the device, where there are several.
     let tun: TunDevice
     let keypairs: KeypairTable
     let dataPlane: DataPlane
-    var sockets: UDPSocketPair
+    var sockets: UDPSocketGroup
+    /// For what comes by `sockets.handshakes`: none is longer.
+    var handshakeReceiver = DatagramReceiver(bufferSize: 2048)
     var device: Device
     var keeper: RouteKeeper
     var wg: WgServer?
@@ -87,17 +92,21 @@ package final class ControlLoop {
             dataWake = try EventCounter()
             mailbox = Mailbox(wake: commandWake)
             monitor = try NetlinkMonitor()
-            if let descriptor = settings.tunDescriptor {
-                tun = try TunDevice.adopt(fd: descriptor)
-            } else {
-                tun = try TunDevice.open(name: settings.interface, offload: settings.offloads.tun)
-            }
             state = settings.state
-            sockets = try UDPSocketPair.bind(
-                port: state.listenPort, options: Self.socketOptions(settings, state))
+            sockets = try UDPSocketGroup.bind(
+                port: state.listenPort, workers: settings.workers,
+                options: Self.socketOptions(settings, state))
+            let workers = sockets.workers.count
+            if workers < settings.workers {
+                log.warning("one worker: this kernel cannot steer datagrams (SO_ATTACH_REUSEPORT_CBPF)")
+            }
+            let queues = try Self.openQueues(settings, count: workers)
+            tun = queues[0]
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
-            keypairs = KeypairTable(capacity: Self.keypairCapacity)
-            dataPlane = try DataPlane(tun: tun, sockets: sockets, keypairs: keypairs, wake: dataWake)
+            keypairs = KeypairTable(capacity: Self.keypairCapacity, workers: workers)
+            dataPlane = try DataPlane(
+                queues: queues, sockets: sockets, keypairs: keypairs, wake: dataWake,
+                isSingleThreaded: Processors.count == 1)
             timestamps = TimestampStore(
                 directory: settings.stateDirectory, interface: settings.interface, log: log)
             device = Device(
@@ -123,9 +132,24 @@ package final class ControlLoop {
             try epoll.add(fd: signals.fd, token: Token.signals)
             try epoll.add(fd: monitor.fd, token: Token.netlink)
             try epoll.add(fd: timer.fd, token: Token.timer)
+            try watchHandshakes()
         } catch {
             throw DaemonError("\(error)")
         }
+    }
+
+    private static func openQueues(
+        _ settings: DaemonSettings, count: Int
+    ) throws(SystemError) -> [TunDevice] {
+        if let descriptor = settings.tunDescriptor { return [try TunDevice.adopt(fd: descriptor)] }
+        var queues: [TunDevice] = []
+        for _ in 0..<count {
+            queues.append(
+                try TunDevice.open(
+                    name: queues.first?.name ?? settings.interface, offload: settings.offloads.tun,
+                    multiQueue: count > 1))
+        }
+        return queues
     }
 
     /// Nil where this user may not make the socket, and there is a configuration to run without it.
@@ -223,6 +247,8 @@ package final class ControlLoop {
             while let signal = signals.next() { handle(signal: signal) }
         case Token.netlink: readNetlink()
         case Token.timer: timer.drain()
+        case Token.handshakes4: receiveHandshakes(.v4)
+        case Token.handshakes6: receiveHandshakes(.v6)
         default: wg?.handle(event, epoll: epoll, handler: self, now: now)
         }
     }

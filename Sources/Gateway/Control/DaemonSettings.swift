@@ -9,6 +9,8 @@ package struct DaemonSettings: Sendable {
     package var plan: RoutePlan
     package var mtu: GatewayConfiguration.MTU
     package var offloads: OffloadConfiguration
+    /// Pairs of data threads; fewer where the kernel cannot share the work out.
+    package var workers = 1
     package var stateDirectory: String
     /// Of the control API; nil for none.
     package var controlSocket: String?
@@ -32,6 +34,7 @@ package struct DaemonSettings: Sendable {
         plan = RoutePlan(configuration)
         mtu = configuration.mtu
         offloads = configuration.offloads
+        workers = configuration.workers
         stateDirectory = configuration.stateDirectory
         controlSocket = configuration.control.socket
         managesLink = true

@@ -2,62 +2,72 @@ package import LinuxIO
 internal import Synchronization
 package import WireGuard
 
-/// The two data threads of a queue, and all that they share with control.
+/// The data threads, and all that they share with control.
+///
+/// There is a pair of them a worker: `TUN → seal → UDP` and `UDP → open → TUN`. A peer's packets are received
+/// by one worker, and the kernel hands what it has to send of a flow to the queue that the flow's packets were
+/// written to; so nothing reorders. Where there is one processor, one thread does both.
 ///
 /// Concurrency: control starts, publishes, drains and stops. `table` and `sockets` go down through
 /// ``Published``; events come up through one ring a thread and `wake`; drops and stamps are atomics.
 package final class DataPlane: Sendable {
-    /// Handshakes and staged packets wait here for control; past an eighth of it, we are under load.
-    private static let ringCapacity = 1 << 20
-    /// Milliseconds that both threads have to go over to other sockets.
+    /// Milliseconds that the threads have to go over to other sockets.
     private static let closeWaits = 2000
 
-    let tun: TunDevice
+    let workers: [DataWorker]
     let keypairs: KeypairTable
     let table: Published<ForwardingTable>
-    let sockets: Published<UDPSocketPair>
+    let sockets: Published<UDPSocketGroup>
     let wake: EventCounter
-
-    let outboundEvents = EventRing(capacity: ringCapacity)
-    let inboundEvents = EventRing(capacity: ringCapacity)
-    let outboundDrops = DropCounters()
-    let inboundDrops = DropCounters()
-    let outboundEpoch = DataThreadEpoch()
-    let inboundEpoch = DataThreadEpoch()
+    /// Whether each worker is one thread for both directions.
+    package let isSingleThreaded: Bool
 
     /// Readable once the threads shall end.
     let stopSignal: EventCounter
-    /// Readable when a thread shall look at `sockets`.
-    let inboundSocketSignal: EventCounter
-    let outboundSocketSignal: EventCounter
     let isStopping = Atomic<Bool>(false)
     let isTunDeleted = Atomic<Bool>(false)
     private let threads = Mutex<[Thread]>([])
 
-    /// `wake` becomes readable when there are events to drain, and when the TUN is gone.
+    /// A worker for each queue of the TUN device; `sockets` and `keypairs` are made for as many. `wake` becomes
+    /// readable when there are events to drain, and when the TUN is gone.
     package init(
-        tun: TunDevice, sockets: UDPSocketPair, keypairs: KeypairTable, wake: EventCounter
+        queues: [TunDevice], sockets: UDPSocketGroup, keypairs: KeypairTable, wake: EventCounter,
+        isSingleThreaded: Bool
     ) throws(SystemError) {
-        self.tun = tun
+        precondition(queues.count == sockets.workers.count && queues.count == keypairs.workers)
+        var workers: [DataWorker] = []
+        for (number, queue) in queues.enumerated() {
+            workers.append(try DataWorker(number: number, tun: queue))
+        }
+        self.workers = workers
         self.keypairs = keypairs
         self.wake = wake
         self.sockets = Published(sockets)
+        self.isSingleThreaded = isSingleThreaded
         table = Published(.empty)
         stopSignal = try EventCounter()
-        inboundSocketSignal = try EventCounter()
-        outboundSocketSignal = try EventCounter()
     }
 
     package func start() throws(SystemError) {
-        keypairs.register(outboundEpoch)
-        keypairs.register(inboundEpoch)
-        let outbound = try Thread.spawn(name: "vgwd-out") { runOutbound(self) }
-        threads.withLock { $0.append(outbound) }
-        let inbound = try Thread.spawn(name: "vgwd-in") { runInbound(self) }
-        threads.withLock { $0.append(inbound) }
+        for worker in workers {
+            keypairs.register(worker.outboundEpoch)
+            keypairs.register(worker.inboundEpoch)
+            let suffix = workers.count > 1 ? "\(worker.number)" : ""
+            if isSingleThreaded {
+                try spawn("vgwd-data\(suffix)") { plane in runBoth(plane, worker) }
+            } else {
+                try spawn("vgwd-out\(suffix)") { plane in runOutbound(plane, worker) }
+                try spawn("vgwd-in\(suffix)") { plane in runInbound(plane, worker) }
+            }
+        }
     }
 
-    /// Returns when both threads have ended.
+    private func spawn(_ name: String, _ body: @escaping @Sendable (DataPlane) -> Void) throws(SystemError) {
+        let thread = try Thread.spawn(name: name) { body(self) }
+        threads.withLock { $0.append(thread) }
+    }
+
+    /// Returns when all threads have ended.
     package func stop() {
         isStopping.store(true, ordering: .releasing)
         stopSignal.signal()
@@ -66,21 +76,25 @@ package final class DataPlane: Sendable {
             return threads
         }
         for thread in running { thread.join() }
-        keypairs.unregister(outboundEpoch)
-        keypairs.unregister(inboundEpoch)
+        for worker in workers {
+            keypairs.unregister(worker.outboundEpoch)
+            keypairs.unregister(worker.inboundEpoch)
+        }
     }
 
     /// What the threads forward by from their next batch on.
     package func publish(_ newTable: ForwardingTable) { table.publish(newTable) }
 
-    /// Another port, mark or device: both threads go over to these, and the old ones close with their last
+    /// Another port, mark or device: all threads go over to these, and the old ones close with their last
     /// batch. That is waited for, as the port may be asked for again at once; a thread that gets no processor
     /// is not waited for without end. The caller holds none of the old ones any more.
-    package func replaceSockets(_ pair: UDPSocketPair) {
-        let ends = [sockets.value.v4?.end, sockets.value.v6?.end].compactMap { $0 }
-        sockets.publish(pair)
-        inboundSocketSignal.signal()
-        outboundSocketSignal.signal()
+    package func replaceSockets(_ group: UDPSocketGroup) {
+        let ends = sockets.value.sockets.map(\.end)
+        sockets.publish(group)
+        for worker in workers {
+            worker.inboundSocketSignal.signal()
+            worker.outboundSocketSignal.signal()
+        }
         var pause = PollSet(-1)
         var waits = 0
         while !ends.allSatisfy(\.hasCome), waits < Self.closeWaits {
@@ -91,19 +105,19 @@ package final class DataPlane: Sendable {
 
     /// What the threads had to say, at most `limit` events each. True if there is more.
     package func drainEvents(limit: Int = 256, _ body: (DatapathEvent) -> Void) -> Bool {
-        let inboundLeft = inboundEvents.drain(limit: limit, body)
-        let outboundLeft = outboundEvents.drain(limit: limit, body)
-        return inboundLeft || outboundLeft
+        var isMore = false
+        for worker in workers where worker.drainEvents(limit: limit, body) { isMore = true }
+        return isMore
     }
 
-    /// Share of the handshake queue in use, 0 to 1.
-    package var handshakeQueueFill: Double { inboundEvents.fill }
+    /// Share of the handshake queue in use, 0 to 1, as far as handshakes come by the data threads.
+    package var handshakeQueueFill: Double { workers.map(\.inboundEvents.fill).max() ?? 0 }
 
     /// The TUN was deleted under us: the threads have ended.
     package var isDeviceGone: Bool { isTunDeleted.load(ordering: .acquiring) }
 
     package var drops: [DropReason: UInt64] {
-        outboundDrops.snapshot.merging(inboundDrops.snapshot, uniquingKeysWith: +)
+        workers.reduce(into: [:]) { $0.merge($1.drops, uniquingKeysWith: +) }
     }
 
     /// Says to control, once, that the device is no more.

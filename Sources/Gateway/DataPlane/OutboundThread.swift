@@ -7,45 +7,73 @@ internal import WireGuard
 /// 1. Wait for the TUN, for news of the sockets, and for the end.
 /// 2. Read without blocking until it is empty, or a batch is full; each packet is sealed as it is read.
 /// 3. Send the runs. A batch forms from what already waits: no packet is ever delayed for company.
-func runOutbound(_ plane: DataPlane) {
-    var outbound = Outbound(events: plane.outboundEvents, drops: plane.outboundDrops)
-    var table = Published.Reader(plane.table)
-    var sockets = Published.Reader(plane.sockets)
-    var ready = PollSet(plane.tun.fd, plane.outboundSocketSignal.fd, plane.stopSignal.fd)
-    let buffer = TunBuffer()
-    var isDrained = true
-    while !plane.isStopping.load(ordering: .acquiring) {
-        if isDrained {
+func runOutbound(_ plane: DataPlane, _ worker: DataWorker) {
+    var thread = OutboundThread(plane, worker)
+    var ready = PollSet(worker.tun.fd, worker.outboundSocketSignal.fd, plane.stopSignal.fd)
+    while !plane.isStopping.load(ordering: .acquiring), thread.isDevicePresent {
+        if thread.isDrained {
             _ = ready.wait(timeout: nil)
             if ready.isReadable(1) {
-                plane.outboundSocketSignal.drain()
-                sockets.refresh()
+                worker.outboundSocketSignal.drain()
+                thread.refreshSockets()
             }
             guard ready.isReadable(0) else { continue }
         }
-        plane.outboundEpoch.enter()
+        thread.passBatch()
+    }
+}
+
+/// What the thread owns.
+struct OutboundThread: ~Copyable {
+    private let plane: DataPlane
+    private let worker: DataWorker
+    private var outbound: Outbound
+    private var table: Published<ForwardingTable>.Reader
+    private var group: Published<UDPSocketGroup>.Reader
+    private var sockets: UDPSocketPair
+    private let buffer = TunBuffer()
+    /// Nothing waited at the TUN when it was last read.
+    private(set) var isDrained = true
+    private(set) var isDevicePresent = true
+
+    init(_ plane: DataPlane, _ worker: DataWorker) {
+        self.plane = plane
+        self.worker = worker
+        outbound = Outbound(events: worker.outboundEvents, drops: worker.outboundDrops)
+        table = Published.Reader(plane.table)
+        group = Published.Reader(plane.sockets)
+        sockets = group.value.workers[worker.number]
+    }
+
+    mutating func refreshSockets() {
+        if group.refresh() { sockets = group.value.workers[worker.number] }
+    }
+
+    /// What waits at the TUN now, up to a batch.
+    mutating func passBatch() {
+        worker.outboundEpoch.enter()
         table.refresh()
-        sockets.refresh()
+        refreshSockets()
         outbound.begin(table: table.value, now: SystemClock.now())
         var outcome = TunDevice.ReadOutcome.packet
         var packets = 0
         while packets < Outbound.batchLimit {
-            outcome = plane.tun.read(into: &outbound, by: buffer)
+            outcome = worker.tun.read(into: &outbound, by: buffer)
             guard outcome == .packet else { break }
             packets += 1
             if outbound.isFull {
-                sockets.value.send(from: &outbound)
+                sockets.send(from: &outbound)
                 outbound.finish()
             }
         }
-        sockets.value.send(from: &outbound)
+        sockets.send(from: &outbound)
         outbound.finish()
-        plane.outboundEpoch.leave()
-        if plane.outboundEvents.takeSignal() { plane.wake.signal() }
-        if outcome == .deleted {
-            plane.reportDeletion()
-            return
-        }
+        worker.outboundEpoch.leave()
+        if worker.outboundEvents.takeSignal() { plane.wake.signal() }
         isDrained = outcome == .empty
+        if outcome == .deleted {
+            isDevicePresent = false
+            plane.reportDeletion()
+        }
     }
 }

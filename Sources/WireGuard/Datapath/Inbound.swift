@@ -23,6 +23,7 @@ internal import Synchronization
 
     package let drops: DropCounters
     private let keypairs: KeypairTable
+    private let worker: Int
     private let events: EventRing
     private var table = ForwardingTable.empty
     private var now = Instant(nanoseconds: 0)
@@ -32,12 +33,14 @@ internal import Synchronization
     private var useCount = 0
 
     /// The offloads are those of the TUN: whether it takes a virtio header, and superpackets of TCP and of
-    /// UDP.
+    /// UDP. `worker` is which of the table's this one is.
     package init(
-        keypairs: KeypairTable, events: EventRing, drops: DropCounters, vnetHeader: Bool, tcpOffload: Bool,
+        keypairs: KeypairTable, worker: Int = 0, events: EventRing, drops: DropCounters, vnetHeader: Bool,
+        tcpOffload: Bool,
         udpOffload: Bool
     ) {
         self.keypairs = keypairs
+        self.worker = worker
         self.events = events
         self.drops = drops
         windows = ReplayWindows(capacity: keypairs.capacity)
@@ -146,6 +149,10 @@ internal import Synchronization
     ) throws(DropReason) {
         guard count >= Protocol.transportOverhead else { throw .messageLengthWrong }
         let header = unsafe TransportHeader(message)
+        if keypairs.workers > 1 {
+            let owner = KeypairTable.worker(ofIndex: header.receiverIndex, among: keypairs.workers)
+            guard owner == worker else { throw .wrongWorker }
+        }
         guard let reference = unsafe keypairs.lookup(header.receiverIndex) else {
             throw .receiverIndexUnknown
         }

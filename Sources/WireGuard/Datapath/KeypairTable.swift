@@ -23,10 +23,14 @@ internal import Synchronization
 
     private let slots: SharedWords
     private let mask: UInt32
+    /// How many pairs of data threads share the peers.
+    package let workers: Int
     private let ledger = Mutex(Ledger())
 
     /// `capacity` is rounded up to a power of two. A peer takes at most four: three keypairs and a handshake.
-    package init(capacity: Int) {
+    package init(capacity: Int, workers: Int = 1) {
+        precondition((1...Self.workerLimit).contains(workers))
+        self.workers = workers
         var size = 16
         while size < capacity { size *= 2 }
         slots = SharedWords(count: size)
@@ -34,6 +38,20 @@ internal import Synchronization
     }
 
     package var capacity: Int { slots.count }
+
+    /// Workers that one byte of the index can tell apart evenly enough.
+    package static let workerLimit = 64
+
+    /// The worker that a peer's packets are received by: all of them, so that nothing overtakes and one thread
+    /// owns the replay window.
+    package func worker(of peer: PeerID) -> Int { peer.rawValue % workers }
+
+    /// The worker that a message with this receiver index belongs to. The kernel's filter computes the same
+    /// from the message's fifth byte.
+    @inline(__always)
+    package static func worker(ofIndex index: UInt32, among workers: Int) -> Int {
+        Int(index & 0xff) % workers
+    }
 
     /// Each data thread registers its epoch before its first batch.
     package func register(_ epoch: DataThreadEpoch) { ledger.withLock { $0.epochs.append(epoch) } }
@@ -44,16 +62,17 @@ internal import Synchronization
         reclaim()
     }
 
-    /// A random index that nobody has, or nil when the table is full.
-    package func reserveIndex(entropy: inout some Entropy) -> UInt32? {
+    /// A random index that nobody has and that is the worker's, or nil when there is none left.
+    package func reserveIndex(for worker: Int = 0, entropy: inout some Entropy) -> UInt32? {
         let random = entropy.next(UInt32.self)
         let start = random & mask
         return ledger.withLock { ledger in
             guard ledger.reserved.count < slots.count else { return nil }
             for offset in 0...mask {
                 let slot = (start &+ offset) & mask
-                guard ledger.reserved[slot] == nil else { continue }
                 let index = random & ~mask | slot
+                guard ledger.reserved[slot] == nil, Self.worker(ofIndex: index, among: workers) == worker
+                else { continue }
                 ledger.reserved[slot] = index
                 return index
             }

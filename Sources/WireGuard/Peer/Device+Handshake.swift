@@ -68,7 +68,10 @@ extension Device {
         }
         try slot.peer.admit(received.timestamp, at: now)
 
-        guard let index = keypairs.reserveIndex(entropy: &entropy) else { throw .handshakeQueueFull }
+        let worker = keypairs.worker(of: slot.peer.id)
+        guard let index = keypairs.reserveIndex(for: worker, entropy: &entropy) else {
+            throw .handshakeQueueFull
+        }
         let answer: (message: HandshakeResponse, keys: SessionKeys)
         do throws(DropReason) {
             answer = try received.respond(
@@ -155,7 +158,8 @@ extension Device {
         guard let staticStatic = slot.peer.staticStatic else {
             return free(slot.peer.holdBack(.dropped(.lowOrderPoint), at: now))
         }
-        guard let index = keypairs.reserveIndex(entropy: &entropy) else {
+        let worker = keypairs.worker(of: slot.peer.id)
+        guard let index = keypairs.reserveIndex(for: worker, entropy: &entropy) else {
             return free(slot.peer.holdBack(.noFreeIndex, at: now))
         }
         let wallClock = Int64(bitPattern: now.nanoseconds) &+ realtimeOffset

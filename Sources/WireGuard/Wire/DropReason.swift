@@ -7,6 +7,8 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case messageTypeUnknown
     case messageLengthWrong
     case receiverIndexUnknown
+    /// Joined by the kernel to a message of another worker's peer: two peers behind one address and port.
+    case wrongWorker
     case mac1Invalid
     case mac2Invalid
     case cookieRequired

@@ -24,6 +24,10 @@ final class Gateway: Sendable {
         var presharedKey: String?
         /// As vgwd names it; nil is WireGuard's own.
         var cipher: String?
+        /// Pairs of data threads; nil leaves it to vgwd.
+        var workers: Int?
+        /// As `taskset` takes them; nil is all.
+        var processors: String?
         var listenPort = 51820
         /// Nil: this end only answers.
         var endpoint: String?
@@ -76,7 +80,8 @@ final class Gateway: Sendable {
         switch kind {
         case .configured:
             let configuration = try writeConfiguration()
-            try await launch([Programs.path("vgwd"), "--config", configuration])
+            let pinned = settings.processors.map { ["taskset", "-c", $0] } ?? []
+            try await launch(pinned + [Programs.path("vgwd"), "--config", configuration])
             try await ready { try await self.status() != nil }
         case .driven:
             let cipher = settings.cipher.map { ["--cipher", $0] } ?? []
@@ -174,6 +179,7 @@ final class Gateway: Sendable {
             private-key-file = "\(key)"
             address = \(list(settings.addresses))
             mtu = \(settings.mtu)
+            workers = \(settings.workers.map { String($0) } ?? "\"auto\"")
             state-directory = "\(lab.directory)/\(site)-state"
 
             [[connection]]

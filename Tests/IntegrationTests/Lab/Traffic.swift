@@ -49,6 +49,11 @@ extension Tunnel {
         struct End: Decodable, Sendable {
             var sum: Sum?
             var sum_received: Sum?
+            var streams: [Stream]?
+        }
+        struct Stream: Decodable, Sendable {
+            struct Datagrams: Decodable, Sendable { var out_of_order: Int? }
+            var udp: Datagrams?
         }
         struct Sum: Decodable, Sendable {
             var bytes: Double
@@ -59,6 +64,8 @@ extension Tunnel {
         var error: String?
 
         var received: Sum? { end.sum_received ?? end.sum }
+        /// Datagrams that came after a later one.
+        var outOfOrder: Int { (end.streams ?? []).reduce(0) { $0 + ($1.udp?.out_of_order ?? 0) } }
     }
 
     /// A server at vpc for this test's measurements.

@@ -4,13 +4,15 @@
 /// one.
 struct DatapathPair: ~Copyable {
     final class End {
-        let keypairs = KeypairTable(capacity: 16)
+        let keypairs: KeypairTable
         let path = TunnelPath(peer: PeerID(0))
         let outboundEvents = EventRing(capacity: 1 << 16)
         let inboundEvents = EventRing(capacity: 1 << 16)
         let drops = DropCounters()
         var keypair: Keypair?
         var table = ForwardingTable.empty
+
+        init(workers: Int = 1) { keypairs = KeypairTable(capacity: 16, workers: workers) }
 
         func events(_ ring: EventRing) -> [DatapathEvent] {
             var events: [DatapathEvent] = []
@@ -23,7 +25,7 @@ struct DatapathPair: ~Copyable {
     static let rightUnderlay = UnderlayPath(endpoint: Endpoint(address: IPAddress("192.0.2.2")!, port: 51820))
 
     let left = End()
-    let right = End()
+    let right: End
     var outbound: Outbound
     var inbound: Inbound
     var now = Instant(nanoseconds: 1_000_000_000_000)
@@ -31,8 +33,9 @@ struct DatapathPair: ~Copyable {
     /// Left seals, right opens. `firstCounter` is where left's send counter starts.
     init(
         mtu: Int = 1420, offloads: Bool = true, firstCounter: UInt64 = 0, leftRole: Role = .initiator,
-        cipher: Cipher = .chacha20Poly1305
+        cipher: Cipher = .chacha20Poly1305, rightWorker: Int = 0, rightWorkers: Int = 1
     ) {
+        right = End(workers: rightWorkers)
         let a = TransportKey(SecretBytes([UInt8](repeating: 1, count: 32)), cipher: cipher)
         let b = TransportKey(SecretBytes([UInt8](repeating: 2, count: 32)), cipher: cipher)
         var entropy = RepeatableEntropy(seed: 1)
@@ -60,7 +63,8 @@ struct DatapathPair: ~Copyable {
         }
         outbound = Outbound(events: left.outboundEvents, drops: left.drops)
         inbound = Inbound(
-            keypairs: right.keypairs, events: right.inboundEvents, drops: right.drops, vnetHeader: offloads,
+            keypairs: right.keypairs, worker: rightWorker, events: right.inboundEvents, drops: right.drops,
+            vnetHeader: offloads,
             tcpOffload: offloads, udpOffload: offloads)
     }
 

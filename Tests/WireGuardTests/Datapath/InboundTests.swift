@@ -85,6 +85,15 @@ struct InboundTests {
         #expect(events.contains { if case .dataReceived = $0 { true } else { false } })
     }
 
+    @Test("each worker takes the messages of its own peers only")
+    func workers() {
+        var own = DatapathPair(rightWorker: 0, rightWorkers: 3)
+        #expect(own.receive(own.send(packet)).count == 1)
+        var other = DatapathPair(rightWorker: 1, rightWorkers: 3)
+        #expect(other.receive(other.send(packet)).isEmpty)
+        #expect(other.right.drops[.wrongWorker] == 1)
+    }
+
     @Test("a peer may not send from an address that is not behind it")
     func foreignSource() {
         var pair = DatapathPair()

@@ -116,6 +116,20 @@ struct KeypairTableTests {
         #expect(table.reserveIndex(entropy: &entropy) == nil)
     }
 
+    @Test("an index belongs to the worker that it was asked for", arguments: [2, 3, 7, 64])
+    func workers(count: Int) throws {
+        let table = KeypairTable(capacity: 4096, workers: count)
+        var entropy = RepeatableEntropy(seed: 1)
+        var indices: Set<UInt32> = []
+        for number in 0..<1000 {
+            let worker = table.worker(of: PeerID(number))
+            let index = try #require(table.reserveIndex(for: worker, entropy: &entropy))
+            #expect(KeypairTable.worker(ofIndex: index, among: count) == worker)
+            indices.insert(index)
+        }
+        #expect(indices.count == 1000)
+    }
+
     @Test("a released keypair lives on while a data thread is in its batch, and no longer")
     func reclamation() throws {
         let table = KeypairTable(capacity: 16)

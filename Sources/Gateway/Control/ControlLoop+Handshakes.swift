@@ -1,0 +1,35 @@
+internal import LinuxIO
+internal import WireGuard
+
+/// Handshake messages, from the sockets that carry nothing else (``UDPSocketGroup``).
+extension ControlLoop {
+    /// Batches a round: a flood must not keep the loop from its other business.
+    private static let batchesInRound = 4
+
+    /// After every change of `sockets`; a socket that closes leaves the set by itself.
+    func watchHandshakes() throws(SystemError) {
+        for (family, token) in [
+            (IPAddress.Family.v4, Token.handshakes4), (.v6, Token.handshakes6),
+        ] {
+            guard let socket = sockets.handshakes?.socket(for: family) else { continue }
+            try epoll.add(fd: socket.fd, token: token)
+        }
+    }
+
+    func receiveHandshakes(_ family: IPAddress.Family) {
+        guard let socket = sockets.handshakes?.socket(for: family) else { return }
+        device.noteQueue(fill: socket.queueFill, now: now)
+        for _ in 0..<Self.batchesInRound {
+            let count = handshakeReceiver.receive(from: socket)
+            guard count > 0 else { return }
+            for i in 0..<count {
+                guard !handshakeReceiver.isTruncated(i) else {
+                    device.dropCounters.add(.datagramOversized)
+                    continue
+                }
+                device.receive(
+                    handshakeReceiver.datagram(i), from: handshakeReceiver.underlay(i), now: now)
+            }
+        }
+    }
+}

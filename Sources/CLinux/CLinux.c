@@ -46,6 +46,10 @@ int cl_recvmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int fla
     return recvmmsg(fd, (struct mmsghdr *)messages, count, flags, NULL);
 }
 
+int cl_sendmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags) {
+    return sendmmsg(fd, (struct mmsghdr *)messages, count, flags);
+}
+
 int cl_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
 
 int cl_peer_credentials(int fd, uint32_t *pid, uint32_t *uid, uint32_t *gid) {

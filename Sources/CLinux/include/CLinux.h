@@ -47,6 +47,7 @@ struct cl_mmsghdr {
 };
 
 int cl_recvmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags);
+int cl_sendmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags);
 int cl_accept(int fd);
 int cl_peer_credentials(int fd, uint32_t *pid, uint32_t *uid, uint32_t *gid);
 

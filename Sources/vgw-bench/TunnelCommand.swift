@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import FoundationEssentials
 internal import Glibc
 
 /// The end-to-end comparison.
@@ -59,6 +60,15 @@ struct TunnelCommand: AsyncParsableCommand {
     func validate() throws {
         guard (1...100).contains(rounds) else { throw ValidationError("--rounds is 1 to 100") }
         guard (1...60).contains(seconds) else { throw ValidationError("--seconds is 1 to 60") }
+        for peer in peer {
+            let parts = peer.split(separator: "=", maxSplits: 1)
+            guard parts.count == 2, FileManager.default.isExecutableFile(atPath: String(parts[1])) else {
+                throw ValidationError("--peer \(peer): takes NAME=PATH of a program")
+            }
+        }
+        if let vgwd, !FileManager.default.isExecutableFile(atPath: vgwd) {
+            throw ValidationError("--vgwd \(vgwd): no program is there")
+        }
         for name in Self.names(work) where !Work.all.contains(where: { $0.name == name }) {
             throw ValidationError(
                 "--work knows \(Work.all.map(\.name).joined(separator: ", ")), not '\(name)'")
@@ -73,8 +83,6 @@ struct TunnelCommand: AsyncParsableCommand {
             outcome = try await Interrupt.watching { try await compare() }
         } catch is CancellationError {
             throw ExitCode(128 + Interrupt.signal)
-        } catch let failure as Failure {
-            throw ValidationError(failure.description)
         }
         let report = outcome.report
         print(report.table)
@@ -86,7 +94,12 @@ struct TunnelCommand: AsyncParsableCommand {
     private func compare() async throws -> Comparison {
         try await Self.checkRequirements()
         let folder = BuildFolder()
-        if vgwd == nil { try await folder.update() }
+        if vgwd == nil {
+            try await folder.update()
+            guard FileManager.default.isExecutableFile(atPath: folder.vgwd) else {
+                throw Failure("no vgwd at \(folder.vgwd): build it first, or name it with --vgwd")
+            }
+        }
         let catalogue = try await Catalogue(
             vgwd: vgwd ?? folder.vgwd, nullCipher: folder.nullCipher, peers: peer)
         let chosen = try catalogue.chosen(Self.names(only))

@@ -19,6 +19,8 @@ let package = Package(
         .executable(name: "vgwd", targets: ["vgwd"]),
         .executable(name: "vgwctl", targets: ["vgwctl"]),
         .executable(name: "vgw-bench", targets: ["vgw-bench"]),
+        // For vgw-bench to preload into vgwd; no product links it.
+        .library(name: "NullCipher", type: .dynamic, targets: ["CNullCipher"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -36,6 +38,7 @@ let package = Package(
         .systemLibrary(
             name: "CNetlink", pkgConfig: "libnl-route-3.0", providers: [.apt(["libnl-route-3-dev"])]),
         .target(name: "CLinux"),
+        .target(name: "CNullCipher"),
 
         // The protocol and the packet's way: pure, no socket, no clock.
         .target(name: "WireGuard", dependencies: ["CSodium", "CBlake2"], swiftSettings: settings),
@@ -79,6 +82,7 @@ let package = Package(
         .executableTarget(
             name: "vgw-bench",
             dependencies: [
+                "CLinux", "CSodium", "LinuxIO", "WireGuard",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],

@@ -71,6 +71,10 @@ int cl_processor_count(void) {
     return sched_getaffinity(0, sizeof processors, &processors) == 0 ? CPU_COUNT(&processors) : 1;
 }
 
+int cl_sendmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags) {
+    return sendmmsg(fd, (struct mmsghdr *)messages, count, flags);
+}
+
 int cl_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC); }
 
 int cl_peer_credentials(int fd, uint32_t *pid, uint32_t *uid, uint32_t *gid) {

@@ -1,76 +1,84 @@
 internal import FoundationEssentials
 
-/// What is measured of each daemon.
-enum Figure: String, CaseIterable, Codable, CodingKeyRepresentable {
-    case tcp1 = "TCP 1, Gbit/s"
-    case tcp1Reverse = "TCP 1 reverse, Gbit/s"
-    case tcp4 = "TCP 4, Gbit/s"
-    case tcp4Reverse = "TCP 4 reverse, Gbit/s"
-    case cpu = "daemon CPU s / Gbit"
-    case memory = "resident, MB"
-}
-
-/// All figures of a run; prints medians, ranges, and ratios to the reference.
-struct Report: Codable {
-    /// What ratios are taken to, where it was measured.
-    private static let reference = "wireguard-go"
-
+/// A run as a table for people. It fits in 110 columns.
+struct Report {
+    var machine: Machine
     var rounds: Int
     var seconds: Int
-    var names: [String]
-    private var figures: [String: [Figure: [Double]]] = [:]
+    var implementations: [Implementation]
+    var absent: [(name: String, reason: String)]
+    /// What ratios are taken to; nil when it was not measured.
+    var reference: String?
+    var measurements: Measurements
 
-    init(rounds: Int, seconds: Int, names: [String]) {
-        self.rounds = rounds
-        self.seconds = seconds
-        self.names = names
-    }
-
-    mutating func add(_ round: [Figure: Double], to name: String) {
-        for (figure, value) in round { figures[name, default: [:]][figure, default: []].append(value) }
-    }
-
-    func json() throws -> String {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-        return String(decoding: try encoder.encode(self), as: UTF8.self)
-    }
+    private static let nameWidth = 20
 
     var table: String {
-        let title = "\(rounds) rounds of \(seconds) s, both ends on this machine; median (least … most)"
-        var lines = [title, ""]
-        for figure in Figure.allCases {
-            lines.append(figure.rawValue)
-            let base = figures[Self.reference]?[figure].map(Self.median)
-            for name in names {
-                guard let values = figures[name]?[figure], let least = values.min(), let most = values.max()
-                else {
-                    continue
-                }
-                let median = Self.median(values)
-                var line = "  " + Self.pad(name, to: 16) + Self.pad(Self.number(median), to: 9)
-                line += Self.pad("(\(Self.number(least)) … \(Self.number(most)))", to: 22)
-                if let base, base > 0 { line += "\(Self.number(median / base)) x \(Self.reference)" }
-                lines.append(line)
-            }
+        var lines = [
+            machine.line,
+            "\(rounds) round\(rounds == 1 ? "" : "s") of \(seconds) s a measurement, both ends on this machine",
+            "",
+        ]
+        for figure in Figure.allCases where implementations.contains(where: { has($0, figure) }) {
+            lines.append("\(figure.title) [\(figure.unit), \(figure.better.rawValue) is better]")
+            if lines.count == 4 { lines.append(heading) }
+            lines += implementations.compactMap { row($0.name, figure) }
+            lines.append("")
         }
+        lines += notes
         return lines.joined(separator: "\n")
     }
 
-    private static func median(_ values: [Double]) -> Double {
-        let sorted = values.sorted()
-        let middle = sorted.count / 2
-        return sorted.count.isMultiple(of: 2) ? (sorted[middle - 1] + sorted[middle]) / 2 : sorted[middle]
+    private func has(_ implementation: Implementation, _ figure: Figure) -> Bool {
+        measurements.statistics(implementation.name, figure) != nil
     }
+
+    private var heading: String {
+        "  " + Self.left("", Self.nameWidth) + Self.right("median", 10) + Self.right("least … most", 22)
+            + Self.right("rounds", 8) + (reference.map { "    against \($0)" } ?? "")
+    }
+
+    private func row(_ name: String, _ figure: Figure) -> String? {
+        guard let statistics = measurements.statistics(name, figure) else { return nil }
+        let range = "\(Self.number(statistics.least)) … \(Self.number(statistics.most))"
+        var line = "  " + Self.left(name, Self.nameWidth) + Self.right(Self.number(statistics.median), 10)
+        line += Self.right(range, 22) + Self.right("\(statistics.count)", 8)
+        if let ratio = measurements.ratio(name, figure, to: reference) {
+            line += Self.right("\(Self.number(ratio)) x", 12)
+        }
+        return line
+    }
+
+    private var notes: [String] {
+        var lines = ["What was run:"]
+        lines += implementations.map { "  " + Self.left($0.name, Self.nameWidth) + $0.program }
+        let failed = measurements.troubles.map { ($0.name, "round \($0.round): \($0.reason)") }
+        if !failed.isEmpty { lines.append("Failed:") }
+        lines += failed.map { "  " + Self.left($0.0, Self.nameWidth) + $0.1 }
+        if !absent.isEmpty { lines.append("Not measured:") }
+        lines += absent.map { "  " + Self.left($0.name, Self.nameWidth) + $0.reason }
+        if reference == nil { lines.append("No ratios: the reference was not measured.") }
+        return lines
+    }
+
+    // MARK: Text
 
     /// Three digits that matter are more than the machine gives.
-    private static func number(_ value: Double) -> String {
-        let scaled = Int((value * 100).rounded())
-        let cents = scaled % 100
-        return "\(scaled / 100).\(cents < 10 ? "0" : "")\(cents)"
+    static func number(_ value: Double) -> String {
+        let places = value >= 100 || value == 0 ? 0 : value >= 10 ? 1 : value >= 0.1 ? 2 : 3
+        var scale = 1
+        for _ in 0..<places { scale *= 10 }
+        let scaled = Int((value * Double(scale)).rounded())
+        guard places > 0 else { return "\(scaled)" }
+        let fraction = "\(scaled % scale)"
+        return "\(scaled / scale).\(String(repeating: "0", count: places - fraction.count))\(fraction)"
     }
 
-    private static func pad(_ text: String, to width: Int) -> String {
+    private static func left(_ text: String, _ width: Int) -> String {
         text + String(repeating: " ", count: max(1, width - text.count))
+    }
+
+    private static func right(_ text: String, _ width: Int) -> String {
+        String(repeating: " ", count: max(1, width - text.count)) + text
     }
 }

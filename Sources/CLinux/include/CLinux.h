@@ -63,6 +63,7 @@ int cl_receive_queue(int fd, uint32_t *used, uint32_t *size);
 int cl_processor_count(void);
 
 int cl_recvmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags);
+int cl_sendmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags);
 int cl_accept(int fd);
 int cl_peer_credentials(int fd, uint32_t *pid, uint32_t *uid, uint32_t *gid);
 

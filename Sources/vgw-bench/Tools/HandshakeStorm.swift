@@ -117,7 +117,7 @@ struct HandshakeStorm: ParsableCommand {
             if number == 0 { stamp = stamp.next() }
             var (message, handshake) = try InitiatorHandshake.begin(
                 static: peers[number], peer: responder, staticStatic: secrets[number], presharedKey: .none,
-                index: UInt32(place), timestamp: stamp, entropy: &entropy)
+                cipher: .chacha20Poly1305, index: UInt32(place), timestamp: stamp, entropy: &entropy)
             macs.stamp(&message, now: SystemClock.now())
             prepared.messages.append(message.bytes)
             if place.isMultiple(of: Self.checkedEach) { prepared.handshakes[place] = handshake }

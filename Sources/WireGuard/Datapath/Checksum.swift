@@ -2,22 +2,32 @@
 /// swapped words is the swapped sum (section 2B), so results are stored as they are, and constants are added
 /// through `word`.
 enum Checksum {
-    /// Adds `count` bytes to a partial sum. 64 bits of accumulator hold 2^32 additions of 32 bits without
-    /// carry.
+    /// Adds `count` bytes to a partial sum. The 64 bits of an accumulator, in a vector or alone, hold 2^32
+    /// additions of 32 bits without carry.
     @inline(__always)
     static func add(_ bytes: UnsafeRawPointer, count: Int, to partial: UInt64 = 0) -> UInt64 {
         var sum = partial
         var offset = 0
-        while offset &+ 32 <= count {
-            let a = unsafe bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
-            let b = unsafe bytes.loadUnaligned(fromByteOffset: offset &+ 8, as: UInt64.self)
-            let c = unsafe bytes.loadUnaligned(fromByteOffset: offset &+ 16, as: UInt64.self)
-            let d = unsafe bytes.loadUnaligned(fromByteOffset: offset &+ 24, as: UInt64.self)
-            sum &+= (a & 0xffff_ffff) &+ (b & 0xffff_ffff) &+ (c & 0xffff_ffff) &+ (d & 0xffff_ffff)
-            sum &+= (a >> 32) &+ (b >> 32) &+ (c >> 32) &+ (d >> 32)
-            offset &+= 32
+        if count >= 64 {
+            // The sum of the lower halves is what is left of the whole sum without that of the upper ones: it
+            // has no carry, so it does not matter that the whole sum loses its own.
+            var whole = SIMD8<UInt64>(repeating: 0)
+            var upper = SIMD8<UInt64>(repeating: 0)
+            repeat {
+                let words = unsafe bytes.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt64>.self)
+                whole &+= words
+                upper &+= words &>> 32
+                offset &+= 64
+            } while offset &+ 64 <= count
+            let lower = whole &- upper &<< 32
+            sum &+= lower.wrappedSum() &+ upper.wrappedSum()
         }
-        while offset &+ 4 <= count {
+        while offset &+ 8 <= count {
+            let word = unsafe bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            sum &+= (word & 0xffff_ffff) &+ (word >> 32)
+            offset &+= 8
+        }
+        if offset &+ 4 <= count {
             sum &+= UInt64(unsafe bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
             offset &+= 4
         }

@@ -1,4 +1,5 @@
 internal import FoundationEssentials
+internal import WireGuard
 
 /// The implementations that this machine can run, and why it cannot run the others.
 struct Catalogue {
@@ -49,7 +50,7 @@ struct Catalogue {
         if FileManager.default.fileExists(atPath: nullCipher) {
             var null = daemon("vgwd-null", command, ["LD_PRELOAD": nullCipher])
             null.provenBy = "null cipher"
-            null.answersHandshakes = false
+            null.handshakeCipher = nil
             found.append(null)
         } else {
             absent.append(("vgwd-null", "no \(nullCipher): swift build -c release --product NullCipher"))
@@ -58,12 +59,12 @@ struct Catalogue {
         let help = (try? await Shell.run("\(Shell.quote(vgwd)) --help")) ?? ""
         if !help.contains("--cipher") {
             absent.append(("vgwd-aes", "this vgwd has no --cipher"))
-        } else if !Machine.hasAES {
-            absent.append(("vgwd-aes", "this machine has no AES instructions"))
+        } else if !Cipher.aes256GCM.isAvailable {
+            absent.append(("vgwd-aes", "this machine has no AES that libsodium can use"))
         } else {
-            // Its handshake has another name for the cipher, so standard initiations are not for it.
-            var aes = daemon("vgwd-aes", command + ["--cipher", "aes-256-gcm"])
-            aes.answersHandshakes = false
+            let cipher = Cipher.aes256GCM.rawValue
+            var aes = daemon("vgwd-aes", command + ["--cipher", cipher])
+            aes.handshakeCipher = cipher
             found.append(aes)
         }
     }
@@ -72,7 +73,8 @@ struct Catalogue {
         _ name: String, _ command: [String], _ environment: [String: String] = [:]
     ) -> Implementation {
         Implementation(
-            name: name, kind: .wireGuard(command: command, environment: environment), answersHandshakes: true)
+            name: name, kind: .wireGuard(command: command, environment: environment),
+            handshakeCipher: Cipher.chacha20Poly1305.rawValue)
     }
 
     private mutating func program(_ program: String, for names: [String]) async -> String? {

@@ -13,8 +13,8 @@ struct Implementation: Sendable {
     var kind: Kind
     /// Said by the daemon once it has carried data, where that must be so.
     var provenBy: String?
-    /// It answers initiations made with the standard handshake.
-    var answersHandshakes = false
+    /// Of the WireGuard handshakes that it answers, by the name that vgwd has for it; nil when it answers none.
+    var handshakeCipher: String?
 
     /// For the report: what was run.
     var program: String {

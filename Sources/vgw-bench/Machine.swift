@@ -18,13 +18,6 @@ struct Machine: Codable {
 
     var line: String { "Linux \(kernel), \(processor), \(cores) cores, libsodium \(libsodium)" }
 
-    static var hasAES: Bool {
-        read("/proc/cpuinfo").split(separator: "\n").contains { line in
-            (line.hasPrefix("flags") || line.hasPrefix("Features"))
-                && line.split(separator: " ").contains("aes")
-        }
-    }
-
     private static func read(_ path: String) -> String {
         (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
     }

@@ -12,6 +12,7 @@ struct Report {
     var measurements: Measurements
 
     private static let nameWidth = 20
+    private static let width = 110
 
     var table: String {
         var lines = [
@@ -54,14 +55,31 @@ struct Report {
         lines += implementations.map { "  " + Self.left($0.name, Self.nameWidth) + $0.program }
         let failed = measurements.troubles.map { ($0.name, "round \($0.round): \($0.reason)") }
         if !failed.isEmpty { lines.append("Failed:") }
-        lines += failed.map { "  " + Self.left($0.0, Self.nameWidth) + $0.1 }
+        lines += failed.flatMap { Self.note($0.0, $0.1) }
         if !absent.isEmpty { lines.append("Not measured:") }
-        lines += absent.map { "  " + Self.left($0.name, Self.nameWidth) + $0.reason }
+        lines += absent.flatMap { Self.note($0.name, $0.reason) }
         if reference == nil { lines.append("No ratios: the reference was not measured.") }
         return lines
     }
 
     // MARK: Text
+
+    /// A reason may quote a daemon, so it is broken at spaces to stay in the table's width.
+    private static func note(_ name: String, _ reason: String) -> [String] {
+        var lines: [String] = []
+        var line = "  " + left(name, nameWidth)
+        var isFresh = true
+        for word in reason.split(separator: " ") {
+            if !isFresh, line.count + 1 + word.count > width {
+                lines.append(line)
+                line = "  " + left("", nameWidth)
+                isFresh = true
+            }
+            line += (isFresh ? "" : " ") + word
+            isFresh = false
+        }
+        return lines + [line]
+    }
 
     /// Three digits that matter are more than the machine gives.
     static func number(_ value: Double) -> String {

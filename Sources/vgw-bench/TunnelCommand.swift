@@ -18,7 +18,7 @@ struct TunnelCommand: AsyncParsableCommand {
             error, the table to standard output. The exit status is 1 when something failed.
 
               sudo vgw-bench --peer newest=/tmp/wireguard-go --peer boringtun=/usr/local/bin/boringtun-cli
-              sudo vgw-bench --only vgwd-chacha,vgwd-null --reference vgwd-null --work tcp --rounds 6
+              sudo vgw-bench --only vgwd-chacha,vgwd-null --reference vgwd-null --work tcp-1,tcp-4 --rounds 6
               sudo vgw-bench --rounds 1 --seconds 2 --json result.json
             """)
 
@@ -84,6 +84,7 @@ struct TunnelCommand: AsyncParsableCommand {
         } catch is CancellationError {
             throw ExitCode(128 + Interrupt.signal)
         }
+        if Interrupt.signal != 0 { Progress.say("interrupted; this is what was measured until then") }
         let report = outcome.report
         print(report.table)
         if let json { try ReportFile(report).write(to: json) }

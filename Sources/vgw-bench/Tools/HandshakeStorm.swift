@@ -33,6 +33,7 @@ struct HandshakeStorm: ParsableCommand {
 
     @Option(help: "ADDRESS:PORT of the responder.") var to: String
     @Option(help: "Public key of the responder.") var key: String
+    @Option(help: "What both ends were told to use.") var cipher: String
     @Option(help: "At most so long; and so many thousands are made in advance.") var seconds: Int
 
     private struct Prepared {
@@ -54,10 +55,10 @@ struct HandshakeStorm: ParsableCommand {
     }
 
     func run() throws {
-        guard sodiumIsReady, let far = Endpoint(to), let responder = PublicKey(base64: key) else {
-            throw ValidationError("'\(to)' or '\(key)' is malformed")
-        }
-        let prepared = try prepare(responder)
+        guard sodiumIsReady, let far = Endpoint(to), let responder = PublicKey(base64: key),
+            let cipher = Cipher(rawValue: cipher)
+        else { throw ValidationError("'\(to)', '\(key)' or '\(cipher)' is malformed") }
+        let prepared = try prepare(responder, cipher)
         let socket = try DatagramSocket.udp(connectedTo: far)
         let request = DatagramBatch(capacity: 1, size: Protocol.initiationSize)
         let answers = DatagramBatch(capacity: Self.window, size: Protocol.initiationSize)
@@ -105,7 +106,7 @@ struct HandshakeStorm: ParsableCommand {
     }
 
     /// The index of each is its place, so that a response tells which it answers.
-    private func prepare(_ responder: PublicKey) throws -> Prepared {
+    private func prepare(_ responder: PublicKey, _ cipher: Cipher) throws -> Prepared {
         var prepared = Prepared()
         var entropy = SystemEntropy()
         var stamp = TAI64N(unixNanoseconds: SystemClock.unixNanoseconds())
@@ -117,7 +118,7 @@ struct HandshakeStorm: ParsableCommand {
             if number == 0 { stamp = stamp.next() }
             var (message, handshake) = try InitiatorHandshake.begin(
                 static: peers[number], peer: responder, staticStatic: secrets[number], presharedKey: .none,
-                cipher: .chacha20Poly1305, index: UInt32(place), timestamp: stamp, entropy: &entropy)
+                cipher: cipher, index: UInt32(place), timestamp: stamp, entropy: &entropy)
             macs.stamp(&message, now: SystemClock.now())
             prepared.messages.append(message.bytes)
             if place.isMultiple(of: Self.checkedEach) { prepared.handshakes[place] = handshake }

@@ -12,22 +12,18 @@ extension Work {
         var error: String?
     }
 
-    @Sendable
-    static func tcp(_ tunnel: Tunnel, seconds: Int) async throws -> [Figure: Double] {
-        var figures: [Figure: Double] = [:]
-        for (figure, options) in [
-            (Figure.tcp1, ""), (.tcp1Reverse, "-R"), (.tcp4, "-P 4"), (.tcp4Reverse, "-P 4 -R"),
-            (.tcp8, "-P 8"), (.tcp8Reverse, "-P 8 -R"),
-        ] {
+    static func tcp(
+        _ streams: Int, _ forward: Figure, _ reverse: Figure
+    ) -> @Sendable (Tunnel, Int) async throws -> [Figure: Double] {
+        { tunnel, seconds in
             let before = tunnel.daemons.map(\.cpuSeconds).reduce(0, +)
-            let sum = try await iperf(tunnel, seconds, options)
-            figures[figure] = sum.bits_per_second / 1e9
-            if figure == .tcp1, !tunnel.daemons.isEmpty {
-                let used = tunnel.daemons.map(\.cpuSeconds).reduce(0, +) - before
-                figures[.cpu] = used / (sum.bytes * 8 / 1e9)
-            }
+            let sum = try await iperf(tunnel, seconds, "-P \(streams)")
+            let used = tunnel.daemons.map(\.cpuSeconds).reduce(0, +) - before
+            var figures = [forward: sum.bits_per_second / 1e9]
+            if streams == 1, !tunnel.daemons.isEmpty { figures[.cpu] = used / (sum.bytes * 8 / 1e9) }
+            figures[reverse] = try await iperf(tunnel, seconds, "-P \(streams) -R").bits_per_second / 1e9
+            return figures
         }
-        return figures
     }
 
     private static func iperf(

@@ -11,17 +11,19 @@ struct Work: Sendable {
     /// and handshakes last since they leave a daemon with a thousand peers.
     static let all: [Work] = [
         Work(name: "idle", applies: \.hasDaemon, measure: idle),
-        Work(name: "tcp", applies: { _ in true }, measure: tcp),
+        Work(name: "tcp-1", applies: { _ in true }, measure: tcp(1, .tcp1, .tcp1Reverse)),
+        Work(name: "tcp-4", applies: { _ in true }, measure: tcp(4, .tcp4, .tcp4Reverse)),
+        Work(name: "tcp-8", applies: { _ in true }, measure: tcp(8, .tcp8, .tcp8Reverse)),
         Work(name: "udp", applies: { _ in true }, measure: udp),
         Work(name: "ping", applies: { _ in true }, measure: ping),
         Work(name: "memory", applies: \.hasDaemon, measure: memory),
-        Work(name: "handshakes", applies: \.answersHandshakes, measure: handshakes),
+        Work(name: "handshakes", applies: { $0.handshakeCipher != nil }, measure: handshakes),
     ]
 
     /// Seconds that all of it takes for one implementation, for the estimate at the start.
     static func expected(_ works: [Work], seconds: Int) -> Int {
         // Measurements in each, and what their set-up takes.
-        let share = ["idle": 1, "tcp": 6, "udp": 4, "ping": 1, "handshakes": 1]
+        let share = ["idle": 1, "tcp-1": 2, "tcp-4": 2, "tcp-8": 2, "udp": 4, "ping": 1, "handshakes": 1]
         return works.map { (share[$0.name] ?? 0) * (seconds + 1) }.reduce(3, +)
     }
 
@@ -46,6 +48,7 @@ struct Work: Sendable {
     }
 
     private static func handshakes(_ tunnel: Tunnel, seconds: Int) async throws -> [Figure: Double] {
+        guard let cipher = tunnel.implementation.handshakeCipher else { return [:] }
         let lab = tunnel.lab
         let peers = "\(lab.directory)/peers.conf"
         try HandshakeStorm.configuration(of: HandshakeStorm.peers())
@@ -53,7 +56,7 @@ struct Work: Sendable {
         let text = try await Shell.run(
             """
             \(lab.inside(.b)) wg addconf \(lab.interface(.b)) \(peers)
-            \(lab.inside(.a)) \(Shell.quote(Lab.ownPath)) handshake-storm --seconds \(seconds) \
+            \(lab.inside(.a)) \(Shell.quote(Lab.ownPath)) handshake-storm --seconds \(seconds) --cipher \(cipher) \
                 --to \(Lab.Host.b.outer):\(WireGuardTunnel.port) --key "$(cat \(lab.directory)/b.pub)"
             """, limit: 3 * seconds + 30)
         let outcome: HandshakeStorm.Outcome = try Output.read(from: text)

@@ -291,6 +291,9 @@ struct PeerNotes {
     /// When the first unanswered initiation went out.
     var askingSince: Instant?
     var sendProblem: Int32?
+    /// Changes of endpoint are not logged before, only counted.
+    var roamingQuietUntil: Instant?
+    var roamsUnreported = 0
     /// The last answer of the resolver, where it was none.
     var nameProblem: String?
     /// When a name is to be resolved again.

@@ -95,6 +95,7 @@ extension ControlLoop {
         case .handshakeCompleted(let role):
             let isNew = notes[peer]?.isUp != true
             notes[peer]?.isUp = true
+            notes[peer]?.handshakeAt = Int64(truncatingIfNeeded: now.nanoseconds) &+ device.realtimeOffset
             notes[peer]?.hasGivenUp = false
             notes[peer]?.askingSince = nil
             let endpoint = device.path(of: peer)?.underlay.map { "\($0.endpoint)" } ?? "unknown"

@@ -54,7 +54,7 @@ extension ControlLoop {
             reason: state == .up ? nil : reason(of: peer),
             hint: state == .up ? nil : hint(for: status), endpoint: status.underlay?.endpoint.description,
             configuredEndpoint: configured,
-            lastHandshake: status.lastHandshake.map { unixNanoseconds($0) / 1_000_000_000 },
+            lastHandshake: notes[peer]?.handshakeAt.map { $0 / 1_000_000_000 },
             lastHandshakeAge: status.lastHandshake.map { seconds(since: $0) }, rxBytes: status.receivedBytes,
             txBytes: status.transmittedBytes, rxPackets: status.receivedPackets,
             txPackets: status.transmittedPackets,

@@ -287,6 +287,8 @@ struct PeerNotes {
     var connection: String
     var tunnel: String
     var isUp = false
+    /// Of the last completed handshake, in nanoseconds of Unix time: as the clock was then.
+    var handshakeAt: Int64?
     var hasGivenUp = false
     /// When the first unanswered initiation went out.
     var askingSince: Instant?

@@ -30,6 +30,8 @@ final class Gateway: Sendable {
         /// What is routed to the peer, and taken from it.
         var routes: [String]
         var addresses: [String]
+        /// A further line of [gateway].
+        var gatewayLine = ""
     }
 
     let lab: Lab
@@ -172,6 +174,7 @@ final class Gateway: Sendable {
             address = \(list(settings.addresses))
             mtu = \(settings.mtu)
             state-directory = "\(lab.directory)/\(site)-state"
+            \(settings.gatewayLine)
 
             [[connection]]
             name = "\(site.other)"

@@ -7,8 +7,8 @@ internal import WireGuard
 extension ControlLoop {
     func gatewayStatus() -> GatewayStatus {
         var drops: [String: UInt64] = [:]
-        for (reason, count) in device.drops.merging(dataPlane.drops, uniquingKeysWith: +) where count > 0 {
-            drops[reason.name] = count
+        for counted in [device.drops, dataPlane.drops, requestDrops.snapshot] {
+            for (reason, count) in counted { drops[reason.name, default: 0] += count }
         }
         let udp = [sockets.v4, sockets.v6].compactMap { $0?.offloads }
         return GatewayStatus(

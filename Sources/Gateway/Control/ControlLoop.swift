@@ -56,6 +56,8 @@ package final class ControlLoop {
     var wg: WgServer?
     var timestamps: TimestampStore
     let resolver = EndpointResolver()
+    /// Of the `wg` socket, and of the control server.
+    let requestDrops = DropCounters()
 
     var state: GatewayState
     var now: Instant
@@ -114,7 +116,7 @@ package final class ControlLoop {
                     interfaceIndex: { name in
                         guard let netlink = try? Netlink() else { return nil }
                         return ((try? netlink.link(name)) ?? nil)?.index
-                    }, log: log)
+                    }, drops: requestDrops, log: log)
             } else {
                 wg = nil
             }

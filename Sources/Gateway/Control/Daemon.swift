@@ -22,7 +22,8 @@ package enum Daemon {
         }
         let server = settings.controlSocket.map {
             ControlServer(
-                path: $0, mailbox: loop.mailbox, connectionLimit: settings.controlClientLimit, log: log)
+                path: $0, mailbox: loop.mailbox, connectionLimit: settings.controlClientLimit,
+                drops: loop.requestDrops, log: log)
         }
         server?.start()
         let ending = loop.run()

@@ -46,8 +46,12 @@ private struct InboundThread: ~Copyable {
 
     /// What waits at the socket now, up to the receiver's capacity.
     mutating func passBatch(from socket: UDPSocket) {
+        let errors = receiver.errors
         let count = receiver.receive(from: socket)
-        guard count > 0 else { return }
+        guard count > 0 else {
+            if receiver.errors != errors { plane.inboundDrops.add(.receiveFailed) }
+            return
+        }
         plane.inboundEpoch.enter()
         table.refresh()
         inbound.begin(table: table.value, now: SystemClock.now())

@@ -18,7 +18,8 @@ struct Vgwd: ParsableCommand {
         discussion: """
             Without an INTERFACE, vgwd runs what the configuration file says until it is told to end (SIGTERM).
             With one it starts empty, to be set up by 'wg' and 'wg-quick'
-            (WG_QUICK_USERSPACE_IMPLEMENTATION=vgwd); it goes to the background unless -f is given.
+            (WG_QUICK_USERSPACE_IMPLEMENTATION=vgwd); it goes to the background unless -f is given, and shows what \
+            it drops by 'vgwctl status --drops --socket /run/vgwd/INTERFACE.sock'.
 
             LOG_LEVEL is 'debug', 'info', 'error' or 'silent'.
             """,

@@ -236,11 +236,9 @@ extension Integration {
                         "printf '\(request)' | timeout 30 socat -t 20 - UNIX-CONNECT:\(socket)")
                     try #require(answer.output == "errno=\(errno)", "\(request) gave \(answer)")
                 }
-                if kind == .configured {
-                    // These, and the two whose line has no end.
-                    let count = try await tunnel.vpc.drops("wg-request-refused")
-                    try #require(count >= UInt64(refused.count) + 2, "\(count) are counted")
-                }
+                // These, and the two whose line has no end.
+                let count = try await tunnel.vpc.drops("wg-request-refused")
+                try #require(count >= UInt64(refused.count) + 2, "\(count) are counted")
                 // The `replace_peers` of the refused request was not applied.
                 try #require(try await tunnel.vpc.peer().endpoint != nil)
                 for site in Site.allCases { try await tunnel.ping(from: site, .v4) }

@@ -58,6 +58,45 @@ extension Integration {
             }
         }
 
+        @Test("vgwctl shows an interface without a configuration, and its socket goes with it")
+        func controlSocket() async throws {
+            try await Tunnel.run(.driven) { tunnel in
+                for gateway in [tunnel.onprem, tunnel.vpc] {
+                    let shown = try await gateway.vgwctl("status --drops")
+                    try #require(shown.succeeded && shown.output.contains(gateway.interface), "\(shown)")
+                }
+                let vpc = tunnel.vpc
+                try await Shell.run("rm \(vpc.uapiSocket)")
+                try #require(try await vpc.process.waitForExit() == 0)
+                try #require(try await !Shell.attempt("test -e \(vpc.controlSocket)").succeeded)
+                // One that was killed leaves it, and the next takes it over.
+                try await tunnel.onprem.kill()
+                try await Shell.run("test -S \(tunnel.onprem.controlSocket)")
+                try await tunnel.onprem.start()
+                try #require(try await tunnel.onprem.vgwctl("status").succeeded)
+            }
+        }
+
+        @Test("where the control socket cannot be made, the interface works without")
+        func noControlSocket() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                try await Shell.run("mkdir -p /run/vgwd")
+                let vgwd = "exec \(Programs.path("vgwd")) -f \(onprem.interface)"
+                let script = "mount -t tmpfs -o ro none /run/vgwd && \(vgwd)"
+                let daemon = try await lab.start(
+                    ["unshare", "-m", "bash", "-c", script], name: "vgwd", in: onprem.namespace)
+                try await eventually("wg is answered") {
+                    try await Shell.attempt("wg show \(onprem.interface)").succeeded
+                }
+                try await eventually("it says so") {
+                    let log = lab.log(of: daemon)
+                    return log.contains("vgwctl cannot be used") && log.contains("ready")
+                }
+                try #require(try await daemon.terminate() == 0)
+            }
+        }
+
         @Test(
             "when the keys were set, or read from files, and shown, no text of them is left in memory",
             arguments: [Pairing.driven, .ours])

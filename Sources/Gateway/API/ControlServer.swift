@@ -43,6 +43,10 @@ final class ControlServer: Sendable {
             if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
                 try AtomicFile.makeDirectory(String(path[..<slash]), mode: 0o755)
             }
+            // What nobody answers at is replaced.
+            guard (try? UnixStream.connect(path: path)) == nil else {
+                throw SystemError(call: "bind \(path)", code: 98)  // EADDRINUSE
+            }
             let ended = try EventCounter()
             let group = ServiceGroup(
                 configuration: ServiceGroupConfiguration(services: [application()], logger: quietLog))

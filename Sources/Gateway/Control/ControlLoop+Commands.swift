@@ -14,9 +14,18 @@ extension ControlLoop {
         case .removeRoute(let prefix, let answer):
             answer(Result { () throws(APIError) in try removeRoute(prefix) })
         case .serverIsReady: serverIsReady()
-        case .serverHasFailed(let reason):
-            ending = ending ?? .failed("the control socket does not work: \(reason)")
+        case .serverHasFailed(let reason): serverHasFailed(reason)
         case .resolved(let key, let endpoint, let problem): nameWasResolved(key, endpoint, problem: problem)
+        }
+    }
+
+    /// Who drives `wg` can do without it.
+    private func serverHasFailed(_ reason: String) {
+        if settings.managesLink {
+            ending = ending ?? .failed("the control socket does not work: \(reason)")
+        } else {
+            log.warning("vgwctl cannot be used", metadata: ["error": "\(reason)"])
+            serverIsReady()
         }
     }
 

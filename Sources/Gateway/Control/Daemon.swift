@@ -70,7 +70,7 @@ package enum Daemon {
 extension ControlLoop {
     /// Another daemon answers on one of our sockets: it is named, and this one does not start.
     static func refuseSecond(_ settings: DaemonSettings) throws(DaemonError) {
-        var paths = [settings.controlSocket].compactMap { $0 }
+        var paths = [settings.managesLink ? settings.controlSocket : nil].compactMap { $0 }
         if settings.wgDescriptor == nil { paths.append("\(WgServer.directory)/\(settings.interface).sock") }
         for path in paths {
             guard let other = try? UnixStream.connect(path: path) else { continue }

@@ -48,12 +48,15 @@ final class Gateway: Sendable {
         interface = "vgwit-\(lab.id)\(site.letter)"
         current = Mutex(settings)
         lab.removeAtEnd(uapiSocket)
+        if kind == .driven { lab.removeAtEnd(controlSocket) }
     }
 
     var namespace: String { lab.namespace(site) }
     /// Shared by all network namespaces, hence the unique interface names.
     var uapiSocket: String { "/var/run/wireguard/\(interface).sock" }
-    var controlSocket: String { "\(lab.directory)/\(site)-control.sock" }
+    var controlSocket: String {
+        kind == .configured ? "\(lab.directory)/\(site)-control.sock" : "/run/vgwd/\(interface).sock"
+    }
     var settings: Settings { current.withLock { $0 } }
     var process: BackgroundProcess {
         get throws {

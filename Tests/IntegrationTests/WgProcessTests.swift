@@ -58,6 +58,38 @@ extension Integration {
             }
         }
 
+        @Test("a descriptor that is none is refused by name", arguments: ["WG_TUN_FD", "WG_UAPI_FD"])
+        func wrongDescriptor(_ variable: String) async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                for value in ["seven", "-1", "1000000", "3x"] {
+                    for flag in ["-f ", ""] {
+                        let answer = try await Shell.attempt(
+                            "\(Programs.path("vgwd")) \(flag)\(onprem.interface)", in: onprem.namespace,
+                            limit: 20, environment: [variable: value])
+                        try #require(answer.status == 64, "\(answer)")
+                        try #require(answer.errors.contains("\(variable) is '\(value)'"), "\(answer)")
+                    }
+                }
+                try #require(try await !onprem.hasInterface())
+            }
+        }
+
+        @Test("LOG_LEVEL=silent logs nothing, not even why it could not start")
+        func silent() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                try await onprem.start()
+                for (level, isSaid) in [("silent", false), ("error", true)] {
+                    let second = try await Shell.attempt(
+                        "\(Programs.path("vgwd")) -f \(onprem.interface)", in: onprem.namespace, limit: 20,
+                        environment: ["LOG_LEVEL": level])
+                    try #require(second.status == 1, "\(second)")
+                    try #require((second.errors + second.output).isEmpty == !isSaid, "\(second)")
+                }
+            }
+        }
+
         @Test("vgwctl shows an interface without a configuration, and its socket goes with it")
         func controlSocket() async throws {
             try await Tunnel.run(.driven) { tunnel in

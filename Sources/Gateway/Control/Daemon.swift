@@ -54,12 +54,13 @@ package enum Daemon {
     /// To standard error, one line an event. The level is LOG_LEVEL's, with the names that other
     /// implementations use too.
     package static func logger(environment: [String: String]) -> Logger {
+        let level = environment["LOG_LEVEL"]?.lowercased()
+        if level == "silent" { return Logger(label: "vgwd") { _ in SwiftLogNoOpLogHandler() } }
         var handler = StreamLogHandler.standardError(label: "vgwd")
         handler.logLevel =
-            switch environment["LOG_LEVEL"]?.lowercased() {
+            switch level {
             case "verbose", "debug": .debug
             case "error": .error
-            case "silent": .critical
             default: .info
             }
         let chosen = handler

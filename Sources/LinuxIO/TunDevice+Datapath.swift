@@ -16,7 +16,7 @@ package import WireGuard
 extension TunDevice {
     package enum ReadOutcome: Hashable, Sendable {
         case packet
-        /// Nothing waits.
+        /// Nothing waits, or it could not be read.
         case empty
         case deleted
     }
@@ -30,9 +30,10 @@ extension TunDevice {
         let readable = unsafe UnsafeMutableRawBufferPointer(
             rebasing: buffer.bytes[..<(Self.headerSize + 65_536)])
         let count = unsafe read(into: readable)
-        guard count > 0 else { return Self.meansDeleted(count) ? .deleted : .empty }
+        guard count > (offloads.vnetHeader ? Self.headerSize : 0) else {
+            return noPacket(count, &outbound)
+        }
         if offloads.vnetHeader {
-            guard count > Self.headerSize else { return .packet }
             unsafe outbound.add(
                 base + Self.headerSize, count: count - Self.headerSize, offload: VirtioNetHeader(base))
         } else {
@@ -40,6 +41,21 @@ extension TunDevice {
         }
         if let reply = unsafe outbound.reply { unsafe answer(reply) }
         return .packet
+    }
+
+    /// The result of a read that brought nothing to send.
+    @inline(never)
+    private func noPacket(_ result: Int, _ outbound: inout Outbound) -> ReadOutcome {
+        if Self.meansEmpty(result) { return .empty }
+        if Self.meansDeleted(result) { return .deleted }
+        guard result < 0 else {
+            outbound.drops.add(.outboundMalformed)
+            return .packet
+        }
+        outbound.drops.add(.tunReadFailed)
+        // It still polls as readable where memory is short.
+        System.pause(milliseconds: 1)
+        return .empty
     }
 
     private func answer(_ reply: UnsafeRawBufferPointer) {

@@ -126,15 +126,17 @@ package final class TunDevice: Sendable {
         }
     }
 
-    /// One packet with its header: its length, 0 when none waits, or minus errno. -EBADFD says that the
+    /// One packet with its header: its length, or minus errno. -EAGAIN says that none waits, -EBADFD that the
     /// device was deleted; no other error is final. An interface that is down has no packets. A packet longer
     /// than `buffer` is cut to it: 65,536 bytes and the header are always enough.
     @inline(__always)
     package func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
-        guard let base = buffer.baseAddress else { return 0 }
-        let result = unsafe System.read(descriptor.rawValue, base, buffer.count)
-        return result == -Int(EAGAIN) ? 0 : result
+        guard let base = buffer.baseAddress else { return -Int(EINVAL) }
+        return unsafe System.read(descriptor.rawValue, base, buffer.count)
     }
+
+    /// Whether a negative result of `read` says that none waits.
+    package static func meansEmpty(_ result: Int) -> Bool { result == -Int(EAGAIN) }
 
     /// Whether a negative result of `read` says that the device was deleted.
     package static func meansDeleted(_ result: Int) -> Bool { result == -Int(EBADFD) }

@@ -18,7 +18,8 @@ struct Vgwd: ParsableCommand {
         discussion: """
             Without an INTERFACE, vgwd runs what the configuration file says until it is told to end (SIGTERM).
             With one it starts empty, to be set up by 'wg' and 'wg-quick'
-            (WG_QUICK_USERSPACE_IMPLEMENTATION=vgwd); it goes to the background unless -f is given.
+            (WG_QUICK_USERSPACE_IMPLEMENTATION=vgwd); it goes to the background unless -f is given, and shows what \
+            it drops by 'vgwctl status --drops --socket /run/vgwd/INTERFACE.sock'.
 
             LOG_LEVEL is 'debug', 'info', 'error' or 'silent'.
             """,
@@ -109,20 +110,34 @@ struct Run: ParsableCommand {
         let environment = ProcessInfo.processInfo.environment
         var settings: DaemonSettings
         if let interface {
+            let tunDescriptor = try Self.descriptor("WG_TUN_FD", in: environment)
+            let wgDescriptor = try Self.descriptor("WG_UAPI_FD", in: environment)
             if !foreground, environment["WG_PROCESS_FOREGROUND"] != "1",
                 environment[Self.readyVariable] == nil
             {
                 try runInBackground(interface, environment)
             }
             settings = try DaemonSettings(interface: interface, cipher: cipher)
-            settings.tunDescriptor = environment["WG_TUN_FD"].flatMap { Int32($0) }
-            settings.wgDescriptor = environment["WG_UAPI_FD"].flatMap { Int32($0) }
+            settings.tunDescriptor = tunDescriptor
+            settings.wgDescriptor = wgDescriptor
         } else {
             settings = DaemonSettings(try file.load())
         }
         settings.readyDescriptor = environment[Self.readyVariable].flatMap { Int32($0) }
         if let stateDir { settings.stateDirectory = stateDir }
         throw ExitCode(Daemon.run(settings, log: Daemon.logger(environment: environment)))
+    }
+
+    /// Of whoever started us; nil where the variable is not there, or empty.
+    private static func descriptor(_ name: String, in environment: [String: String]) throws -> Int32? {
+        guard let text = environment[name], !text.isEmpty else { return nil }
+        guard let number = Int32(text), fcntl(number, F_GETFD) >= 0 else {
+            Daemon.complain(
+                "\(name) is '\(text)', which is no open descriptor: "
+                    + "pass one on and give its number, or leave \(name) out")
+            throw ExitCode.validationFailure
+        }
+        return number
     }
 
     /// Ends this process: when the second one answers on its sockets, or has ended.

@@ -161,6 +161,7 @@ extension Integration {
             try await Tunnel.run(.ours) { tunnel in
                 let socket = tunnel.vpc.controlSocket
                 let lab = tunnel.lab
+                let before = try await tunnel.vpc.drops("control-request-malformed")
                 try await Shell.run(
                     """
                     head -c 100000 /dev/urandom | timeout 5 socat - UNIX-CONNECT:\(socket) >/dev/null 2>&1
@@ -200,7 +201,11 @@ extension Integration {
                     try #require(
                         answer.output == String(code), "\(request) gave \(answer.output), not \(code)")
                 }
-                try await eventually("the status is still given") { try await tunnel.vpc.status() != nil }
+                // What is no HTTP, three times, and all but what asks for a connection that is not there.
+                try await eventually("each malformed request is counted") {
+                    try await tunnel.vpc.drops("control-request-malformed")
+                        >= before + 3 + UInt64(expected.count) - 1
+                }
                 for site in Site.allCases { try await tunnel.ping(from: site, .v4) }
             }
         }
@@ -221,15 +226,19 @@ extension Integration {
                     head -c 9000000 /dev/zero | tr '\\0' a | timeout 5 socat - UNIX-CONNECT:\(socket) >/dev/null 2>&1
                     true
                     """)
-                for request in [
-                    "set=1\\nbogus=1\\n\\n", "set=1\\nprivate_key=zz\\n\\n",
-                    "set=1\\nlisten_port=70000\\n\\n",
-                    "set=1\\npublic_key=00\\n\\n", "set=1\\nreplace_peers=true\\nbogus=1\\n\\n", "junk\\n\\n",
-                ] {
+                let refused = [
+                    ("set=1\\nbogus=1\\n\\n", -22), ("set=1\\nprivate_key=zz\\n\\n", -22),
+                    ("set=1\\nlisten_port=70000\\n\\n", -22), ("set=1\\npublic_key=00\\n\\n", -22),
+                    ("set=1\\nreplace_peers=true\\nbogus=1\\n\\n", -22), ("junk\\n\\n", 22),
+                ]
+                for (request, errno) in refused {
                     let answer = try await Shell.attempt(
-                        "printf '\(request)' | timeout 5 socat -t 2 - UNIX-CONNECT:\(socket)")
-                    try #require(!answer.output.contains("errno=0"), "accepted: \(request)")
+                        "printf '\(request)' | timeout 30 socat -t 20 - UNIX-CONNECT:\(socket)")
+                    try #require(answer.output == "errno=\(errno)", "\(request) gave \(answer)")
                 }
+                // These, and the two whose line has no end.
+                let count = try await tunnel.vpc.drops("wg-request-refused")
+                try #require(count >= UInt64(refused.count) + 2, "\(count) are counted")
                 // The `replace_peers` of the refused request was not applied.
                 try #require(try await tunnel.vpc.peer().endpoint != nil)
                 for site in Site.allCases { try await tunnel.ping(from: site, .v4) }

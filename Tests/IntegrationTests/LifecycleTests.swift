@@ -145,6 +145,34 @@ extension Integration {
             }
         }
 
+        @Test(
+            "a route added while it runs is checked as one in the file is",
+            arguments: ["table = \"main\"", "firewall-mark = \"off\""])
+        func runtimeRouteChecked(_ line: String) async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(in: lab, .ours)
+                tunnel.onprem.change { $0.gatewayLine = line }
+                // It does not know where onprem is before it hears of it.
+                tunnel.vpc.change { $0.gatewayLine = line }
+                try await tunnel.start()
+                try await tunnel.reach(from: .onprem)
+                for (gateway, prefix, says) in [
+                    (tunnel.onprem, "224.0.0.0/4", "224.0.0.0/4 is multicast"),
+                    (tunnel.onprem, "198.51.100.0/24", "covers 198.51.100.10"),
+                    (tunnel.onprem, "0.0.0.0/0", "covers 198.51.100.10"),
+                    (tunnel.vpc, "192.0.2.0/24", "covers 192.0.2.10"),
+                ] {
+                    let before = try await gateway.ownRoutes()
+                    let answer = try await gateway.vgwctl("route add \(prefix) via \(gateway.site.other)")
+                    try #require(!answer.succeeded && answer.errors.contains(says), "\(answer)")
+                    try #require(try await gateway.ownRoutes() == before)
+                }
+                let other = try await tunnel.onprem.vgwctl("route add 10.30.0.0/16 via vpc")
+                try #require(other.succeeded, "\(other)")
+                try await tunnel.ping(from: .vpc, .v4)
+            }
+        }
+
         @Test("a tunnel that nobody answers in is down long before its session ends, and up again after it")
         func cutWire() async throws {
             try await Tunnel.run(.ours) { tunnel in

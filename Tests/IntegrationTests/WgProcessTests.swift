@@ -58,6 +58,77 @@ extension Integration {
             }
         }
 
+        @Test("a descriptor that is none is refused by name", arguments: ["WG_TUN_FD", "WG_UAPI_FD"])
+        func wrongDescriptor(_ variable: String) async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                for value in ["seven", "-1", "1000000", "3x"] {
+                    for flag in ["-f ", ""] {
+                        let answer = try await Shell.attempt(
+                            "\(Programs.path("vgwd")) \(flag)\(onprem.interface)", in: onprem.namespace,
+                            limit: 20, environment: [variable: value])
+                        try #require(answer.status == 64, "\(answer)")
+                        try #require(answer.errors.contains("\(variable) is '\(value)'"), "\(answer)")
+                    }
+                }
+                try #require(try await !onprem.hasInterface())
+            }
+        }
+
+        @Test("LOG_LEVEL=silent logs nothing, not even why it could not start")
+        func silent() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                try await onprem.start()
+                for (level, isSaid) in [("silent", false), ("error", true)] {
+                    let second = try await Shell.attempt(
+                        "\(Programs.path("vgwd")) -f \(onprem.interface)", in: onprem.namespace, limit: 20,
+                        environment: ["LOG_LEVEL": level])
+                    try #require(second.status == 1, "\(second)")
+                    try #require((second.errors + second.output).isEmpty == !isSaid, "\(second)")
+                }
+            }
+        }
+
+        @Test("vgwctl shows an interface without a configuration, and its socket goes with it")
+        func controlSocket() async throws {
+            try await Tunnel.run(.driven) { tunnel in
+                for gateway in [tunnel.onprem, tunnel.vpc] {
+                    let shown = try await gateway.vgwctl("status --drops")
+                    try #require(shown.succeeded && shown.output.contains(gateway.interface), "\(shown)")
+                }
+                let vpc = tunnel.vpc
+                try await Shell.run("rm \(vpc.uapiSocket)")
+                try #require(try await vpc.process.waitForExit() == 0)
+                try #require(try await !Shell.attempt("test -e \(vpc.controlSocket)").succeeded)
+                // One that was killed leaves it, and the next takes it over.
+                try await tunnel.onprem.kill()
+                try await Shell.run("test -S \(tunnel.onprem.controlSocket)")
+                try await tunnel.onprem.start()
+                try #require(try await tunnel.onprem.vgwctl("status").succeeded)
+            }
+        }
+
+        @Test("where the control socket cannot be made, the interface works without")
+        func noControlSocket() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                try await Shell.run("mkdir -p /run/vgwd")
+                let vgwd = "exec \(Programs.path("vgwd")) -f \(onprem.interface)"
+                let script = "mount -t tmpfs -o ro none /run/vgwd && \(vgwd)"
+                let daemon = try await lab.start(
+                    ["unshare", "-m", "bash", "-c", script], name: "vgwd", in: onprem.namespace)
+                try await eventually("wg is answered") {
+                    try await Shell.attempt("wg show \(onprem.interface)").succeeded
+                }
+                try await eventually("it says so") {
+                    let log = lab.log(of: daemon)
+                    return log.contains("vgwctl cannot be used") && log.contains("ready")
+                }
+                try #require(try await daemon.terminate() == 0)
+            }
+        }
+
         @Test(
             "when the keys were set, or read from files, and shown, no text of them is left in memory",
             arguments: [Pairing.driven, .ours])

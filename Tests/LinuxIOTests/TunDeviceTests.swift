@@ -111,10 +111,42 @@ import WireGuard
             let header = [UInt8](repeating: 0, count: TunDevice.headerSize)
             #expect(Self.write(header + Self.echo, to: tun) == .down)
             var buffer = [UInt8](repeating: 0, count: 2000)
-            #expect(unsafe buffer.withUnsafeMutableBytes { unsafe tun.read(into: $0) } == 0)
+            let result = unsafe buffer.withUnsafeMutableBytes { unsafe tun.read(into: $0) }
+            #expect(TunDevice.meansEmpty(result))
             #expect(tun.presence == .here)
             try shell("ip link set linuxio0 up")
             Self.expectEcho(through: tun)
+        }
+    }
+
+    @Test func `a packet that cannot be read is counted, and the next one comes through`() throws {
+        try inNamespace {
+            let tun = try TunDevice.open(name: "linuxio0")
+            let drops = DropCounters()
+            var outbound = Outbound(events: EventRing(capacity: 1 << 16), drops: drops)
+            outbound.begin(table: .empty, now: SystemClock.now())
+            let buffer = TunBuffer()
+            #expect(tun.read(into: &outbound, by: buffer) == .empty)
+            // More header than there is room for: EINVAL with each packet.
+            try Self.setHeaderSize(100_000, of: tun)
+            try shell("ip addr add 10.9.0.1/24 dev linuxio0; ip link set linuxio0 up")
+            try shell("ping -c 1 -W 1 10.9.0.2 >/dev/null || true")
+            var outcome = tun.read(into: &outbound, by: buffer)
+            #expect(outcome == .empty)
+            #expect(drops[.tunReadFailed] == 1)
+            try Self.setHeaderSize(Int32(TunDevice.headerSize), of: tun)
+            try shell("ping -c 1 -W 1 10.9.0.2 >/dev/null || true")
+            for _ in 0..<100 where drops[.noRoute] == 0 { outcome = tun.read(into: &outbound, by: buffer) }
+            #expect(drops[.noRoute] > 0)
+            #expect(drops[.outboundMalformed] == 0)
+        }
+    }
+
+    private static func setHeaderSize(_ size: Int32, of tun: TunDevice) throws {
+        let setHeaderSize: UInt = 0x4004_54d8  // TUNSETVNETHDRSZ
+        var size = size
+        guard unsafe ioctl(tun.fd, setHeaderSize, &size) == 0 else {
+            throw TestFailure(description: "TUNSETVNETHDRSZ: errno \(errno)")
         }
     }
 

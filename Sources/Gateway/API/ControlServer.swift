@@ -6,6 +6,7 @@ internal import Logging
 internal import NIOCore
 internal import ServiceLifecycle
 internal import Synchronization
+internal import WireGuard
 
 /// HTTP/1.1 with JSON on a Unix socket, for `vgwctl` and `curl --unix-socket`. The process's umask keeps the
 /// socket root's alone: there are no roles yet.
@@ -21,14 +22,18 @@ final class ControlServer: Sendable {
 
     private let path: String
     private let mailbox: Mailbox<ControlCommand>
+    private let drops: DropCounters
     private let log: Logger
     private let connectionLimit: Int
     private let running = Mutex<(group: ServiceGroup?, ended: EventCounter?)>((nil, nil))
 
-    init(path: String, mailbox: Mailbox<ControlCommand>, connectionLimit: Int, log: Logger) {
+    init(
+        path: String, mailbox: Mailbox<ControlCommand>, connectionLimit: Int, drops: DropCounters, log: Logger
+    ) {
         self.path = path
         self.connectionLimit = connectionLimit
         self.mailbox = mailbox
+        self.drops = drops
         self.log = log
     }
 
@@ -37,6 +42,10 @@ final class ControlServer: Sendable {
         do throws(SystemError) {
             if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
                 try AtomicFile.makeDirectory(String(path[..<slash]), mode: 0o755)
+            }
+            // What nobody answers at is replaced.
+            guard (try? UnixStream.connect(path: path)) == nil else {
+                throw SystemError(call: "bind \(path)", code: 98)  // EADDRINUSE
             }
             let ended = try EventCounter()
             let group = ServiceGroup(
@@ -75,8 +84,9 @@ final class ControlServer: Sendable {
 
     private func application() -> some ApplicationProtocol {
         let mailbox = mailbox
+        let drops = drops
         let responder = CallbackResponder<BasicRequestContext> { request, _ in
-            await Self.respond(to: request, mailbox)
+            await Self.respond(to: request, mailbox, drops)
         }
         let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
             maxHeaderFieldSize: 8 * 1024, maxHeaderListSize: 16 * 1024, maxHeaderFieldCount: 64)
@@ -88,20 +98,44 @@ final class ControlServer: Sendable {
             responder: responder,
             server: .http1(
                 configuration: HTTP1Channel.Configuration(
-                    idleTimeout: Self.idleTimeout, httpDecoderConfiguration: decoder)),
+                    additionalChannelHandlers: [JunkCounter(drops)], idleTimeout: Self.idleTimeout,
+                    httpDecoderConfiguration: decoder)),
             configuration: configuration,
             onServerRunning: { _ in mailbox.post(.serverIsReady) },
             logger: quietLog)
     }
 
-    private static func respond(to request: Request, _ mailbox: Mailbox<ControlCommand>) async -> Response {
+    private static func respond(
+        to request: Request, _ mailbox: Mailbox<ControlCommand>, _ drops: DropCounters
+    ) async -> Response {
+        var isUnderstood = false
         do throws(APIError) {
             let asked = try ControlRequest(
                 method: request.method.rawValue, path: request.uri.path,
                 prefix: request.uri.queryParameters.get(APIPath.prefixParameter))
+            isUnderstood = true
             return try await answer(asked, request, mailbox)
         } catch {
+            if !isUnderstood || error.code == .badRequest || error.code == .tooLarge {
+                drops.add(.controlRequestMalformed)
+            }
             return encode(error, status: HTTPResponse.Status(code: error.code.httpStatus))
+        }
+    }
+
+    /// Counts what is no HTTP, or past the limits of a header. Its sender is turned away by what comes next.
+    private final class JunkCounter: ChannelInboundHandler, RemovableChannelHandler {
+        /// What is HTTP passes unseen.
+        typealias InboundIn = Never
+
+        private let drops: DropCounters
+
+        init(_ drops: DropCounters) { self.drops = drops }
+
+        func errorCaught(context: ChannelHandlerContext, error: any Error) {
+            // A connection that broke is no request.
+            if !(error is IOError), !(error is ChannelError) { drops.add(.controlRequestMalformed) }
+            context.fireErrorCaught(error)
         }
     }
 

@@ -64,6 +64,7 @@ struct WgServer: ~Copyable {
     private let listenerToken: UInt64
     private let interfaceIndex: (String) -> UInt32?
     private let clientLimit: Int
+    private let drops: DropCounters
     private let log: Logger
     /// Whoever connects in a loop does not fill the log.
     private var quietUntil = Instant(nanoseconds: 0)
@@ -72,12 +73,13 @@ struct WgServer: ~Copyable {
     /// Tokens from `listenerToken` up are this server's.
     init(
         listener: consuming UnixListener, listenerToken: UInt64, epoll: borrowing Epoll,
-        clientLimit: Int, interfaceIndex: @escaping (String) -> UInt32?, log: Logger
+        clientLimit: Int, interfaceIndex: @escaping (String) -> UInt32?, drops: DropCounters, log: Logger
     ) throws(SystemError) {
         self.listenerToken = listenerToken
         nextToken = listenerToken + 1
         self.clientLimit = clientLimit
         self.interfaceIndex = interfaceIndex
+        self.drops = drops
         self.log = log
         self.listener = listener
         try epoll.add(fd: self.listener.fd, token: listenerToken)
@@ -132,8 +134,11 @@ struct WgServer: ~Copyable {
                 let requests = client.parser.feed(bytes)
                 // Part of it may be a key.
                 for place in bytes.indices { bytes[place] = 0 }
-                guard let requests else { return close(token, epoll) }
-                for request in requests { client.queue(Self.answer(request, handler)) }
+                guard let requests else {
+                    drops.add(.wgRequestRefused)
+                    return close(token, epoll)
+                }
+                for request in requests { client.queue(answer(request, handler)) }
             case .wouldBlock: break
             // `socat` and shells close their half after the question, and wait for the answer.
             case .closed: client.isFinished = true
@@ -151,11 +156,16 @@ struct WgServer: ~Copyable {
         }
     }
 
-    private static func answer(_ request: WgRequest, _ handler: some WgHandler) -> [UInt8] {
+    private func answer(_ request: WgRequest, _ handler: some WgHandler) -> [UInt8] {
         switch request {
-        case .get: WgReply.get(handler.wgReport())
-        case .set(let set): WgReply.set(errno: handler.wgApply(set))
-        case .refused(let isSet, let errno): WgReply.failed(isSet: isSet, errno: errno)
+        case .get: return WgReply.get(handler.wgReport())
+        case .set(let set):
+            let errno = handler.wgApply(set)
+            if errno != 0 { drops.add(.wgRequestRefused) }
+            return WgReply.set(errno: errno)
+        case .refused(let isSet, let errno):
+            drops.add(.wgRequestRefused)
+            return WgReply.failed(isSet: isSet, errno: errno)
         }
     }
 

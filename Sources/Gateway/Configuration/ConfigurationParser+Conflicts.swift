@@ -69,7 +69,7 @@ extension ConfigurationParser {
         _ gateway: GatewayConfiguration, _ tunnel: TunnelConfiguration, _ place: ConfigurationNode,
         _ connections: [ConnectionConfiguration?]
     ) {
-        guard gateway.routeTableNumber != nil, !gateway.needsRoutingRule,
+        guard RoutePlan(gateway).leadsOuterPackets,
             case .address(let endpoint) = tunnel.endpoint,
             let route = connections.lazy.compactMap({ $0 }).flatMap(\.routes).first(where: {
                 $0.contains(endpoint.address)

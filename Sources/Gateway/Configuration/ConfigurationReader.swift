@@ -191,7 +191,7 @@ struct ConfigurationReader {
                 "write \"\(prefix.network)\", or \"\(IPPrefix(host: prefix.address))\" for the one address")
             return nil
         }
-        guard !(prefix.address.isMulticast && prefix.length > 0) else {
+        guard !prefix.isMulticast else {
             report(node, "\(text) is multicast", "route unicast prefixes: a tunnel carries no multicast")
             return nil
         }

@@ -14,9 +14,18 @@ extension ControlLoop {
         case .removeRoute(let prefix, let answer):
             answer(Result { () throws(APIError) in try removeRoute(prefix) })
         case .serverIsReady: serverIsReady()
-        case .serverHasFailed(let reason):
-            ending = ending ?? .failed("the control socket does not work: \(reason)")
+        case .serverHasFailed(let reason): serverHasFailed(reason)
         case .resolved(let key, let endpoint, let problem): nameWasResolved(key, endpoint, problem: problem)
+        }
+    }
+
+    /// Who drives `wg` can do without it.
+    private func serverHasFailed(_ reason: String) {
+        if settings.managesLink {
+            ending = ending ?? .failed("the control socket does not work: \(reason)")
+        } else {
+            log.warning("vgwctl cannot be used", metadata: ["error": "\(reason)"])
+            serverIsReady()
         }
     }
 
@@ -59,6 +68,7 @@ extension ControlLoop {
                 code: .conflict, message: "\(prefix) goes via \(owner) already",
                 hint: owner == request.connection ? nil : "delete it there first")
         }
+        try check(prefix)
         let before = state
         let route = Connection.Route(prefix, origin: .runtime)
         state.give(route, to: request.connection)
@@ -70,6 +80,32 @@ extension ControlLoop {
         }
         log.info("route added", metadata: ["prefix": "\(prefix)", "connection": "\(request.connection)"])
         return entry(route, request.connection)
+    }
+
+    /// As the configuration file is checked.
+    private func check(_ prefix: IPPrefix) throws(APIError) {
+        guard !prefix.isMulticast else {
+            throw APIError(
+                code: .badRequest, message: "\(prefix) is multicast",
+                hint: "route unicast prefixes: a tunnel carries no multicast")
+        }
+        guard keeper.leadsOuterPackets else { return }
+        for tunnel in state.connections.flatMap(\.tunnels) {
+            var addresses: [IPAddress] = []
+            if case .address(let endpoint) = tunnel.endpoint { addresses.append(endpoint.address) }
+            // It may have moved, or have been given by name.
+            if let path = device.peerID(for: tunnel.publicKey).flatMap({ device.path(of: $0) }),
+                let underlay = path.underlay
+            {
+                addresses.append(underlay.endpoint.address)
+            }
+            guard let covered = addresses.first(where: { prefix.contains($0) }) else { continue }
+            throw APIError(
+                code: .conflict,
+                message: "\(prefix) covers \(covered) of tunnel \(tunnel.name), which would run into itself",
+                hint: "leave firewall-mark and table out of [gateway], so that outer packets take a table "
+                    + "without that route")
+        }
     }
 
     private func removeRoute(_ text: String) throws(APIError) -> RouteEntry {

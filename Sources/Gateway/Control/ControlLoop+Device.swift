@@ -6,6 +6,8 @@ internal import WireGuard
 extension ControlLoop {
     /// AF41, for what must not wait behind data (RFC 2597).
     private static let handshakeClass: UInt8 = 0x88
+    /// Between two lines about a change of endpoint.
+    private static let roamingInterval: Duration = .seconds(1)
 
     func addPeer(_ tunnel: Tunnel) {
         var underlay: UnderlayPath?
@@ -93,6 +95,7 @@ extension ControlLoop {
         case .handshakeCompleted(let role):
             let isNew = notes[peer]?.isUp != true
             notes[peer]?.isUp = true
+            notes[peer]?.handshakeAt = Int64(truncatingIfNeeded: now.nanoseconds) &+ device.realtimeOffset
             notes[peer]?.hasGivenUp = false
             notes[peer]?.askingSince = nil
             let endpoint = device.path(of: peer)?.underlay.map { "\($0.endpoint)" } ?? "unknown"
@@ -113,12 +116,23 @@ extension ControlLoop {
         case .keyMaterialWiped:
             notes[peer]?.isUp = false
             log.debug("session keys wiped", metadata: names(of: peer))
-        case .roamed(let underlay):
-            log.info(
-                "endpoint changed", metadata: names(of: peer, adding: ["endpoint": "\(underlay.endpoint)"]))
+        case .roamed(let underlay): report(underlay.endpoint, of: peer)
         case .removedAsOurself:
             log.warning("peer removed: it has our own public key", metadata: names(of: peer))
         }
+    }
+
+    /// A peer that comes from two places in turn, or two that share its key, would write a line a batch.
+    private func report(_ endpoint: Endpoint, of peer: PeerID) {
+        guard now >= notes[peer]?.roamingQuietUntil ?? now else {
+            notes[peer]?.roamsUnreported += 1
+            return
+        }
+        var metadata: Logger.Metadata = ["endpoint": "\(endpoint)"]
+        if let left = notes[peer]?.roamsUnreported, left > 0 { metadata["unreported"] = "\(left)" }
+        log.info("endpoint changed", metadata: names(of: peer, adding: metadata))
+        notes[peer]?.roamingQuietUntil = now + Self.roamingInterval
+        notes[peer]?.roamsUnreported = 0
     }
 
     func names(of peer: PeerID, adding more: Logger.Metadata = [:]) -> Logger.Metadata {

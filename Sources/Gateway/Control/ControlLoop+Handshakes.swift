@@ -20,7 +20,9 @@ extension ControlLoop {
         guard let socket = sockets.handshakes?.socket(for: family) else { return }
         device.noteQueue(fill: socket.queueFill, now: now)
         for _ in 0..<Self.batchesInRound {
+            let errors = handshakeReceiver.errors
             let count = handshakeReceiver.receive(from: socket)
+            if handshakeReceiver.errors != errors { device.dropCounters.add(.receiveFailed) }
             guard count > 0 else { return }
             for i in 0..<count {
                 guard !handshakeReceiver.isTruncated(i) else {

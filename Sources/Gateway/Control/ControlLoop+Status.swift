@@ -7,8 +7,8 @@ internal import WireGuard
 extension ControlLoop {
     func gatewayStatus() -> GatewayStatus {
         var drops: [String: UInt64] = [:]
-        for (reason, count) in device.drops.merging(dataPlane.drops, uniquingKeysWith: +) where count > 0 {
-            drops[reason.name] = count
+        for counted in [device.drops, dataPlane.drops, requestDrops.snapshot] {
+            for (reason, count) in counted { drops[reason.name, default: 0] += count }
         }
         let udp = sockets.workers.flatMap(\.sockets).map(\.offloads)
         return GatewayStatus(
@@ -55,7 +55,7 @@ extension ControlLoop {
             reason: state == .up ? nil : reason(of: peer),
             hint: state == .up ? nil : hint(for: status), endpoint: status.underlay?.endpoint.description,
             configuredEndpoint: configured,
-            lastHandshake: status.lastHandshake.map { unixNanoseconds($0) / 1_000_000_000 },
+            lastHandshake: notes[peer]?.handshakeAt.map { $0 / 1_000_000_000 },
             lastHandshakeAge: status.lastHandshake.map { seconds(since: $0) }, rxBytes: status.receivedBytes,
             txBytes: status.transmittedBytes, rxPackets: status.receivedPackets,
             txPackets: status.transmittedPackets,

@@ -14,7 +14,7 @@ extension ControlLoop: WgHandler {
                 return WgPeerReport(
                     publicKey: tunnel.publicKey, presharedKey: tunnel.presharedKey,
                     endpoint: status.underlay?.endpoint,
-                    lastHandshake: status.lastHandshake.map { unixNanoseconds($0) } ?? 0,
+                    lastHandshake: notes[peer]?.handshakeAt ?? 0,
                     transmittedBytes: status.transmittedBytes, receivedBytes: status.receivedBytes,
                     persistentKeepalive: tunnel.persistentKeepalive,
                     // A prefix belongs to one peer there.
@@ -24,10 +24,6 @@ extension ControlLoop: WgHandler {
         return WgDeviceReport(
             privateKey: state.privateKey, listenPort: sockets.port, firewallMark: state.firewallMark,
             peers: peers)
-    }
-
-    func unixNanoseconds(_ instant: Instant) -> Int64 {
-        Int64(truncatingIfNeeded: instant.nanoseconds) &+ device.realtimeOffset
     }
 
     /// 1. The whole change is made to a copy of the state.

@@ -61,6 +61,8 @@ package final class ControlLoop {
     var wg: WgServer?
     var timestamps: TimestampStore
     let resolver = EndpointResolver()
+    /// Of the `wg` socket, and of the control server.
+    let requestDrops = DropCounters()
 
     var state: GatewayState
     var now: Instant
@@ -123,7 +125,7 @@ package final class ControlLoop {
                     interfaceIndex: { name in
                         guard let netlink = try? Netlink() else { return nil }
                         return ((try? netlink.link(name)) ?? nil)?.index
-                    }, log: log)
+                    }, drops: requestDrops, log: log)
             } else {
                 wg = nil
             }
@@ -313,10 +315,15 @@ struct PeerNotes {
     var connection: String
     var tunnel: String
     var isUp = false
+    /// Of the last completed handshake, in nanoseconds of Unix time: as the clock was then.
+    var handshakeAt: Int64?
     var hasGivenUp = false
     /// When the first unanswered initiation went out.
     var askingSince: Instant?
     var sendProblem: Int32?
+    /// Changes of endpoint are not logged before, only counted.
+    var roamingQuietUntil: Instant?
+    var roamsUnreported = 0
     /// The last answer of the resolver, where it was none.
     var nameProblem: String?
     /// When a name is to be resolved again.

@@ -22,7 +22,8 @@ package enum Daemon {
         }
         let server = settings.controlSocket.map {
             ControlServer(
-                path: $0, mailbox: loop.mailbox, connectionLimit: settings.controlClientLimit, log: log)
+                path: $0, mailbox: loop.mailbox, connectionLimit: settings.controlClientLimit,
+                drops: loop.requestDrops, log: log)
         }
         server?.start()
         let ending = loop.run()
@@ -53,12 +54,13 @@ package enum Daemon {
     /// To standard error, one line an event. The level is LOG_LEVEL's, with the names that other
     /// implementations use too.
     package static func logger(environment: [String: String]) -> Logger {
+        let level = environment["LOG_LEVEL"]?.lowercased()
+        if level == "silent" { return Logger(label: "vgwd") { _ in SwiftLogNoOpLogHandler() } }
         var handler = StreamLogHandler.standardError(label: "vgwd")
         handler.logLevel =
-            switch environment["LOG_LEVEL"]?.lowercased() {
+            switch level {
             case "verbose", "debug": .debug
             case "error": .error
-            case "silent": .critical
             default: .info
             }
         let chosen = handler
@@ -69,7 +71,7 @@ package enum Daemon {
 extension ControlLoop {
     /// Another daemon answers on one of our sockets: it is named, and this one does not start.
     static func refuseSecond(_ settings: DaemonSettings) throws(DaemonError) {
-        var paths = [settings.controlSocket].compactMap { $0 }
+        var paths = [settings.managesLink ? settings.controlSocket : nil].compactMap { $0 }
         if settings.wgDescriptor == nil { paths.append("\(WgServer.directory)/\(settings.interface).sock") }
         for path in paths {
             guard let other = try? UnixStream.connect(path: path) else { continue }

@@ -12,7 +12,7 @@ package struct DaemonSettings: Sendable {
     /// Pairs of data threads; fewer where the kernel cannot share the work out.
     package var workers = 1
     package var stateDirectory: String
-    /// Of the control API; nil for none.
+    /// Of the control API; nil for none. One that cannot be made ends a run by a configuration, and no other.
     package var controlSocket: String?
     /// Whether vgwd itself sets addresses and brings the interface up.
     package var managesLink: Bool
@@ -62,8 +62,14 @@ package struct DaemonSettings: Sendable {
         mtu = .bytes(1420)
         offloads = OffloadConfiguration()
         stateDirectory = GatewayConfiguration.defaultStateDirectory
-        controlSocket = nil
+        controlSocket = Self.controlSocket(of: interface)
         managesLink = false
+    }
+
+    /// Nil for the one interface whose socket would be where a configured gateway has its own.
+    private static func controlSocket(of interface: String) -> String? {
+        let path = "/run/vgwd/\(interface).sock"
+        return path == GatewayConfiguration.defaultSocket ? nil : path
     }
 
     /// About thirty descriptors are the daemon's own.

@@ -59,8 +59,12 @@ struct InboundThread: ~Copyable {
     /// What waits at the socket now, up to the receiver's capacity.
     mutating func passBatch(_ family: IPAddress.Family) {
         guard let socket = sockets.socket(for: family) else { return }
+        let errors = receiver.errors
         let count = receiver.receive(from: socket)
-        guard count > 0 else { return }
+        guard count > 0 else {
+            if receiver.errors != errors { worker.inboundDrops.add(.receiveFailed) }
+            return
+        }
         worker.inboundEpoch.enter()
         table.refresh()
         inbound.begin(table: table.value, now: SystemClock.now())

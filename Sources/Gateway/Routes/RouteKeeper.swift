@@ -30,6 +30,7 @@ package struct RouteKeeper: ~Copyable {
     }
 
     package var installsRoutes: Bool { plan.table != nil }
+    package var leadsOuterPackets: Bool { plan.leadsOuterPackets }
 
     // MARK: The link
 

@@ -76,6 +76,9 @@ package struct RoutePlan: Hashable, Sendable {
         return state
     }
 
+    /// Outer packets take the same routes: one over an endpoint would send the tunnel into itself.
+    package var leadsOuterPackets: Bool { table != nil && !hasOwnTable }
+
     private var hasOwnTable: Bool { mark != 0 && table != NetlinkRoute.mainTable }
 
     private static func backstop(for prefix: IPPrefix, in table: UInt32) -> NetlinkRoute {

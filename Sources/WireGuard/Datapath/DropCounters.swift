@@ -1,8 +1,9 @@
 internal import Synchronization
 
-/// Packets dropped by one thread, by reason.
+/// What was dropped, by reason.
 ///
-/// Concurrency: one thread adds, any thread reads.
+/// Concurrency: any thread adds and reads. Each data thread has one of its own, so that none waits for a cache
+/// line of another.
 package final class DropCounters: Sendable {
     private let words = SharedWords(count: DropReason.allCases.count)
 

@@ -13,12 +13,15 @@ extension Device {
             // It may have been raised before a rekey that is done by now.
             withPeer(id) { if $1.peer.isRekeyDue(at: now) { $0.startHandshake($1, now: now) } }
         case .keyConfirmed(let id, let index): withPeer(id) { $0.confirm(localIndex: index, $1, now: now) }
-        case .roamed(let id):
-            withPeer(id) { device, slot in
-                device.rememberEndpoint(of: slot)
-                if let underlay = slot.peer.path.underlay { device.emit(.event(id, .roamed(underlay))) }
-            }
+        case .roamed(let id): withPeer(id) { $0.follow($1) }
         }
+    }
+
+    /// After authentic data. Another address of ours that it came to is no news, and a handshake may have told
+    /// of the new endpoint already.
+    private mutating func follow(_ slot: Slot) {
+        guard rememberEndpoint(of: slot), let underlay = slot.peer.path.underlay else { return }
+        emit(.event(slot.peer.id, .roamed(underlay)))
     }
 
     /// Nothing for a peer that is gone: the threads may not know it yet.
@@ -48,7 +51,7 @@ extension Device {
                 beginSending(slot, under: keypair, retired: retired)
             }
         }
-        rememberEndpoint(of: slot)
+        follow(slot)
         emit(.event(slot.peer.id, .handshakeCompleted(.responder)))
     }
 

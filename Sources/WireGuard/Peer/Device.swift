@@ -286,15 +286,17 @@ package struct Device: ~Copyable {
         keypairs.release(index)
     }
 
-    /// Call when control learns that the peer is, or is to be, somewhere else.
-    mutating func rememberEndpoint(of slot: Slot) {
+    /// Call when control learns that the peer is, or is to be, somewhere else. False when it is not.
+    @discardableResult
+    mutating func rememberEndpoint(of slot: Slot) -> Bool {
         let id = slot.peer.id
         let endpoint = slot.peer.path.underlay?.endpoint
-        guard knownEndpoints[id] != endpoint else { return }
+        guard knownEndpoints[id] != endpoint else { return false }
         forgetEndpoint(of: id)
-        guard let endpoint else { return }
+        guard let endpoint else { return true }
         knownEndpoints[id] = endpoint
         endpointOwners[endpoint] = id
+        return true
     }
 
     private mutating func forgetEndpoint(of id: PeerID) {

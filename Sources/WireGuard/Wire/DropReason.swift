@@ -1,7 +1,8 @@
-/// Why a packet went no further. Each is a counter that `vgwctl status --drops` shows under this name;
+/// Why a packet, or a request, went no further. Each is a counter that `vgwctl status --drops` shows under this name;
 /// nothing is dropped without one.
 package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     // From the network, before anything is believed.
+    case receiveFailed
     case datagramTruncated
     case datagramOversized
     case messageTypeUnknown
@@ -38,6 +39,7 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case tunWriteFailed
 
     // From the TUN, on the way out.
+    case tunReadFailed
     case outboundMalformed
     case outboundOffloadInvalid
     case noRoute
@@ -49,6 +51,10 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case sendCounterExhausted
     case sendFailed
     case sendTooBig
+
+    // From those who give orders.
+    case controlRequestMalformed
+    case wgRequestRefused
 
     /// Position in the counter arrays.
     @inlinable package var index: Int { Int(rawValue) }

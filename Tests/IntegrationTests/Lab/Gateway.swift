@@ -36,6 +36,8 @@ final class Gateway: Sendable {
         /// What is routed to the peer, and taken from it.
         var routes: [String]
         var addresses: [String]
+        /// A further line of [gateway].
+        var gatewayLine = ""
     }
 
     let lab: Lab
@@ -52,12 +54,15 @@ final class Gateway: Sendable {
         interface = "vgwit-\(lab.id)\(site.letter)"
         current = Mutex(settings)
         lab.removeAtEnd(uapiSocket)
+        if kind == .driven { lab.removeAtEnd(controlSocket) }
     }
 
     var namespace: String { lab.namespace(site) }
     /// Shared by all network namespaces, hence the unique interface names.
     var uapiSocket: String { "/var/run/wireguard/\(interface).sock" }
-    var controlSocket: String { "\(lab.directory)/\(site)-control.sock" }
+    var controlSocket: String {
+        kind == .configured ? "\(lab.directory)/\(site)-control.sock" : "/run/vgwd/\(interface).sock"
+    }
     var settings: Settings { current.withLock { $0 } }
     var process: BackgroundProcess {
         get throws {
@@ -181,6 +186,7 @@ final class Gateway: Sendable {
             mtu = \(settings.mtu)
             workers = \(settings.workers.map { String($0) } ?? "\"auto\"")
             state-directory = "\(lab.directory)/\(site)-state"
+            \(settings.gatewayLine)
 
             [[connection]]
             name = "\(site.other)"

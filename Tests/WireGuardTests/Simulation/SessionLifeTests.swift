@@ -400,6 +400,23 @@ import Testing
         exchange(simulation, left, right)
     }
 
+    @Test("another address of ours that a peer writes to is followed, and is no change of its endpoint")
+    func otherSource() {
+        let (simulation, left, right) = Simulation.pair()
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        exchange(simulation, left, right)
+        right.forgetHistory()
+        let id = right.id(of: left)
+        let elsewhere = LocalSource(address: IPAddress("192.0.2.77")!, interface: 9)
+        right.device.path(of: id)?.setUnderlay(UnderlayPath(endpoint: left.address, source: elsewhere))
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        #expect(right.delivered.count == 1)
+        #expect(right.status(of: left).underlay?.source?.address == right.address.address)
+        #expect(right.events.isEmpty)
+    }
+
     @Test("a session survives the change of address and port of the side behind a NAT")
     func natRebinding() {
         let (simulation, left, right) = Simulation.pair(rightKnowsEndpoint: false)
@@ -414,6 +431,7 @@ import Testing
         #expect(right.status(of: left).underlay?.endpoint == left.address)
         #expect(right.events.last?.event == .roamed(right.status(of: left).underlay!))
         exchange(simulation, left, right)
+        #expect(right.events.count { if case .roamed = $0.event { true } else { false } } == 1)
         // A handshake moves the peer too.
         simulation.rebind(left)
         simulation.run(for: .seconds(5))

@@ -99,8 +99,10 @@ package final class ControlLoop {
                 port: state.listenPort, workers: settings.workers,
                 options: Self.socketOptions(settings, state))
             let workers = sockets.workers.count
-            if workers < settings.workers {
-                log.warning("one worker: this kernel cannot steer datagrams (SO_ATTACH_REUSEPORT_CBPF)")
+            if sockets.handshakes == nil {
+                log.warning(
+                    "one worker, and handshakes behind data: this kernel cannot steer datagrams among sockets"
+                )
             }
             let queues = try Self.openQueues(settings, count: workers)
             tun = queues[0]

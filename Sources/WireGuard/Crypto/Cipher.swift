@@ -19,3 +19,53 @@ package enum Cipher: String, Hashable, Sendable, CaseIterable {
     /// Those that this machine can compute.
     package static let available = allCases.filter(\.isAvailable)
 }
+
+/// Over arrays, for the three sealed fields of a handshake. Packets go through ``TransportKey``.
+extension Cipher {
+    package static let tagSize = 16
+    package static let nonceSize = 12
+
+    /// `key` has 32 bytes, `nonce` 12. The cipher must be available.
+    package func seal(
+        _ plaintext: [UInt8], key: SecretBytes, nonce: [UInt8], associatedData: [UInt8]
+    ) -> [UInt8] {
+        precondition(key.count == 32 && nonce.count == Self.nonceSize && isAvailable)
+        let encrypt =
+            switch self {
+            case .chacha20Poly1305: unsafe crypto_aead_chacha20poly1305_ietf_encrypt
+            case .aes256GCM: unsafe crypto_aead_aes256gcm_encrypt
+            }
+        return unsafe [UInt8](unsafeUninitializedCapacity: plaintext.count + Self.tagSize) { buffer, count in
+            guard let output = buffer.baseAddress else { return }
+            _ = unsafe encrypt(
+                output, nil, plaintext, UInt64(plaintext.count),
+                associatedData, UInt64(associatedData.count), nil, nonce,
+                key.pointer.assumingMemoryBound(to: UInt8.self))
+            count = plaintext.count + Self.tagSize
+        }
+    }
+
+    /// Nil unless every bit of text and associated data is authentic.
+    package func open(
+        _ ciphertext: [UInt8], key: SecretBytes, nonce: [UInt8], associatedData: [UInt8]
+    ) -> [UInt8]? {
+        guard ciphertext.count >= Self.tagSize, key.count == 32, nonce.count == Self.nonceSize, isAvailable
+        else { return nil }
+        let decrypt =
+            switch self {
+            case .chacha20Poly1305: unsafe crypto_aead_chacha20poly1305_ietf_decrypt
+            case .aes256GCM: unsafe crypto_aead_aes256gcm_decrypt
+            }
+        var isAuthentic = false
+        let plaintext = unsafe [UInt8](unsafeUninitializedCapacity: ciphertext.count - Self.tagSize) {
+            output, count in
+            isAuthentic =
+                unsafe decrypt(
+                    output.baseAddress, nil, nil, ciphertext, UInt64(ciphertext.count),
+                    associatedData, UInt64(associatedData.count), nonce,
+                    key.pointer.assumingMemoryBound(to: UInt8.self)) == 0
+            count = isAuthentic ? ciphertext.count - Self.tagSize : 0
+        }
+        return isAuthentic ? plaintext : nil
+    }
+}

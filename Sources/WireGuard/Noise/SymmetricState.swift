@@ -44,25 +44,15 @@ package struct SymmetricState: Sendable {
     /// before.
     package mutating func encryptAndHash(_ plaintext: [UInt8]) -> [UInt8] {
         guard let key else { preconditionFailure("no pattern of ours encrypts before its first secret") }
-        let ciphertext =
-            switch cipher {
-            case .chacha20Poly1305:
-                ChaCha20Poly1305.seal(plaintext, key: key, nonce: Self.nonce, associatedData: hash)
-            case .aes256GCM: AES256GCM.seal(plaintext, key: key, nonce: Self.nonce, associatedData: hash)
-            }
+        let ciphertext = cipher.seal(plaintext, key: key, nonce: Self.nonce, associatedData: hash)
         mixHash(ciphertext)
         return ciphertext
     }
 
     package mutating func decryptAndHash(_ ciphertext: [UInt8]) throws(DropReason) -> [UInt8] {
-        guard let key else { throw .handshakeDecryptionFailed }
-        let opened =
-            switch cipher {
-            case .chacha20Poly1305:
-                ChaCha20Poly1305.open(ciphertext, key: key, nonce: Self.nonce, associatedData: hash)
-            case .aes256GCM: AES256GCM.open(ciphertext, key: key, nonce: Self.nonce, associatedData: hash)
-            }
-        guard let plaintext = opened else { throw .handshakeDecryptionFailed }
+        guard let key,
+            let plaintext = cipher.open(ciphertext, key: key, nonce: Self.nonce, associatedData: hash)
+        else { throw .handshakeDecryptionFailed }
         mixHash(ciphertext)
         return plaintext
     }
@@ -73,5 +63,5 @@ package struct SymmetricState: Sendable {
         return (TransportKey(first, cipher: cipher), TransportKey(second, cipher: cipher))
     }
 
-    private static let nonce = [UInt8](repeating: 0, count: ChaCha20Poly1305.nonceSize)
+    private static let nonce = [UInt8](repeating: 0, count: Cipher.nonceSize)
 }

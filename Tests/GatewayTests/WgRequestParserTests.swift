@@ -165,16 +165,36 @@ import WireGuard
         #expect(!isOpen)
     }
 
-    @Test("junk never traps, and never makes a request without its empty line")
-    func junk() {
-        var random = SystemRandomNumberGenerator()
+    @Test("junk never traps, and is one request for each block that an empty line ends")
+    func junk() throws {
+        var random = SeededRandom(seed: 1)
         let alphabet = Array("set=1\nge=\n\n_publickey0123456789abcdef/:.[]%-\u{0}\u{ff}".utf8)
+        let pieces = [
+            "get=1\n", "set=1\n", "\n", "\n\n", "public_key=\(Self.key)\n", "remove=true\n",
+            "listen_port=1\n",
+            "allowed_ip=10.0.0.0/8\n", "endpoint=[::1%x]:1\n", "=\n", "private_key=\(Self.key)",
+        ].map { Array($0.utf8) }
         for _ in 0..<2000 {
-            var parser = WgRequestParser()
-            let bytes = (0..<Int.random(in: 0...200, using: &random)).map { _ in
-                alphabet.randomElement(using: &random)!
+            var bytes: [UInt8] = []
+            for _ in 0..<Int.random(in: 0...40, using: &random) {
+                if Bool.random(using: &random) {
+                    bytes += pieces.randomElement(using: &random)!
+                } else {
+                    bytes.append(alphabet.randomElement(using: &random)!)
+                }
             }
-            _ = parser.feed(bytes)
+            var parser = WgRequestParser()
+            let fed = parser.feed(bytes)
+            let lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+            // What stands behind the last line end is no line yet.
+            let ends = lines.indices.dropLast().filter {
+                $0 > 0 && lines[$0].isEmpty && !lines[$0 - 1].isEmpty
+            }
+            if lines.contains(where: { $0.count > WgRequestParser.lineLimit }) {
+                #expect(fed == nil)
+            } else {
+                #expect(try #require(fed).count == ends.count)
+            }
         }
     }
 

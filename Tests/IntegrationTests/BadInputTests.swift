@@ -28,16 +28,17 @@ extension Integration {
                     datagrams.append(random.bytes(length))
                     datagrams.append([4, 0, 0, 0] + random.bytes(length - 4))
                 }
-                try await tunnel.lab.send(
-                    datagrams, to: Site.vpc.underlay(underlay), from: tunnel.lab.internet)
-
-                try await eventually("all are counted") {
-                    try await tunnel.vpc.totalDrops() >= dropsBefore + UInt64(datagrams.count)
-                }
-                for reason in [
+                let reasons = [
                     "message-type-unknown", "message-length-wrong", "receiver-index-unknown", "mac1-invalid",
-                ] {
-                    try #require(try await tunnel.vpc.drops(reason) > 0, "nothing is counted as \(reason)")
+                ]
+                // A busy machine loses some on the way: again, until at least as many as there are have come.
+                try await eventually("each reason is counted, and as many drops as there are datagrams") {
+                    try await tunnel.lab.send(
+                        datagrams, to: Site.vpc.underlay(underlay), from: tunnel.lab.internet)
+                    for reason in reasons where try await tunnel.vpc.drops(reason) == 0 {
+                        throw LabError("nothing is counted as \(reason)")
+                    }
+                    return try await tunnel.vpc.totalDrops() >= dropsBefore + UInt64(datagrams.count)
                 }
                 let after = try await tunnel.vpc.tunnelStatus()
                 try #require(after.endpoint == before.endpoint && after.lastHandshake == before.lastHandshake)
@@ -108,10 +109,11 @@ extension Integration {
             }
         }
 
-        @Test("an inner source that is not the peer's does not come out", arguments: Pairing.all)
+        @Test(
+            "an inner source that is not the peer's does not come out",
+            arguments: [Pairing.ours, .driven, .fromGo])
         func spoofedSource(_ pairing: Pairing) async throws {
             try await Tunnel.run(pairing) { tunnel in
-                guard tunnel.vpc.kind == .configured else { return }
                 for (family, spoofed) in [(Family.v4, "10.99.0.1"), (.v6, "fd99::1")] {
                     let before = try await tunnel.vpc.drops("inner-source-not-allowed")
                     try await Shell.run(
@@ -145,13 +147,14 @@ extension Integration {
         func malformedFromHost() async throws {
             try await Tunnel.run(.ours) { tunnel in
                 let malformed = InnerPackets.unreadable + InnerPackets.lyingLengths
-                let before = try await tunnel.onprem.totalDrops()
+                try #require(try await tunnel.onprem.drops("outbound-malformed") == 0)
                 try await tunnel.lab.inject(malformed, into: tunnel.onprem)
-                try await eventually("what the host sent is counted at one of the ends") {
-                    let there = try await tunnel.vpc.drops("inner-length-wrong")
-                    return try await tunnel.onprem.totalDrops() + there >= before + UInt64(malformed.count)
+                try await eventually("all that the host sent is counted") {
+                    try await tunnel.onprem.drops("outbound-malformed") == UInt64(malformed.count)
                 }
-                try #require(try await tunnel.onprem.drops("outbound-malformed") > 0)
+                for reason in ["inner-length-wrong", "inner-version-unknown"] {
+                    try #require(try await tunnel.vpc.drops(reason) == 0, "\(reason) at the far end")
+                }
                 for family in Family.allCases { try await tunnel.ping(from: .onprem, family) }
             }
         }
@@ -177,6 +180,11 @@ extension Integration {
                         "for i in $(seq 100); do (printf 'POST /v1/routes HTTP/1.1\\r\\n'; sleep 60) "
                             + "| socat - UNIX-CONNECT:\(socket) & done; wait",
                     ], name: "slow-clients", in: lab.namespace(.vpc))
+                try await eventually("the slow clients are connected") {
+                    try await Shell.run(
+                        "ss -Hx state established | grep -c '\(socket) ' || true", in: lab.namespace(.vpc))
+                        == "100"
+                }
                 let expected = [
                     ("-X POST -H 'Content-Type: application/json' -d '{' http://x/v1/routes", 400),
                     (
@@ -196,10 +204,15 @@ extension Integration {
                     ),
                 ]
                 for (request, code) in expected {
-                    let answer = try await Shell.attempt(
-                        "curl -s -m 10 -o /dev/null -w '%{http_code}' --unix-socket \(socket) \(request)")
-                    try #require(
-                        answer.output == String(code), "\(request) gave \(answer.output), not \(code)")
+                    var answer = ""
+                    try await eventually("\(request) is answered") {
+                        answer = try await Shell.attempt(
+                            "curl -s -m 10 -o /dev/null -w '%{http_code}' --unix-socket \(socket) \(request)"
+                        ).output
+                        // Curl's word for no answer at all.
+                        return answer != "000"
+                    }
+                    try #require(answer == String(code), "\(request) gave \(answer), not \(code)")
                 }
                 // What is no HTTP, three times, and all but what asks for a connection that is not there.
                 try await eventually("each malformed request is counted") {

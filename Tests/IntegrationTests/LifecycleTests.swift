@@ -230,7 +230,7 @@ extension Integration {
                         """
                         for route in \(onprem.settings.routes.joined(separator: " ")); do
                             family=$([[ $route == *:* ]] && echo -6 || echo -4)
-                            [ -n "$(ip $family route show table all proto 153 $route)" ] || exit 1
+                            [ -n "$(ip $family route show table all proto 153 $route dev \(onprem.interface))" ] || exit 1
                         done
                         """, in: onprem.namespace)
                     return try await tunnel.echo(from: .onprem, arguments: "-c 1 -W 1")

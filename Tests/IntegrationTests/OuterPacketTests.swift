@@ -10,16 +10,27 @@ extension Integration {
                 let tunnel = try await Tunnel.make(in: lab, pairing, underlay: underlay)
                 try await tunnel.start()
                 try await tunnel.reach(from: .onprem)
+                for site in Site.allCases {
+                    for type in [Self.handshake(of: site), 4] {
+                        try await capture.holds("type \(type) from \(site)") { frame in
+                            CapturedDatagram(frame: frame).map {
+                                $0.isTo(site.other, underlay) && $0.payload.first == type
+                            } ?? false
+                        }
+                    }
+                }
                 let frames = try await capture.stop()
                 for site in Site.allCases where tunnel[site].kind != .wireguardGo {
-                    // An initiation from onprem, a response from vpc, and data.
-                    let handshake: UInt8 = site == .onprem ? 1 : 2
+                    let handshake = Self.handshake(of: site)
                     let sent = Self.classes(of: frames, to: site.other, underlay)
                     try #require(sent[handshake] == [34 << 2])
                     try #require(sent[4] == [0])
                 }
             }
         }
+
+        /// An initiation from onprem, a response from vpc.
+        private static func handshake(of site: Site) -> UInt8 { site == .onprem ? 1 : 2 }
 
         /// What traffic classes the messages of each type have that go there.
         private static func classes(

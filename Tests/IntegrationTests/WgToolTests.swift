@@ -96,10 +96,12 @@ extension Integration {
             }
         }
 
-        @Test("wg-quick brings a tunnel up and down", arguments: Pairing.all, [false, true])
-        func quick(_ pairing: Pairing, everything: Bool) async throws {
+        @Test(
+            "wg-quick brings an initiator up and down", arguments: [Gateway.Kind.configured, .wireguardGo],
+            [false, true])
+        func quick(_ other: Gateway.Kind, everything: Bool) async throws {
             try await Lab.run { lab in
-                let tunnel = try await Tunnel.make(in: lab, pairing)
+                let tunnel = try await Tunnel.make(in: lab, Pairing(initiator: .driven, responder: other))
                 try await tunnel.vpc.start()
                 if everything {
                     // What onprem sends to anywhere arrives; vpc also takes it from there.
@@ -109,17 +111,26 @@ extension Integration {
                 try await quick.run("up")
                 try await tunnel.reach(from: .onprem)
                 for family in Family.allCases { try await tunnel.ping(from: .vpc, family) }
-                let names = try await Shell.run(
-                    "cat $(ip netns pids \(tunnel.onprem.namespace) | sed 's|.*|/proc/&/comm|')")
-                try #require(names.contains(Lab.reference ? "wireguard-go" : "vgwd"), "running: \(names)")
                 if everything {
                     try await Shell.run("ping -c 2 -i 0.1 -W 5 203.0.113.77", in: tunnel.onprem.namespace)
                 }
-                try await quick.run("down")
-                try #require(try await !tunnel.onprem.hasInterface())
-                try await eventually("the daemon has ended") {
-                    try await Shell.run("ip netns pids \(tunnel.onprem.namespace)").isEmpty
+                try await quick.bringDown()
+            }
+        }
+
+        @Test(
+            "wg-quick brings a responder up and down", arguments: [Gateway.Kind.configured, .wireguardGo])
+        func quickResponder(_ other: Gateway.Kind) async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(in: lab, Pairing(initiator: other, responder: .driven))
+                let quick = try await WgQuick(lab: lab, gateway: tunnel.vpc, everything: false)
+                try await quick.run("up")
+                try await tunnel.onprem.start()
+                try await tunnel.reach(from: .onprem)
+                for site in Site.allCases {
+                    for family in Family.allCases { try await tunnel.ping(from: site, family) }
                 }
+                try await quick.bringDown()
             }
         }
     }
@@ -147,6 +158,7 @@ struct WgQuick {
             chmod 755 \(folder)/ip
             """)
         let routes = everything ? ["0.0.0.0/0", "::/0"] : settings.routes
+        let endpoint = settings.endpoint.map { "Endpoint = \($0)" } ?? ""
         file = try lab.write(
             """
             [Interface]
@@ -158,9 +170,21 @@ struct WgQuick {
             [Peer]
             PublicKey = \(settings.peerPublicKey)
             AllowedIPs = \(routes.joined(separator: ", "))
-            Endpoint = \(settings.endpoint ?? "")
+            \(endpoint)
 
             """, to: "\(gateway.interface).conf")
+    }
+
+    /// Shows that it is vgwd that runs there, and that nothing of it is left after `down`.
+    func bringDown() async throws {
+        let names = try await Shell.run(
+            "cat $(ip netns pids \(gateway.namespace) | sed 's|.*|/proc/&/comm|')")
+        try #require(names.contains(Lab.reference ? "wireguard-go" : "vgwd"), "running: \(names)")
+        try await run("down")
+        try #require(try await !gateway.hasInterface())
+        try await eventually("the daemon has ended") {
+            try await Shell.run("ip netns pids \(gateway.namespace)").isEmpty
+        }
     }
 
     func run(_ verb: String) async throws {

@@ -1,7 +1,7 @@
 import Glibc
 import Synchronization
 
-/// Makes sendmsg and recvmmsg fail as they rarely do by themselves. The two functions below stand before
+/// Makes sendmsg, recvmmsg and socket fail as they rarely do by themselves. The functions below stand before
 /// those of the C library for the whole test program, and pass on every call on a descriptor without a fault.
 enum SystemFaults {
     struct Fault {
@@ -10,6 +10,14 @@ enum SystemFaults {
         var count: Int = .max
         /// Only those with a control message of this level and type.
         var control: (level: Int32, type: Int32)?
+        /// How many calls it has failed.
+        fileprivate(set) var hits = 0
+
+        init(code: Int32, count: Int = .max, control: (level: Int32, type: Int32)? = nil) {
+            self.code = code
+            self.count = count
+            self.control = control
+        }
     }
 
     static let udpSegment: (level: Int32, type: Int32) = (17, 103)
@@ -20,6 +28,23 @@ enum SystemFaults {
         faults.withLock { $0[fd] = fault }
         defer { faults.withLock { $0[fd] = nil } }
         return try body()
+    }
+
+    /// How often the fault has struck that is now on the descriptor.
+    static func hits(on fd: Int32) -> Int { faults.withLock { $0[fd]?.hits ?? 0 } }
+
+    private static let absentFamilies = Mutex<[pthread_t: Int32]>([:])
+
+    /// As in a kernel that lacks the family, for the calling thread and until `body` returns.
+    static func without<Result>(family: Int32, _ body: () throws -> Result) rethrows -> Result {
+        let thread = pthread_self()
+        absentFamilies.withLock { $0[thread] = family }
+        defer { absentFamilies.withLock { $0[thread] = nil } }
+        return try body()
+    }
+
+    fileprivate static func isAbsent(_ family: Int32) -> Bool {
+        absentFamilies.withLock { $0[pthread_self()] == family }
     }
 
     /// errno, or 0 to go on.
@@ -34,6 +59,7 @@ enum SystemFaults {
                 else { return 0 }
             }
             fault.count -= 1
+            fault.hits += 1
             faults[fd] = fault
             return fault.code
         }
@@ -44,6 +70,8 @@ private typealias Send = @convention(c) (Int32, UnsafePointer<msghdr>?, Int32) -
 private typealias Receive =
     @convention(c) (Int32, UnsafeMutableRawPointer?, UInt32, Int32, UnsafeMutablePointer<timespec>?) -> Int32
 
+private typealias Open = @convention(c) (Int32, Int32, Int32) -> Int32
+
 private func following<Function>(_ name: String, _: Function.Type) -> Function {
     // RTLD_NEXT
     guard let symbol = unsafe dlsym(UnsafeMutableRawPointer(bitPattern: -1), name) else { fatalError(name) }
@@ -52,6 +80,17 @@ private func following<Function>(_ name: String, _: Function.Type) -> Function {
 
 private let realSend = unsafe following("sendmsg", Send.self)
 private let realReceive = unsafe following("recvmmsg", Receive.self)
+
+private let realSocket = following("socket", Open.self)
+
+@_cdecl("socket")
+func faultySocket(_ family: Int32, _ type: Int32, _ protocol: Int32) -> Int32 {
+    if SystemFaults.isAbsent(family) {
+        errno = EAFNOSUPPORT
+        return -1
+    }
+    return realSocket(family, type, `protocol`)
+}
 
 @_cdecl("sendmsg")
 func faultySend(_ fd: Int32, _ message: UnsafePointer<msghdr>?, _ flags: Int32) -> Int {

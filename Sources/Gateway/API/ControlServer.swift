@@ -91,7 +91,7 @@ final class ControlServer: Sendable {
         let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
             maxHeaderFieldSize: 8 * 1024, maxHeaderListSize: 16 * 1024, maxHeaderFieldCount: 64)
         var configuration = ApplicationConfiguration(
-            address: .unixDomainSocket(path: path), serverName: nil, backlog: 64)
+            address: .unixDomainSocket(path: path), serverName: nil, backlog: 256)
         configuration.availableConnectionsDelegate = MaximumAvailableConnections(
             connectionLimit, logger: quietLog)
         return Application(

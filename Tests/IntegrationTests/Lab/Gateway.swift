@@ -91,13 +91,18 @@ final class Gateway: Sendable {
         case .driven:
             let cipher = settings.cipher.map { ["--cipher", $0] } ?? []
             try await launch([Programs.path("vgwd"), "-f"] + cipher + [interface])
-            try await ready { try await Shell.attempt("wg show \(self.interface)").succeeded }
+            try await ready { try await self.status() != nil }
             try await setUpByHand()
         case .wireguardGo:
+            // `wg` removes a socket that refuses it: one that a killed daemon left, and one that wireguard-go
+            // has bound and does not listen on yet. So it is asked for nothing before.
+            try await Shell.run("rm -f \(uapiSocket)")
             try await launch(
                 ["wireguard-go", "-f", interface],
                 environment: ["WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD": "1"])
-            try await ready { try await Shell.attempt("wg show \(self.interface)").succeeded }
+            try await ready {
+                try await Shell.run("ss -Hxl", in: self.namespace).contains("\(self.uapiSocket) ")
+            }
             try await setUpByHand()
         }
     }
@@ -228,10 +233,17 @@ final class Gateway: Sendable {
 
     /// Nil while the daemon does not answer.
     func status() async throws -> GatewayStatus? {
-        let answer = try await Shell.attempt(
-            "curl -sf --max-time 5 --unix-socket \(controlSocket) http://vgwd\(APIPath.status)")
-        guard answer.succeeded else { return nil }
-        return try JSON.decode(GatewayStatus.self, from: Array(answer.output.utf8))
+        for _ in 0..<6 {
+            let answer = try await Shell.attempt(
+                "curl -sf --max-time 5 --unix-socket \(controlSocket) http://vgwd\(APIPath.status)")
+            if answer.succeeded {
+                return try JSON.decode(GatewayStatus.self, from: Array(answer.output.utf8))
+            }
+            // Of curl: no answer in time, which a busy machine may not give.
+            let isLate = answer.status == 28
+            guard isLate, try process.exitStatus == nil else { return nil }
+        }
+        return nil
     }
 
     func tunnelStatus() async throws -> TunnelStatus {

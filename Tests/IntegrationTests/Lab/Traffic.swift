@@ -56,11 +56,20 @@ extension Tunnel {
             var udp: Datagrams?
         }
         struct Sum: Decodable, Sendable {
+            var seconds: Double
             var bytes: Double
             var bits_per_second: Double
             var lost_percent: Double?
         }
+        struct Interval: Decodable, Sendable {
+            var sum: Sum
+        }
+        /// What the other end saw.
+        struct Server: Decodable, Sendable {
+            var intervals: [Interval]
+        }
         var end: End
+        var server_output_json: Server?
         var error: String?
 
         var received: Sum? { end.sum_received ?? end.sum }
@@ -71,8 +80,8 @@ extension Tunnel {
     /// A server at vpc for this test's measurements.
     func startServer(_ family: Family = .v4) async throws {
         try await lab.start(
-            ["iperf3", "-s", "-B", Site.vpc.inside(family)], name: "iperf3-\(family)", in: lab.namespace(.vpc)
-        )
+            ["iperf3", "-s", "-J", "-B", Site.vpc.inside(family)], name: "iperf3-\(family)",
+            in: lab.namespace(.vpc))
         try await eventually("iperf3 listens") {
             try await Shell.run("ss -Hltn sport = :5201", in: lab.namespace(.vpc)).contains(
                 Site.vpc.inside(family))
@@ -82,10 +91,17 @@ extension Tunnel {
     /// - Parameter reversed: vpc sends.
     @discardableResult
     func measure(
-        _ transport: Transport, _ family: Family = .v4, reversed: Bool, seconds: Int = 1, rate: String? = nil
+        _ transport: Transport, _ family: Family = .v4, reversed: Bool, seconds: Int? = nil,
+        rate: String? = nil
     ) async throws -> Measurement {
-        var command = "iperf3 -J -c \(Site.vpc.inside(family)) -B \(Site.onprem.inside(family)) -t \(seconds)"
-        if transport == .udp { command += " -u -l 1200" }
+        let seconds = seconds ?? (transport == .udp ? 3 : 1)
+        var command =
+            "iperf3 -J --get-server-output -c \(Site.vpc.inside(family)) -B \(Site.onprem.inside(family)) "
+            + "-t \(seconds)"
+        // Room for what comes while the receiver waits for a processor: 2 MB, where the host allows that.
+        if transport == .udp {
+            command += " -u -l 1200 -w $(sort -n /proc/sys/net/core/[rw]mem_max - <<<2097152 | head -n 1)"
+        }
         if let rate = rate ?? (transport == .udp ? "20M" : nil) { command += " -b \(rate)" }
         if reversed { command += " -R" }
         let result = try await Shell.attempt(command, in: lab.namespace(.onprem), limit: seconds + 60)

@@ -4,7 +4,7 @@
 // that is released, so the ceiling cannot come from another build of the loop. And no vgwd that anybody runs
 // has a null cipher in it, not even one that is switched off.
 //
-// Both ends must have it: a handshake then "succeeds" between any two keys. Only the AEAD functions that vgwd
+// Both ends must have it: a handshake then "succeeds" between any two keys. Only the functions that vgwd
 // calls are here; when it calls another one, that one must be added, or the ceiling silently measures the
 // cipher. Hence the line on standard error once a data packet has come by, which vgw-bench insists on.
 #include "CNullCipher.h"
@@ -44,6 +44,36 @@ static int open_(
     if (c_size < tag_size) return -1;
     if (c_size > tag_size && m) memmove(m, c, c_size - tag_size);
     if (m_size) *m_size = c_size - tag_size;
+    return 0;
+}
+
+// The data path's ChaCha20-Poly1305 is made of these: a key stream of zeros makes its one pass a copy.
+
+int crypto_stream_chacha20_ietf(
+    unsigned char *c, unsigned long long size, const unsigned char *n, const unsigned char *key) {
+    (void)c, (void)size, (void)n, (void)key;
+    tell(0);
+    return 0;
+}
+
+int crypto_onetimeauth_poly1305_init(void *state, const unsigned char *key) {
+    (void)state, (void)key;
+    return 0;
+}
+
+int crypto_onetimeauth_poly1305_update(void *state, const unsigned char *m, unsigned long long size) {
+    (void)state, (void)m, (void)size;
+    return 0;
+}
+
+int crypto_onetimeauth_poly1305_final(void *state, unsigned char *tag) {
+    (void)state;
+    memset(tag, 0, tag_size);
+    return 0;
+}
+
+int crypto_verify_16(const unsigned char *x, const unsigned char *y) {
+    (void)x, (void)y;
     return 0;
 }
 

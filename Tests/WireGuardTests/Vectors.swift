@@ -36,15 +36,24 @@ extension SecretBytes {
     }
 }
 
+extension Keypair {
+    func seal(_ plaintext: [UInt8], mtu: Int) -> [UInt8]? {
+        var keystream = Keystream()
+        return seal(plaintext, mtu: mtu, by: &keystream)
+    }
+}
+
 extension TransportKey {
     func sealed(_ plaintext: [UInt8], counter: UInt64) -> [UInt8] {
         var output = [UInt8](repeating: 0, count: plaintext.count + Self.tagSize)
+        var keystream = Keystream()
         unsafe plaintext.withUnsafeBytes { plaintext in
             unsafe output.withUnsafeMutableBytes { output in
                 // An empty array has no address; the cipher does not read it.
                 let start = unsafe plaintext.baseAddress ?? UnsafeRawPointer(output.baseAddress!)
                 unsafe seal(
-                    counter: counter, plaintext: start, count: plaintext.count, into: output.baseAddress!)
+                    counter: counter, plaintext: start, count: plaintext.count, into: output.baseAddress!,
+                    by: &keystream)
             }
         }
         return output
@@ -54,10 +63,11 @@ extension TransportKey {
     func opened(_ ciphertext: [UInt8], counter: UInt64) -> [UInt8]? {
         guard !ciphertext.isEmpty else { return nil }
         var buffer = ciphertext
+        var keystream = Keystream()
         let isAuthentic = unsafe buffer.withUnsafeMutableBytes { buffer in
             unsafe open(
                 counter: counter, ciphertext: UnsafeRawPointer(buffer.baseAddress!), count: buffer.count,
-                into: buffer.baseAddress!)
+                into: buffer.baseAddress!, by: &keystream)
         }
         return isAuthentic ? Array(buffer.dropLast(Self.tagSize)) : nil
     }

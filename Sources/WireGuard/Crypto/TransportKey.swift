@@ -29,23 +29,24 @@ package final class TransportKey: Sendable {
     }
 
     /// Writes `count + tagSize` bytes to `output`, which may be `plaintext` itself but not overlap it
-    /// otherwise.
+    /// otherwise. `keystream` is the thread's own.
+    @inline(__always)
     package func seal(
-        counter: UInt64, plaintext: UnsafeRawPointer, count: Int, into output: UnsafeMutableRawPointer
+        counter: UInt64, plaintext: UnsafeRawPointer, count: Int, into output: UnsafeMutableRawPointer,
+        by keystream: inout Keystream
     ) {
         let nonce = nonce(counter)
         unsafe withUnsafePointer(to: nonce) { nonce in
             let nonce = unsafe UnsafeRawPointer(nonce).assumingMemoryBound(to: UInt8.self)
-            let output = unsafe output.assumingMemoryBound(to: UInt8.self)
-            let plaintext = unsafe plaintext.assumingMemoryBound(to: UInt8.self)
             switch cipher {
             case .chacha20Poly1305:
-                _ = unsafe crypto_aead_chacha20poly1305_ietf_encrypt(
-                    output, nil, plaintext, UInt64(count), nil, 0, nil, nonce,
-                    secret.pointer.assumingMemoryBound(to: UInt8.self))
+                unsafe keystream.seal(
+                    plaintext, count: count, into: output, nonce: nonce,
+                    key: secret.pointer.assumingMemoryBound(to: UInt8.self))
             case .aes256GCM:
                 _ = unsafe crypto_aead_aes256gcm_encrypt_afternm(
-                    output, nil, plaintext, UInt64(count), nil, 0, nil, nonce,
+                    output.assumingMemoryBound(to: UInt8.self), nil,
+                    plaintext.assumingMemoryBound(to: UInt8.self), UInt64(count), nil, 0, nil, nonce,
                     secret.pointer.assumingMemoryBound(to: crypto_aead_aes256gcm_state.self))
             }
         }
@@ -53,23 +54,24 @@ package final class TransportKey: Sendable {
 
     /// Writes `count - tagSize` bytes to `output`, which may be `ciphertext` itself. False, and nothing
     /// useful in `output`, unless every bit is authentic. `count` is at least `tagSize`.
+    @inline(__always)
     package func open(
-        counter: UInt64, ciphertext: UnsafeRawPointer, count: Int, into output: UnsafeMutableRawPointer
+        counter: UInt64, ciphertext: UnsafeRawPointer, count: Int, into output: UnsafeMutableRawPointer,
+        by keystream: inout Keystream
     ) -> Bool {
         guard count >= Self.tagSize else { return false }
         let nonce = nonce(counter)
         return unsafe withUnsafePointer(to: nonce) { nonce in
             let nonce = unsafe UnsafeRawPointer(nonce).assumingMemoryBound(to: UInt8.self)
-            let output = unsafe output.assumingMemoryBound(to: UInt8.self)
-            let ciphertext = unsafe ciphertext.assumingMemoryBound(to: UInt8.self)
             return switch cipher {
             case .chacha20Poly1305:
-                unsafe crypto_aead_chacha20poly1305_ietf_decrypt(
-                    output, nil, nil, ciphertext, UInt64(count), nil, 0, nonce,
-                    secret.pointer.assumingMemoryBound(to: UInt8.self)) == 0
+                unsafe keystream.open(
+                    ciphertext, count: count &- Self.tagSize, into: output, nonce: nonce,
+                    key: secret.pointer.assumingMemoryBound(to: UInt8.self))
             case .aes256GCM:
                 unsafe crypto_aead_aes256gcm_decrypt_afternm(
-                    output, nil, nil, ciphertext, UInt64(count), nil, 0, nonce,
+                    output.assumingMemoryBound(to: UInt8.self), nil, nil,
+                    ciphertext.assumingMemoryBound(to: UInt8.self), UInt64(count), nil, 0, nonce,
                     secret.pointer.assumingMemoryBound(to: crypto_aead_aes256gcm_state.self)) == 0
             }
         }

@@ -28,6 +28,7 @@ internal import Synchronization
     private var table = ForwardingTable.empty
     private var now = Instant(nanoseconds: 0)
     private var windows: ReplayWindows
+    private var keystream = Keystream()
     private var coalescer: Coalescer
     private let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
@@ -102,6 +103,7 @@ internal import Synchronization
             }
         }
         useCount = 0
+        keystream.wipe()
     }
 
     // MARK: Steps
@@ -187,7 +189,7 @@ internal import Synchronization
         guard counter < Protocol.rejectAfterMessages else { return .failure(.counterExhausted) }
         guard
             unsafe keypair.receiveKey.open(
-                counter: counter, ciphertext: ciphertext, count: count, into: ciphertext)
+                counter: counter, ciphertext: ciphertext, count: count, into: ciphertext, by: &keystream)
         else { return .failure(.authenticationFailed) }
         guard windows.accept(counter, keypair: keypair) else { return .failure(.replayed) }
         let index = use(keypair.path, underlay)

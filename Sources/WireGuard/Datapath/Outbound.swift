@@ -29,6 +29,7 @@
     private var table = ForwardingTable.empty
     private var now = Instant(nanoseconds: 0)
     private var batch = SendBatch()
+    private var keystream = Keystream()
     private let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
     private var unreachable = UnreachableReply()
@@ -138,6 +139,7 @@
             }
         }
         useCount = 0
+        keystream.wipe()
     }
 
     private func askForRekey(_ path: TunnelPath) {
@@ -206,7 +208,7 @@
             unsafe tail.storeBytes(of: 0, as: UInt128.self)
             unsafe keypair.sendKey.seal(
                 counter: counter, plaintext: packet, count: padded,
-                into: output + Protocol.transportHeaderSize)
+                into: output + Protocol.transportHeaderSize, by: &keystream)
             unsafe tail.storeBytes(of: saved, as: UInt128.self)
             return true
         }

@@ -116,7 +116,8 @@ extension Device {
             if !packet.isEmpty { dropCounters.add(.noEndpoint) }
             return true
         }
-        guard let message = keypair.seal(packet, mtu: mtu) else { return false }
+        defer { keystream.wipe() }
+        guard let message = keypair.seal(packet, mtu: mtu, by: &keystream) else { return false }
         let isFirstData = slot.peer.path.noteSent(
             bytes: message.count, packets: 1, at: now, hasData: !packet.isEmpty)
         if isFirstData { slot.peer.dataSent(at: now, jitter: jitter()) }

@@ -40,6 +40,7 @@ package struct Device: ~Copyable {
     var rateLimiter = InitiationRateLimiter()
     private var loadedUntil: Instant?
 
+    var keystream = Keystream()
     private(set) var slots: [Slot] = []
     private static let never = Instant(nanoseconds: .max)
     /// By place in `slots`: each peer's earliest deadline, the end of time for none. A scan of a thousand

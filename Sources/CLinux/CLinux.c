@@ -57,12 +57,13 @@ int cl_attach_reuseport_filter(int fd, const struct cl_sock_filter *program, uns
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &filter, sizeof filter);
 }
 
-int cl_receive_queue(int fd, uint32_t *used, uint32_t *size) {
+int cl_receive_queue(int fd, uint32_t *used, uint32_t *size, uint32_t *drops) {
     uint32_t memory[SK_MEMINFO_VARS] = {0};
     socklen_t length = sizeof memory;
     int result = getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &length);
     *used = memory[SK_MEMINFO_RMEM_ALLOC];
     *size = memory[SK_MEMINFO_RCVBUF];
+    *drops = memory[SK_MEMINFO_DROPS];
     return result;
 }
 

@@ -119,8 +119,15 @@ package import WireGuard
         return unsafe UnsafeMutableRawBufferPointer(start: buffers + i * bufferSize, count: count)
     }
 
-    /// A copy of them.
-    package func datagram(_ i: Int) -> [UInt8] { unsafe Array(bytes(i)) }
+    /// Copies of the datagrams as they were sent, one or more.
+    package func segments(_ i: Int) -> [[UInt8]] {
+        let whole = unsafe Array(bytes(i))
+        let size = max(segmentSize(i), 1)
+        guard size < whole.count else { return [whole] }
+        return stride(from: 0, to: whole.count, by: size).map { start in
+            Array(whole[start..<min(start + size, whole.count)])
+        }
+    }
 
     /// Bytes of each segment but the last, which may be shorter; the whole length where nothing was
     /// coalesced.

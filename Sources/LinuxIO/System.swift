@@ -172,11 +172,13 @@ enum System {
         }
     }
 
-    static func receiveQueueFill(_ fd: Int32) -> Double {
+    /// Of a socket: share in use, 0 to 1, and what found it full.
+    static func receiveQueue(_ fd: Int32) -> (fill: Double, drops: UInt64) {
         var used: UInt32 = 0
         var size: UInt32 = 0
-        guard unsafe cl_receive_queue(fd, &used, &size) == 0, size > 0 else { return 0 }
-        return Double(used) / Double(size)
+        var drops: UInt32 = 0
+        guard unsafe cl_receive_queue(fd, &used, &size, &drops) == 0, size > 0 else { return (0, 0) }
+        return (Double(used) / Double(size), UInt64(drops))
     }
 
     /// Nil where the kernel does not know the option.

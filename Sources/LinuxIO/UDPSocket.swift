@@ -147,8 +147,16 @@ package final class UDPSocket: Sendable {
         try System.attachSteering(fd, steering.program)
     }
 
+    /// An option that this kernel does not have.
+    static func meansUnsupported(_ error: SystemError) -> Bool {
+        [ENOPROTOOPT, EOPNOTSUPP, EINVAL].contains(error.code)
+    }
+
     /// Share of the receive buffer in use, 0 to 1.
-    package var queueFill: Double { System.receiveQueueFill(fd) }
+    package var queueFill: Double { System.receiveQueue(fd).fill }
+
+    /// Datagrams that came while the receive buffer was full, since it was opened.
+    package var queueDrops: UInt64 { System.receiveQueue(fd).drops }
 
     package func setMark(_ mark: UInt32) throws(SystemError) { try Self.setMark(mark, of: fd) }
 

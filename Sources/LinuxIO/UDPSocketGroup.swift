@@ -34,26 +34,29 @@ package struct UDPSocketGroup: Sendable {
     private static func bindSteered(
         port: UInt16, workers: Int, options: UDPSocketOptions
     ) throws(SystemError) -> UDPSocketGroup? {
-        var single = options
-        // Nothing to join: handshakes come one by one.
-        single.gro = false
-        // Not shared yet: so a port that another process has is refused, also to a second vgwd of this user.
-        let handshakes = try UDPSocketPair.bind(port: port, options: single)
+        // Not shared yet: so a port that another process has is refused, also to a second vgwd of this user. With
+        // UDP_GRO like the others: the kernel joins datagrams only if a socket of the port that it picks without
+        // looking at them takes joined ones.
+        let handshakes = try UDPSocketPair.bind(port: port, options: options)
         var sharing = options
         sharing.sharesPort = true
+        var pairs: [UDPSocketPair] = []
         do throws(SystemError) {
             for socket in handshakes.sockets { try socket.sharePort() }
-            var pairs: [UDPSocketPair] = []
             for _ in 0..<workers {
                 pairs.append(try UDPSocketPair.bind(port: handshakes.port, options: sharing))
             }
             // Their order on the port is the order in which they came.
             for socket in handshakes.sockets { try socket.attach(PortSteering(workers: workers)) }
-            return UDPSocketGroup(handshakes: handshakes, workers: pairs)
         } catch {
+            guard UDPSocket.meansUnsupported(error) else { throw error }
             return nil
         }
+        return UDPSocketGroup(handshakes: handshakes, workers: pairs)
     }
+
+    /// Datagrams that came while a receive buffer was full, since the sockets were opened.
+    package var queueDrops: UInt64 { sockets.reduce(0) { $0 &+ $1.queueDrops } }
 
     package func setMark(_ mark: UInt32) throws(SystemError) {
         for socket in sockets { try socket.setMark(mark) }

@@ -91,6 +91,17 @@ package struct UnixListener: ~Copyable, Sendable {
         }
     }
 
+    /// Whether somebody listens at the path; a full queue is a living listener too.
+    package static func isAnswered(path: String) -> Bool {
+        guard let probe = try? System.socket(AF_UNIX, SOCK_STREAM, "socket unix") else { return false }
+        do throws(SystemError) {
+            try System.connectUnix(probe.rawValue, path)
+            return true
+        } catch {
+            return error.code == EAGAIN
+        }
+    }
+
     private static func removeStale(_ path: String) throws(SystemError) {
         guard let status = System.status(path: path) else { return }
         guard status.st_mode & S_IFMT == S_IFSOCK else {

@@ -57,8 +57,8 @@ struct cl_sock_filter {
 
 /// Of the sockets that share the port of `fd`, the program's result is the number of the one to deliver to.
 int cl_attach_reuseport_filter(int fd, const struct cl_sock_filter *program, unsigned short count);
-/// Bytes that wait to be received, and how many may, as the kernel accounts them.
-int cl_receive_queue(int fd, uint32_t *used, uint32_t *size);
+/// Bytes that wait to be received, and how many may, as the kernel accounts them; and datagrams dropped so far.
+int cl_receive_queue(int fd, uint32_t *used, uint32_t *size, uint32_t *drops);
 /// How many processors this process may run on.
 int cl_processor_count(void);
 

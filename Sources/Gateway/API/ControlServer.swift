@@ -44,7 +44,7 @@ final class ControlServer: Sendable {
                 try AtomicFile.makeDirectory(String(path[..<slash]), mode: 0o755)
             }
             // What nobody answers at is replaced.
-            guard (try? UnixStream.connect(path: path)) == nil else {
+            guard !UnixListener.isAnswered(path: path) else {
                 throw SystemError(call: "bind \(path)", code: 98)  // EADDRINUSE
             }
             let ended = try EventCounter()

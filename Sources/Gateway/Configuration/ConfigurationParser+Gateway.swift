@@ -182,7 +182,7 @@ extension ConfigurationParser {
         default:
             reader.report(
                 node, "is no number of workers",
-                "write a number from 1 to \(limit), not above the processors, or \"auto\"")
+                "write a number from 1 to \(limit), or \"auto\"")
             return 1
         }
     }

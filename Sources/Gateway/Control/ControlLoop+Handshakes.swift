@@ -4,14 +4,13 @@ internal import WireGuard
 /// Handshake messages, from the sockets that carry nothing else (``UDPSocketGroup``).
 extension ControlLoop {
     /// Batches a round: a flood must not keep the loop from its other business.
-    private static let batchesInRound = 4
+    private static let batchesInRound = 8
 
-    /// After every change of `sockets`; a socket that closes leaves the set by itself.
-    func watchHandshakes() throws(SystemError) {
+    func watchHandshakes(of group: UDPSocketGroup) throws(SystemError) {
         for (family, token) in [
             (IPAddress.Family.v4, Token.handshakes4), (.v6, Token.handshakes6),
         ] {
-            guard let socket = sockets.handshakes?.socket(for: family) else { continue }
+            guard let socket = group.handshakes?.socket(for: family) else { continue }
             try epoll.add(fd: socket.fd, token: token)
         }
     }
@@ -29,9 +28,15 @@ extension ControlLoop {
                     device.dropCounters.add(.datagramOversized)
                     continue
                 }
-                device.receive(
-                    handshakeReceiver.datagram(i), from: handshakeReceiver.underlay(i), now: now)
+                let underlay = handshakeReceiver.underlay(i)
+                for message in handshakeReceiver.segments(i) { receive(message, from: underlay) }
             }
         }
+    }
+
+    private func receive(_ message: [UInt8], from underlay: UnderlayPath) {
+        // The kernel joined it to a handshake of the same sender, and so it came here.
+        guard MessageType(of: message) != .transport else { return device.dropCounters.add(.wrongWorker) }
+        device.receive(message, from: underlay, now: now)
     }
 }

@@ -10,6 +10,8 @@ extension ControlLoop {
         for counted in [device.drops, dataPlane.drops, requestDrops.snapshot] {
             for (reason, count) in counted { drops[reason.name, default: 0] += count }
         }
+        let overflow = queueDropsBefore + sockets.queueDrops
+        if overflow > 0 { drops[DropReason.receiveQueueFull.name, default: 0] += overflow }
         let udp = sockets.workers.flatMap(\.sockets).map(\.offloads)
         return GatewayStatus(
             version: Daemon.version, name: settings.name,

@@ -37,9 +37,13 @@ extension ControlLoop: WgHandler {
         // one.
         if next.firewallMark == 0 { next.firewallMark = settings.state.firewallMark }
         do throws(SystemError) {
-            try keeper.changeMark(to: next.firewallMark, prefixes: state.prefixes, now: now) {
-                () throws(SystemError) in
-                try moveSockets(to: next, isPortAsked: set.listenPort != nil)
+            let isPortAsked = set.listenPort != nil
+            if isTunHere {
+                try keeper.changeMark(to: next.firewallMark, prefixes: state.prefixes) {
+                    () throws(SystemError) in try moveSockets(to: next, isPortAsked: isPortAsked)
+                }
+            } else {
+                try moveSockets(to: next, isPortAsked: isPortAsked)
             }
         } catch {
             log.error("wg set refused", metadata: ["error": "\(error)"])
@@ -88,8 +92,10 @@ extension ControlLoop: WgHandler {
             guard group.workers.count == sockets.workers.count else {
                 throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
             }
+            try watchHandshakes(of: group)
+            for socket in sockets.handshakes?.sockets ?? [] { epoll.remove(fd: socket.fd) }
+            queueDropsBefore += sockets.queueDrops
             sockets = group
-            try watchHandshakes()
             dataPlane.replaceSockets(group)
         } else if next.firewallMark != state.firewallMark {
             try sockets.setMark(next.firewallMark)

@@ -54,8 +54,10 @@ package final class ControlLoop {
     let keypairs: KeypairTable
     let dataPlane: DataPlane
     var sockets: UDPSocketGroup
-    /// For what comes by `sockets.handshakes`: none is longer.
-    var handshakeReceiver = DatagramReceiver(bufferSize: 2048)
+    /// Of sockets that others have taken the place of.
+    var queueDropsBefore: UInt64 = 0
+    /// For what comes by `sockets.handshakes`.
+    var handshakeReceiver = DatagramReceiver(capacity: 8)
     var device: Device
     var keeper: RouteKeeper
     var wg: WgServer?
@@ -136,7 +138,7 @@ package final class ControlLoop {
             try epoll.add(fd: signals.fd, token: Token.signals)
             try epoll.add(fd: monitor.fd, token: Token.netlink)
             try epoll.add(fd: timer.fd, token: Token.timer)
-            try watchHandshakes()
+            try watchHandshakes(of: sockets)
         } catch {
             throw DaemonError("\(error)")
         }

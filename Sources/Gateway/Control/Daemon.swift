@@ -74,8 +74,9 @@ extension ControlLoop {
         var paths = [settings.managesLink ? settings.controlSocket : nil].compactMap { $0 }
         if settings.wgDescriptor == nil { paths.append("\(WgServer.directory)/\(settings.interface).sock") }
         for path in paths {
-            guard let other = try? UnixStream.connect(path: path) else { continue }
-            let process = other.credentials.map { "process \($0.process)" } ?? "another process"
+            guard UnixListener.isAnswered(path: path) else { continue }
+            let other = try? UnixStream.connect(path: path)
+            let process = other?.credentials.map { "process \($0.process)" } ?? "another process"
             throw DaemonError(
                 "\(settings.interface) is run by \(process), which answers at \(path): end that one first")
         }

@@ -5,8 +5,9 @@ package import WireGuard
 /// The data threads, and all that they share with control.
 ///
 /// There is a pair of them a worker: `TUN → seal → UDP` and `UDP → open → TUN`. A peer's packets are received
-/// by one worker, and the kernel hands what it has to send of a flow to the queue that the flow's packets were
-/// written to; so nothing reorders. Where there is one processor, one thread does both.
+/// by one worker. What is to be sent of a flow the kernel hands to the queue that packets of the flow were
+/// written to, or, before there were any, to one that its hash names: a flow changes its queue once at most,
+/// with its first answer. Where there is one processor, one thread does both directions.
 ///
 /// Concurrency: control starts, publishes, drains and stops. `table` and `sockets` go down through
 /// ``Published``; events come up through one ring a thread and `wake`; drops and stamps are atomics.

@@ -103,24 +103,28 @@ package struct RouteKeeper: ~Copyable {
     /// between outer packets may be led into the tunnel, where they are dropped; the other way round inner
     /// ones would leave in clear. When `mark` throws, the new rules go instead.
     package mutating func changeMark(
-        to new: UInt32, prefixes: [IPPrefix], now: Instant, mark: () throws(SystemError) -> Void
+        to new: UInt32, prefixes: [IPPrefix], mark: () throws(SystemError) -> Void
     ) throws(SystemError) {
         guard plan.table != nil, new != plan.mark else { return try mark() }
         let before = plan
         plan.mark = new
-        reconcile(prefixes, now: now)
-        var outdated = before
-        defer {
-            let rules = (try? netlink.rules()) ?? []
-            for rule in rules where outdated.owns(rule) { try? netlink.removeRule(rule) }
-        }
         do throws(SystemError) {
+            let there = Set(try netlink.rules())
+            for rule in plan.wanted(for: prefixes, interface: interface).rules.subtracting(there) {
+                try netlink.addRule(rule)
+            }
             try mark()
+            removeRules(of: before)
         } catch {
-            outdated = plan
+            removeRules(of: plan)
             plan = before
             throw error
         }
+    }
+
+    private func removeRules(of plan: RoutePlan) {
+        let rules = (try? netlink.rules()) ?? []
+        for rule in rules where plan.owns(rule) { try? netlink.removeRule(rule) }
     }
 
     /// Somebody touched what is ours.

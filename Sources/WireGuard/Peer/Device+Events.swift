@@ -48,8 +48,9 @@ extension Device {
             free(slot.peer.endInitiation())
             if let keypair = slot.peer.keypairs.current {
                 _ = sendStaged(slot, under: keypair, now: now)
-                beginSending(slot, under: keypair, retired: retired)
+                beginSending(slot, under: keypair)
             }
+            retire(retired)
         }
         follow(slot)
         emit(.event(slot.peer.id, .handshakeCompleted(.responder)))

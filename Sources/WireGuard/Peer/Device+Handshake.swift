@@ -110,7 +110,8 @@ extension Device {
         emit(.event(slot.peer.id, .handshakeCompleted(.initiator)))
         // The responder may send nothing before it has heard us under the new key.
         if !sendStaged(slot, under: keypair, now: now) { sendKeepalive(slot, under: keypair, now: now) }
-        beginSending(slot, under: keypair, retired: retired)
+        beginSending(slot, under: keypair)
+        retire(retired)
     }
 
     private mutating func receiveCookieReply(

@@ -58,8 +58,11 @@ package struct Device: ~Copyable {
 
     private enum Pending {
         case output(Output)
-        /// The data threads seal under `keypair` from here on, and no longer under those that are retired.
-        case beginSending(Slot, Keypair, retired: [Keypair])
+        /// The data threads seal under it from here on.
+        case beginSending(Slot, Keypair)
+        /// Out of use. It waits its turn like all else: what it is retired for may be a key that the data
+        /// threads have yet to be given, and until then they seal under this one.
+        case retire(Keypair)
     }
 
     private var outputs: [Pending] = []
@@ -250,10 +253,10 @@ package struct Device: ~Copyable {
             outputsTaken += 1
             switch outputs[outputsTaken - 1] {
             case .output(let output): return output
-            case .beginSending(let slot, let keypair, let retired):
+            case .beginSending(let slot, let keypair):
                 // Unless it has ended, or a newer one begun, in the meantime.
                 if slot.peer.keypairs.current === keypair { slot.peer.path.publish(sending: keypair) }
-                retire(retired)
+            case .retire(let keypair): free(keypair.localIndex)
             }
         }
         outputs.removeAll(keepingCapacity: outputs.count <= 256)
@@ -264,8 +267,8 @@ package struct Device: ~Copyable {
     mutating func emit(_ output: Output) { outputs.append(.output(output)) }
 
     /// Behind all that was emitted so far.
-    mutating func beginSending(_ slot: Slot, under keypair: Keypair, retired: [Keypair]) {
-        outputs.append(.beginSending(slot, keypair, retired: retired))
+    mutating func beginSending(_ slot: Slot, under keypair: Keypair) {
+        outputs.append(.beginSending(slot, keypair))
     }
 
     /// 0 to 333 ms, so that two ends that began together do not retry together.
@@ -276,10 +279,8 @@ package struct Device: ~Copyable {
 
     // MARK: Bookkeeping
 
-    /// Nothing sends under them any more.
-    mutating func retire(_ retired: [Keypair]) {
-        for keypair in retired { free(keypair.localIndex) }
-    }
+    /// Nothing sends under them any more, once `poll` has come by here.
+    mutating func retire(_ retired: [Keypair]) { outputs += retired.map { .retire($0) } }
 
     mutating func free(_ index: UInt32?) {
         guard let index else { return }

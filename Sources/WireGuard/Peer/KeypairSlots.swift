@@ -17,8 +17,7 @@ struct KeypairSlots {
 
     /// The initiator has the responder's proof: the new key is used at once.
     mutating func beginAsInitiator(_ keypair: Keypair) -> [Keypair] {
-        let isContested = next != nil
-        let retired = makePrevious(isContested ? current : lastHeard)
+        let retired = makePrevious(lastHeard)
         current = keypair
         // Both began at once. The peer sends under what it did until its own handshake is done, and under
         // `next` from then on. It may be there already: its first packet can be late, or lost.

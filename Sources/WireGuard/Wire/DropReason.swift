@@ -3,12 +3,15 @@
 package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     // From the network, before anything is believed.
     case receiveFailed
+    /// The kernel's count: it came while a socket's receive buffer was full.
+    case receiveQueueFull
     case datagramTruncated
     case datagramOversized
     case messageTypeUnknown
     case messageLengthWrong
     case receiverIndexUnknown
-    /// Joined by the kernel to a message of another worker's peer: two peers behind one address and port.
+    /// Joined by the kernel to a message that is for another thread: of another worker's peer behind the same
+    /// address and port, or a handshake.
     case wrongWorker
     case mac1Invalid
     case mac2Invalid

@@ -54,10 +54,13 @@ extension Work {
     /// Script: waits until a command prints something, at most five seconds.
     static func untilSaid(_ command: String) -> String {
         """
+        said=
         for try in $(seq 100); do
-            [ -z "$(\(command))" ] || break
+            said=$(\(command))
+            [ -z "$said" ] || break
             sleep 0.05
         done
+        [ -n "$said" ] || { echo "nothing after 5 s from: \(command.replacing("\"", with: "'"))" >&2; exit 1; }
         """
     }
 
@@ -68,8 +71,10 @@ extension Work {
             """
             \(server(tunnel))
             \(lab.inside(.a)) iperf3 -c \(tunnel.address) -t \(seconds + 3) >/dev/null &
+            load=$!
             \(untilSaid("\(lab.inside(.a)) ss -Htn state established 'dport = 5201'"))
             \(lab.inside(.a)) \(Shell.quote(Lab.ownPath)) echo --to \(tunnel.address) --seconds \(seconds)
+            kill -0 $load || { echo 'the TCP stream ended before the pings' >&2; exit 1; }
             """, limit: seconds + 15)
         let outcome: Echo.Outcome = try Output.read(from: text)
         guard outcome.answered > 0 else { throw Failure("no ping was answered under load") }

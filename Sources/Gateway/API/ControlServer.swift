@@ -1,9 +1,10 @@
 internal import ControlAPI
-internal import Hummingbird
+internal import HTTPTypes
 internal import HummingbirdCore
 internal import LinuxIO
 internal import Logging
 internal import NIOCore
+internal import NIOPosix
 internal import ServiceLifecycle
 internal import Synchronization
 internal import WireGuard
@@ -49,7 +50,7 @@ final class ControlServer: Sendable {
             }
             let ended = try EventCounter()
             let group = ServiceGroup(
-                configuration: ServiceGroupConfiguration(services: [application()], logger: quietLog))
+                configuration: ServiceGroupConfiguration(services: [try makeServer()], logger: quietLog))
             running.withLock { $0 = (group, ended) }
             Task.detached { [mailbox] in
                 do {
@@ -82,27 +83,33 @@ final class ControlServer: Sendable {
         return quiet
     }
 
-    private func application() -> some ApplicationProtocol {
+    /// HummingbirdCore's server without Hummingbird's application around it: that keeps a clock for a header
+    /// that nobody reads here, and wakes an idle gateway six times a second for it.
+    private func makeServer() throws(SystemError) -> any Service {
         let mailbox = mailbox
         let drops = drops
-        let responder = CallbackResponder<BasicRequestContext> { request, _ in
-            await Self.respond(to: request, mailbox, drops)
-        }
         let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
             maxHeaderFieldSize: 8 * 1024, maxHeaderListSize: 16 * 1024, maxHeaderFieldCount: 64)
-        var configuration = ApplicationConfiguration(
-            address: .unixDomainSocket(path: path), serverName: nil, backlog: 256)
-        configuration.availableConnectionsDelegate = MaximumAvailableConnections(
-            connectionLimit, logger: quietLog)
-        return Application(
-            responder: responder,
-            server: .http1(
-                configuration: HTTP1Channel.Configuration(
-                    additionalChannelHandlers: [JunkCounter(drops)], idleTimeout: Self.idleTimeout,
-                    httpDecoderConfiguration: decoder)),
-            configuration: configuration,
-            onServerRunning: { _ in mailbox.post(.serverIsReady) },
-            logger: quietLog)
+        let http = HTTPServerBuilder.http1(
+            configuration: HTTP1Channel.Configuration(
+                additionalChannelHandlers: [JunkCounter(drops)], idleTimeout: Self.idleTimeout,
+                httpDecoderConfiguration: decoder))
+        let configuration = ServerConfiguration(
+            address: .unixDomainSocket(path: path), backlog: 256,
+            availableConnectionsDelegate: MaximumAvailableConnections(connectionLimit, logger: quietLog))
+        do {
+            return try http.buildServer(
+                configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+                logger: quietLog
+            ) { request, writer, _ in
+                let response = await Self.respond(to: request, mailbox, drops)
+                try await writer.write(response: response.head, body: response.body)
+            } onServerRunning: { _ in
+                mailbox.post(.serverIsReady)
+            }
+        } catch {
+            throw SystemError(call: "make the control server: \(error)", code: 22)  // EINVAL
+        }
     }
 
     private static func respond(
@@ -112,7 +119,7 @@ final class ControlServer: Sendable {
         do throws(APIError) {
             let asked = try ControlRequest(
                 method: request.method.rawValue, path: request.uri.path,
-                prefix: request.uri.queryParameters.get(APIPath.prefixParameter))
+                prefix: request.uri.queryParameters[APIPath.prefixParameter[...]].map { String($0) })
             isUnderstood = true
             return try await answer(asked, request, mailbox)
         } catch {

@@ -77,7 +77,7 @@ enum Figure: String, CaseIterable, Sendable {
         case .handshakes: "handshakes answered"
         case .wakeUps: "wake-ups of an idle daemon with a tunnel up"
         case .residentPeak: "resident memory of the larger daemon, peak"
-        case .resident: "resident memory of the larger daemon, after all work"
+        case .resident: "resident memory of the larger daemon, after all traffic"
         }
     }
 }

@@ -71,6 +71,36 @@ import WireGuard
         }
     }
 
+    @Test("one key stream serves packets of all lengths in turn, long after short and wiped or not")
+    func keystreamReuse() {
+        let secret = SecretBytes(7..<39)
+        let key = TransportKey(secret, cipher: .chacha20Poly1305)
+        var keystream = Keystream()
+        // Around each length at which another one is made: whole rounds of 512, and rests of 64 and 256.
+        let edges = stride(from: 0, through: 2048, by: 512).flatMap { [$0 - 64, $0, $0 + 192] }
+        let lengths = edges.flatMap { edge in (-17...17).map { edge + $0 } }.filter { $0 >= 0 }
+        for (number, count) in (lengths + lengths.reversed()).enumerated() {
+            let counter = UInt64(number)
+            let text = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ number) }
+            var packet = text + [UInt8](repeating: 0xee, count: TransportKey.tagSize + 64)
+            let isAuthentic = unsafe packet.withUnsafeMutableBytes { packet in
+                let base = unsafe packet.baseAddress!
+                unsafe key.seal(counter: counter, plaintext: base, count: count, into: base, by: &keystream)
+                let sealed = unsafe Array(packet[..<(count + TransportKey.tagSize)])
+                let nonce = (0..<12).map { $0 < 4 ? 0 : UInt8(truncatingIfNeeded: number >> (8 * ($0 - 4))) }
+                let expected = Cipher.chacha20Poly1305.seal(
+                    text, key: secret, nonce: nonce, associatedData: [])
+                #expect(sealed == expected, "\(count)")
+                if number.isMultiple(of: 7) { keystream.wipe() }
+                return unsafe key.open(
+                    counter: counter, ciphertext: base, count: count + TransportKey.tagSize, into: base,
+                    by: &keystream)
+            }
+            #expect(isAuthentic && Array(packet.prefix(count)) == text, "\(count)")
+            #expect(packet.suffix(64).allSatisfy { $0 == 0xee }, "\(count): written past the end")
+        }
+    }
+
     @Test("XChaCha20-Poly1305 agrees with Wycheproof")
     func xchacha20Poly1305() throws {
         let vectors = try Vectors.load("xchacha20_poly1305", as: AEADVectors.self)

@@ -46,9 +46,10 @@ package struct RouteKeeper: ~Copyable {
         return min(max((mtus.min() ?? 1500) - 80, 1280), 65_535)
     }
 
-    /// The interface that a packet to `address` would leave by now.
-    package func interface(towards address: IPAddress) -> UInt32? {
-        (try? netlink.way(to: address, mark: plan.mark))?.interface
+    /// The interface that a packet to `address` with the mark would leave by now. The mark is not always the
+    /// plan's: where somebody else installs routes and rules, that has none.
+    package func interface(towards address: IPAddress, mark: UInt32) -> UInt32? {
+        (try? netlink.way(to: address, mark: mark))?.interface
     }
 
     package func link() -> NetlinkLink? { (try? netlink.link(index: interface)) ?? nil }

@@ -59,7 +59,8 @@ struct ControlClient {
 
     private func exchange(_ method: HTTPMethod, _ uri: String, body: [UInt8]) async throws -> (Int, [UInt8]) {
         let channel = try await connect()
-        let expiry = channel.channel.eventLoop.scheduleTask(in: timeout) {
+        let deadline = NIODeadline.now() + timeout
+        let expiry = channel.channel.eventLoop.scheduleTask(deadline: deadline) {
             channel.channel.close(promise: nil)
         }
         defer { expiry.cancel() }
@@ -74,9 +75,12 @@ struct ControlClient {
                     head.headers.add(name: "content-type", value: "application/json")
                     head.headers.add(name: "content-length", value: String(body.count))
                 }
-                try await outbound.write(.head(head))
-                if !body.isEmpty { try await outbound.write(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
-                try await outbound.write(.end(nil))
+                // In one go: the answer to a head alone may come, and the connection close, before the end is
+                // written; that would then fail, and the answer be lost.
+                var request: [HTTPClientRequestPart] = [.head(head)]
+                if !body.isEmpty { request.append(.body(.byteBuffer(ByteBuffer(bytes: body)))) }
+                request.append(.end(nil))
+                try await outbound.write(contentsOf: request)
                 for try await part in inbound {
                     switch part {
                     case .head(let head): status = Int(head.status.code)
@@ -90,16 +94,19 @@ struct ControlClient {
             }
             if isComplete, let status { return (status, bytes) }
         } catch is ChannelError {
-            // Closed by the expiry or by the daemon: the same to the caller.
+            // Closed by the expiry or by the daemon.
         } catch is HTTPParserError {
             throw Failure(
                 .protocolBroken, "\(socket) does not speak HTTP", hint: "Is it the control socket of a vgwd?")
         } catch let error as IOError {
             throw Failure(.unavailable, "the connection to \(socket) broke (errno \(error.errnoCode))")
         }
+        let how =
+            NIODeadline.now() < deadline
+            ? "closed the connection before its answer was whole"
+            : "gave no whole answer within \(timeout.nanoseconds / 1_000_000_000) s"
         throw Failure(
-            .unavailable, "\(socket) gave no whole answer within \(timeout.nanoseconds / 1_000_000_000) s",
-            hint: "Look at the daemon's log: journalctl -u vgwd")
+            .unavailable, "\(socket) \(how)", hint: "Look at the daemon's log: journalctl -u vgwd")
     }
 
     private func connect() async throws -> Channel {

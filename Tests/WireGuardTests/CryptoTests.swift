@@ -84,7 +84,7 @@ import WireGuard
             let text = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ number) }
             var packet = text + [UInt8](repeating: 0xee, count: TransportKey.tagSize + 64)
             let isAuthentic = unsafe packet.withUnsafeMutableBytes { packet in
-                let base = unsafe packet.baseAddress!
+                let base = packet.baseAddress!
                 unsafe key.seal(counter: counter, plaintext: base, count: count, into: base, by: &keystream)
                 let sealed = unsafe Array(packet[..<(count + TransportKey.tagSize)])
                 let nonce = (0..<12).map { $0 < 4 ? 0 : UInt8(truncatingIfNeeded: number >> (8 * ($0 - 4))) }

@@ -40,7 +40,7 @@ final class ControlServer: Sendable {
 
     /// Returns at once; the mailbox hears of success and failure.
     func start() {
-        do throws(SystemError) {
+        do {
             if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
                 try AtomicFile.makeDirectory(String(path[..<slash]), mode: 0o755)
             }
@@ -85,7 +85,7 @@ final class ControlServer: Sendable {
 
     /// HummingbirdCore's server without Hummingbird's application around it: that keeps a clock for a header
     /// that nobody reads here, and wakes an idle gateway six times a second for it.
-    private func makeServer() throws(SystemError) -> any Service {
+    private func makeServer() throws -> any Service {
         let mailbox = mailbox
         let drops = drops
         let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
@@ -97,18 +97,14 @@ final class ControlServer: Sendable {
         let configuration = ServerConfiguration(
             address: .unixDomainSocket(path: path), backlog: 256,
             availableConnectionsDelegate: MaximumAvailableConnections(connectionLimit, logger: quietLog))
-        do {
-            return try http.buildServer(
-                configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
-                logger: quietLog
-            ) { request, writer, _ in
-                let response = await Self.respond(to: request, mailbox, drops)
-                try await writer.write(response: response.head, body: response.body)
-            } onServerRunning: { _ in
-                mailbox.post(.serverIsReady)
-            }
-        } catch {
-            throw SystemError(call: "make the control server: \(error)", code: 22)  // EINVAL
+        return try http.buildServer(
+            configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+            logger: quietLog
+        ) { request, writer, _ in
+            let response = await Self.respond(to: request, mailbox, drops)
+            try await writer.write(response: response.head, body: response.body)
+        } onServerRunning: { _ in
+            mailbox.post(.serverIsReady)
         }
     }
 

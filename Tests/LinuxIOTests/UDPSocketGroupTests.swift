@@ -71,6 +71,37 @@ import WireGuard
             #expect(handshakes.queueFill > 0)
             var receiver = DatagramReceiver(bufferSize: 2048)
             #expect(UDP.receive(148, by: handshakes, into: &receiver).datagrams == [message])
+
+            // What finds the buffer full is counted.
+            sent = 0
+            while data.queueDrops == 0, sent < 100_000 {
+                _ = UDP.send(bulk, from: sender, to: to)
+                sent += 1
+            }
+            #expect(data.queueDrops > 0 && group.queueDrops == data.queueDrops)
+        }
+    }
+
+    @Test(arguments: [IPAddress.Family.v4, .v6])
+    func `handshakes that the kernel joined are told apart`(family: IPAddress.Family) throws {
+        try inNamespace {
+            let group = try UDPSocketGroup.bind(port: 0, workers: 1)
+            let sender = try UDPSocket.bind(family: family, port: 0)
+            let messages = (1...5).map { number -> [UInt8] in
+                [1, 0, 0, 0] + [UInt8](repeating: UInt8(number), count: 144)
+            }
+            // A keepalive behind them, shorter, ends the run and comes along.
+            let last = transport(3, count: 32)
+            let run = messages.flatMap { $0 } + last
+            #expect(
+                UDP.send(run, segmentSize: 148, from: sender, to: try path(to: group, family)) == .sent)
+            let socket = try #require(group.handshakes?.socket(for: family))
+            var poll = PollSet(socket.fd)
+            #expect(poll.wait(timeout: .seconds(5)) > 0)
+            var receiver = DatagramReceiver(capacity: 8)
+            let count = receiver.receive(from: socket)
+            #expect((0..<count).flatMap { receiver.segments($0) } == messages + [last])
+            #expect(count == 1, "the kernel joined nothing, so nothing was told apart")
         }
     }
 

@@ -4,7 +4,7 @@ internal import WireGuard
 ///
 /// 1. Packets are copied to where a TUN would put them, and go through `Outbound`.
 /// 2. Its runs, as they lie in the send buffer, go through `Inbound`, as a socket with UDP_GRO would give them.
-@safe struct PacketLoop: ~Copyable {
+struct PacketLoop: ~Copyable {
     /// Of each direction.
     struct Times {
         var sealing = Duration.zero
@@ -22,7 +22,7 @@ internal import WireGuard
     private let drops = DropCounters()
     /// Hold what is published without a reference.
     private let keypairs: [Keypair]
-    private let buffer: UnsafeMutableRawBufferPointer
+    private var buffer = [UInt8](repeating: 0, count: Outbound.packetCapacity)
 
     init(cipher: Cipher) {
         var entropy = FixedEntropy()
@@ -50,10 +50,7 @@ internal import WireGuard
         inbound = Inbound(
             keypairs: table, events: EventRing(capacity: 1 << 16), drops: drops, vnetHeader: true,
             tcpOffload: true, udpOffload: true)
-        unsafe buffer = .allocate(byteCount: Outbound.packetCapacity, alignment: 16)
     }
-
-    deinit { unsafe buffer.deallocate() }
 
     private static func table(_ prefix: String, _ path: TunnelPath) -> ForwardingTable {
         guard let prefix = IPPrefix(prefix) else { preconditionFailure("\(prefix) is a prefix") }
@@ -85,16 +82,18 @@ internal import WireGuard
 
     private mutating func seal(_ shape: PacketShape) {
         outbound.begin(table: senderTable, now: Self.now)
-        guard let base = unsafe buffer.baseAddress else { return }
-        for _ in 0..<Self.reads(of: shape) {
-            unsafe copy(shape.bytes, to: base)
-            unsafe outbound.add(base, count: shape.bytes.count, offload: shape.offload)
+        unsafe buffer.withUnsafeMutableBytes { buffer in
+            guard let base = buffer.baseAddress else { return }
+            for _ in 0..<Self.reads(of: shape) {
+                unsafe Self.copy(shape.bytes, to: base)
+                unsafe outbound.add(base, count: shape.bytes.count, offload: shape.offload)
+            }
         }
     }
 
     /// Piece by piece: for a long one, memcpy has an instruction that callgrind counts as thousands on some
     /// processors and that others do not have.
-    private func copy(_ bytes: [UInt8], to base: UnsafeMutableRawPointer) {
+    private static func copy(_ bytes: [UInt8], to base: UnsafeMutableRawPointer) {
         unsafe bytes.withUnsafeBytes { bytes in
             guard let source = bytes.baseAddress else { return }
             for offset in stride(from: 0, to: bytes.count, by: 1024) {

@@ -2,36 +2,25 @@ internal import CSodium
 internal import WireGuard
 
 /// libsodium called in a loop, with nothing around it: what sealing and opening cannot be faster than.
-@safe struct SodiumLoop: ~Copyable {
+struct SodiumLoop: ~Copyable {
     private let cipher: Cipher
     private let size: Int
-    private let plaintext: UnsafeMutablePointer<UInt8>
-    private let ciphertext: UnsafeMutablePointer<UInt8>
-    private let key: UnsafeMutablePointer<UInt8>
-    private let schedule: UnsafeMutablePointer<crypto_aead_aes256gcm_state>
+    private var plaintext: [UInt8]
+    private var ciphertext: [UInt8]
+    private let key = [UInt8](repeating: 9, count: 32)
+    /// One, in an array as C takes its address.
+    private var schedule = [crypto_aead_aes256gcm_state()]
 
     init(cipher: Cipher, size: Int) {
         self.cipher = cipher
         self.size = size
-        unsafe plaintext = .allocate(capacity: size)
-        unsafe plaintext.initialize(repeating: 7, count: size)
-        unsafe ciphertext = .allocate(capacity: size + TransportKey.tagSize)
-        unsafe ciphertext.initialize(repeating: 0, count: size + TransportKey.tagSize)
-        unsafe key = .allocate(capacity: 32)
-        unsafe key.initialize(repeating: 9, count: 32)
-        unsafe schedule = .allocate(capacity: 1)
-        if cipher == .aes256GCM { _ = unsafe crypto_aead_aes256gcm_beforenm(schedule, key) }
-    }
-
-    deinit {
-        unsafe plaintext.deallocate()
-        unsafe ciphertext.deallocate()
-        unsafe key.deallocate()
-        unsafe schedule.deallocate()
+        plaintext = [UInt8](repeating: 7, count: size)
+        ciphertext = [UInt8](repeating: 0, count: size + TransportKey.tagSize)
+        if cipher == .aes256GCM { _ = unsafe crypto_aead_aes256gcm_beforenm(&schedule, key) }
     }
 
     /// Each packet is sealed and opened, under a nonce of its own, into the other's place.
-    borrowing func pass(_ count: Int) -> PacketLoop.Times {
+    mutating func pass(_ count: Int) -> PacketLoop.Times {
         let clock = ContinuousClock()
         var times = PacketLoop.Times()
         let batch = 64
@@ -51,23 +40,23 @@ internal import WireGuard
     }
 
     @inline(__always)
-    private borrowing func seal(_ counter: UInt64) {
+    private mutating func seal(_ counter: UInt64) {
         let nonce = (UInt32(0), UInt32(truncatingIfNeeded: counter), UInt32(0))
         unsafe withUnsafePointer(to: nonce) { nonce in
             let nonce = unsafe UnsafeRawPointer(nonce).assumingMemoryBound(to: UInt8.self)
             switch cipher {
             case .chacha20Poly1305:
                 _ = unsafe crypto_aead_chacha20poly1305_ietf_encrypt(
-                    ciphertext, nil, plaintext, UInt64(size), nil, 0, nil, nonce, key)
+                    &ciphertext, nil, plaintext, UInt64(size), nil, 0, nil, nonce, key)
             case .aes256GCM:
                 _ = unsafe crypto_aead_aes256gcm_encrypt_afternm(
-                    ciphertext, nil, plaintext, UInt64(size), nil, 0, nil, nonce, schedule)
+                    &ciphertext, nil, plaintext, UInt64(size), nil, 0, nil, nonce, schedule)
             }
         }
     }
 
     @inline(__always)
-    private borrowing func open(_ counter: UInt64) {
+    private mutating func open(_ counter: UInt64) {
         let nonce = (UInt32(0), UInt32(truncatingIfNeeded: counter), UInt32(0))
         unsafe withUnsafePointer(to: nonce) { nonce in
             let nonce = unsafe UnsafeRawPointer(nonce).assumingMemoryBound(to: UInt8.self)
@@ -75,10 +64,10 @@ internal import WireGuard
             switch cipher {
             case .chacha20Poly1305:
                 _ = unsafe crypto_aead_chacha20poly1305_ietf_decrypt(
-                    plaintext, nil, nil, ciphertext, sealed, nil, 0, nonce, key)
+                    &plaintext, nil, nil, ciphertext, sealed, nil, 0, nonce, key)
             case .aes256GCM:
                 _ = unsafe crypto_aead_aes256gcm_decrypt_afternm(
-                    plaintext, nil, nil, ciphertext, sealed, nil, 0, nonce, schedule)
+                    &plaintext, nil, nil, ciphertext, sealed, nil, 0, nonce, schedule)
             }
         }
     }

@@ -89,14 +89,14 @@ package struct Netlink: ~Copyable {
     }
 
     /// Of both families.
-    package func addresses(of interface: UInt32) throws(SystemError) -> [NetlinkAddress] {
+    package func addresses(of interface: UInt32 = 0) throws(SystemError) -> [NetlinkAddress] {
         // struct ifaddrmsg: family, prefix length, flags, scope, index.
         let header = [0, 0, 0, 0] + Self.bytes(interface)
-        return try unsafe dump("list addresses of link \(interface)", RTM_GETADDR, header) { message, list in
+        let link = interface == 0 ? "all links" : "link \(interface)"
+        return try unsafe dump("list addresses of \(link)", RTM_GETADDR, header) { message, list in
             unsafe NetlinkParsing.parse(message) { object in
-                if let address = unsafe NetlinkParsing.address(object), address.interface == interface {
-                    list.append(address)
-                }
+                guard let address = unsafe NetlinkParsing.address(object) else { return }
+                if interface == 0 || address.interface == interface { list.append(address) }
             }
         }
     }

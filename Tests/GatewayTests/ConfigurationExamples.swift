@@ -5,11 +5,13 @@ enum ConfigurationExamples {
     /// 32 bytes that are 1 to 32; any would do.
     static let privateKey = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="
     static let presharedKey = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
+    static let secondKey = "ISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+P0A="
     static let peer = "hy/XBiNk1X5LIQVfvCvNLt9DZEk27sSJx5d3TZzZDWk="
     static let otherPeer = "9U4HD36dx+VI0PGGDoXS+CdOWlo6DNOF0JVM84MOMG8="
 
     static let keyFiles = FixedKeyFiles([
         "/etc/vgwd/private.key": privateKey,
+        "/etc/vgwd/second.key": secondKey,
         "/etc/vgwd/zone-a.psk": presharedKey,
         "/etc/vgwd/junk.key": "not a key",
         "/run/credentials/private-key": privateKey,

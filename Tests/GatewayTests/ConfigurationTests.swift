@@ -27,7 +27,7 @@ import WireGuard
         #expect(tunnel.name == "aws")
         #expect(tunnel.publicKey.base64 == ConfigurationExamples.peer)
         #expect(tunnel.presharedKey.isNone)
-        #expect(tunnel.endpoint == nil)
+        #expect(tunnel.endpoints.isEmpty)
         #expect(tunnel.persistentKeepalive == 0)
     }
 
@@ -98,7 +98,92 @@ import WireGuard
         #expect(tunnels.map(\.persistentKeepalive) == [25, 0])
         #expect(tunnels.map(\.cipher) == [.chacha20Poly1305, .aes256GCM])
         let address = try #require(Endpoint("[2001:db8::1]:51820"))
-        #expect(tunnels.map(\.endpoint) == [.name("vgw-a.example.com", port: 51820), .address(address)])
+        #expect(
+            tunnels.map(\.endpoints) == [[.name("vgw-a.example.com", port: 51820)], [.address(address)]])
+    }
+
+    @Test func aConnectionOfSeveralTunnelsIsRead() throws {
+        let configuration = try ConfigurationExamples.load(
+            ConfigurationExamples.text(
+                routes: """
+                    routes = ["10.20.0.0/16"]
+                    policy = "balance"
+                    metric = 70
+                    on-down = "withdraw"
+                    rto = "1s"
+                    rate-limit = "1.5 Gbit/s"
+                    copy-dscp = true
+                    nat = [{ inside = "10.0.0.0/16", outside = "10.99.0.0/16" }]
+                    """
+                    + "\nhealth = { interval = \"50ms\", down-after = 4, up-after = 6, hold-down = \"2s\", "
+                    + "max-loss = \"2.5 %\", max-rtt = \"80ms\", target = [\"10.20.0.10\", \"10.20.0.11:443\"] }",
+                tunnel: """
+                    name = "link"
+                    bind = { device = "eth1", source = "192.0.2.7" }
+                    listen-port = 51821
+                    inside = { local = "169.254.101.2", remote = "169.254.101.1" }
+                    endpoint = ["192.0.2.1:51820", "vgw.example.com:51820"]
+                    priority = 5
+                    """,
+                more: """
+                    [[connection.tunnel]]
+                    name = "internet"
+                    private-key-file = "/etc/vgwd/second.key"
+                    public-key = "\(ConfigurationExamples.peer)"
+                    weight = 3
+                    rate-limit = "500 Mbit/s"
+                    """))
+        let connection = try #require(configuration.connections.first)
+        #expect(connection.policy == .balance)
+        #expect(connection.metric == 70)
+        #expect(connection.onDown == .withdraw)
+        #expect(connection.recoveryTimeObjective == .seconds(1))
+        #expect(connection.rateLimit == 1_500_000_000)
+        #expect(connection.copiesDSCP)
+        #expect(connection.translations.map(\.outside) == [IPPrefix("10.99.0.0/16")])
+        #expect(connection.health.interval == .milliseconds(50))
+        #expect(connection.health.downAfter == 4)
+        #expect(connection.health.upAfter == 6)
+        #expect(connection.health.holdDown == .seconds(2))
+        #expect(connection.health.maxLoss == 0.025)
+        #expect(connection.health.maxRoundTrip == .milliseconds(80))
+        let first = try #require(IPAddress("10.20.0.10"))
+        let second = try #require(IPAddress("10.20.0.11"))
+        #expect(connection.health.targets == [.echo(first), .tcp(second, 443)])
+        let link = try #require(connection.tunnels.first)
+        #expect(
+            link.binding
+                == UnderlayBinding(listenPort: 51821, device: "eth1", source: IPAddress("192.0.2.7")))
+        #expect(link.inside?.local == IPAddress("169.254.101.2"))
+        #expect(link.inside?.remote == IPAddress("169.254.101.1"))
+        #expect(link.endpoints.count == 2)
+        #expect(link.priority == 5)
+        let internet = try #require(connection.tunnels.last)
+        #expect(internet.privateKey != nil)
+        #expect(internet.publicKey == link.publicKey)
+        #expect(internet.weight == 3)
+        #expect(internet.rateLimit == 500_000_000)
+        #expect(!configuration.summary.contains(ConfigurationExamples.secondKey))
+    }
+
+    @Test func healthMayBeOff() throws {
+        let configuration = try ConfigurationExamples.load(
+            ConfigurationExamples.text(routes: "routes = []\nhealth = \"off\""))
+        #expect(configuration.connections.first?.health.isOn == false)
+    }
+
+    @Test func twoConnectionsMayCarryOnePrefixWithDifferentMetrics() throws {
+        let configuration = try ConfigurationExamples.load(
+            ConfigurationExamples.text(
+                more: """
+                    [[connection]]
+                    name = "b"
+                    metric = 100
+                    routes = ["10.20.0.0/16"]
+                    [[connection.tunnel]]
+                    public-key = "\(ConfigurationExamples.otherPeer)"
+                    """))
+        #expect(configuration.connections.map(\.routes).map(\.count) == [1, 1])
     }
 
     @Test func privateKeyMayBeACredentialOfSystemd() throws {

@@ -40,8 +40,8 @@ import WireGuard
         #expect(!toRight.presharedKey.isNone)
         #expect(toRight.cipher == .aes256GCM && toLeft.cipher == .aes256GCM)
         #expect(toRight.presharedKey.isEqual(to: toLeft.presharedKey))
-        #expect(toRight.endpoint == .name("vgw.example.com", port: 51820))
-        #expect(toLeft.endpoint == nil)
+        #expect(toRight.endpoints == [.name("vgw.example.com", port: 51820)])
+        #expect(toLeft.endpoints.isEmpty)
         #expect([toRight.persistentKeepalive, toLeft.persistentKeepalive] == [25, 0])
         #expect(left.connections[0].routes.map(\.description) == ["10.20.0.0/16", "169.254.100.2/32"])
         #expect(right.connections[0].routes.map(\.description) == ["192.168.10.0/24", "169.254.100.1/32"])
@@ -165,7 +165,7 @@ import WireGuard
         let tunnels = configuration.connections.flatMap(\.tunnels)
         #expect(tunnels.map(\.persistentKeepalive) == [25, 0])
         #expect(tunnels.map(\.presharedKey.isNone) == [false, true])
-        #expect(tunnels[0].endpoint?.description == "[2001:db8::1]:51820")
+        #expect(tunnels[0].endpoints.map(\.description) == ["[2001:db8::1]:51820"])
         let noted = ["DNS", "PreUp", "PostDown", "SaveConfig", "0.0.0.0/0", "Colour"]
         for word in noted { #expect(imported.notes.contains { $0.contains(word) }) }
         #expect(imported.notes.count == noted.count)

@@ -9,8 +9,9 @@ extension ConfigurationParser {
     ) {
         var names: [String: Int?] = [:]
         var tunnels: [String: Int?] = [:]
-        var keys: [PublicKey: Int?] = [:]
-        var routes: [IPPrefix: (connection: String, line: Int?)] = [:]
+        var keys: [KeyPair: Int?] = [:]
+        var ends: [IPAddress: Int?] = [:]
+        var routes: [Carried: (connection: String, line: Int?)] = [:]
 
         for (node, connection) in zip(nodes, connections) {
             guard let connection else { continue }
@@ -24,20 +25,20 @@ extension ConfigurationParser {
             }
             for route in connection.routes {
                 let place = node.child("routes")?.element { IPPrefix($0) == route } ?? node
-                if let first = routes[route],
+                let carried = Carried(prefix: route, metric: connection.metric ?? gateway?.routeMetric ?? 0)
+                if let first = routes[carried],
                     first.connection != connection.name || !isFirst(node, of: connection, nodes)
                 {
                     reader.report(
                         place, "connection \"\(first.connection)\" has \(route) already\(at(first.line))",
-                        "a prefix is behind one connection: take it out of one, or make one of them longer")
+                        "two ways to one site need a metric each, the better one the lower: metric = 100; two sites "
+                            + "with the same prefix need nat at one of them")
                 } else {
-                    routes[route] = (connection.name, place.line)
+                    routes[carried] = (connection.name, place.line)
                 }
+                findOverlap(of: route, at: place, connection, gateway)
             }
-            let places = node.child("tunnel")?.elements ?? []
-            for place in places {
-                guard let tunnel = connection.tunnels.first(where: { place.isTunnel($0, of: connection) })
-                else { continue }
+            for (place, tunnel) in pairs(of: node, connection) {
                 if let first = tunnels[tunnel.name] {
                     reader.report(
                         place.child("name") ?? place,
@@ -47,20 +48,107 @@ extension ConfigurationParser {
                     tunnels[tunnel.name] = (place.child("name") ?? place).line
                 }
                 let keyPlace = place.child("public-key") ?? place
-                if let first = keys[tunnel.publicKey] {
+                let pair = KeyPair(ours: tunnel.privateKey?.publicKey, theirs: tunnel.publicKey)
+                if let first = keys[pair] {
                     reader.report(
                         keyPlace, "another tunnel has this public key already\(at(first))",
-                        "a peer has one tunnel: write each far end's own key")
+                        "write each far end's own key, or, for a second path to the same one, a private-key-file of "
+                            + "this tunnel's own, whose public key is the second tunnel's at the far end")
                 } else {
-                    keys[tunnel.publicKey] = keyPlace.line
+                    keys[pair] = keyPlace.line
                 }
-                if let gateway, hasPrivateKey(document), tunnel.publicKey == gateway.privateKey.publicKey {
+                if let gateway, hasPrivateKey(document),
+                    tunnel.publicKey == (tunnel.privateKey ?? gateway.privateKey).publicKey
+                {
                     reader.report(
                         keyPlace, "is this gateway's own public key",
                         "write the far end's: 'vgwctl pubkey' prints it there")
                 }
+                if let inside = tunnel.inside {
+                    let endPlace = place.child("inside") ?? place
+                    if let first = ends[inside.remote] {
+                        reader.report(
+                            endPlace, "another tunnel has \(inside.remote) at its far end already\(at(first))",
+                            "give each tunnel a link of its own: it is probed by these addresses")
+                    } else {
+                        ends[inside.remote] = endPlace.line
+                    }
+                    if gateway?.addresses.contains(where: { $0.address == inside.remote }) ?? false {
+                        reader.report(
+                            endPlace, "\(inside.remote) is this gateway's own address",
+                            "local is this end's address, remote the far end's")
+                    }
+                }
                 if let gateway { findLoop(gateway, tunnel, place, connections) }
             }
+            findTargetsElsewhere(connection, node)
+        }
+        findEndsMixedUp(nodes, connections)
+    }
+
+    private struct KeyPair: Hashable {
+        let ours: PublicKey?
+        let theirs: PublicKey
+    }
+
+    private struct Carried: Hashable {
+        let prefix: IPPrefix
+        let metric: UInt32
+    }
+
+    private func pairs(
+        of node: ConfigurationNode, _ connection: ConnectionConfiguration
+    ) -> [(ConfigurationNode, TunnelConfiguration)] {
+        (node.child("tunnel")?.elements ?? []).compactMap { place in
+            connection.tunnels.first { place.isTunnel($0, of: connection) }.map { (place, $0) }
+        }
+    }
+
+    /// One tunnel's far end is another one's near end: the two ends of a link were mixed up.
+    private mutating func findEndsMixedUp(
+        _ nodes: [ConfigurationNode], _ connections: [ConnectionConfiguration?]
+    ) {
+        let near = Set(connections.flatMap { $0?.tunnels ?? [] }.compactMap(\.inside?.local))
+        for (node, connection) in zip(nodes, connections) {
+            guard let connection else { continue }
+            for (place, tunnel) in pairs(of: node, connection) {
+                guard let remote = tunnel.inside?.remote, near.contains(remote) else { continue }
+                reader.report(
+                    place.child("inside") ?? place, "\(remote) is the near end of a tunnel too",
+                    "local is this end's address, remote the far end's")
+            }
+        }
+    }
+
+    /// A prefix cannot be at both ends, unless each end sees the other one's under another name.
+    private mutating func findOverlap(
+        of route: IPPrefix, at place: ConfigurationNode, _ connection: ConnectionConfiguration,
+        _ gateway: GatewayConfiguration?
+    ) {
+        if let pair = connection.translations.first(where: { $0.inside.overlaps(route) }) {
+            reader.report(
+                place, "\(route) overlaps with \(pair.inside), which nat says is at this end",
+                "write the prefix that the far site shows itself by: the outside of its own nat")
+        } else if let link = localNetworks.first(where: {
+            $0.network.network == route && $0.interface != gateway?.interface
+        }), !connection.translations.contains(where: { $0.inside.contains(link.network.network) }) {
+            reader.report(
+                place, "\(route) is also the network of \(link.interface) here",
+                "let both sites translate theirs, nat = [{ inside = \"\(route)\", outside = \"…\" }], and write "
+                    + "the far site's outside here")
+        }
+    }
+
+    private mutating func findTargetsElsewhere(
+        _ connection: ConnectionConfiguration, _ node: ConfigurationNode
+    ) {
+        guard !connection.isDynamic else { return }
+        for target in connection.health.targets
+        where !connection.routes.contains(where: { $0.contains(target.address) }) {
+            reader.report(
+                node.child("health")?.child("target") ?? node,
+                "\(target.address) is behind none of the connection's routes",
+                "name a host of the far site, or add its prefix to routes")
         }
     }
 
@@ -69,17 +157,19 @@ extension ConfigurationParser {
         _ gateway: GatewayConfiguration, _ tunnel: TunnelConfiguration, _ place: ConfigurationNode,
         _ connections: [ConnectionConfiguration?]
     ) {
-        guard RoutePlan(gateway).leadsOuterPackets,
-            case .address(let endpoint) = tunnel.endpoint,
-            let route = connections.lazy.compactMap({ $0 }).flatMap(\.routes).first(where: {
-                $0.contains(endpoint.address)
-            })
-        else { return }
-        reader.report(
-            place.child("endpoint") ?? place,
-            "route \(route) covers \(endpoint.address): the tunnel would run into itself",
-            "leave firewall-mark and table out of [gateway], so that outer packets take a table without that route"
-        )
+        guard RoutePlan(gateway).leadsOuterPackets else { return }
+        for case .address(let endpoint) in tunnel.endpoints {
+            guard
+                let route = connections.lazy.compactMap({ $0 }).flatMap(\.routes).first(where: {
+                    $0.contains(endpoint.address)
+                })
+            else { continue }
+            reader.report(
+                place.child("endpoint") ?? place,
+                "route \(route) covers \(endpoint.address): the tunnel would run into itself",
+                "leave firewall-mark and table out of [gateway], so that outer packets take a table without that route"
+            )
+        }
     }
 
     private func hasPrivateKey(_ document: ConfigurationReader.Section) -> Bool {

@@ -3,14 +3,21 @@ internal import WireGuard
 extension ConfigurationParser {
     /// Nil when it has no name; what is wrong besides is in the reader's errors.
     mutating func readConnection(_ node: ConfigurationNode) -> ConnectionConfiguration? {
-        guard let section = reader.section(node, known: ["name", "routes", "policy", "health", "tunnel"])
-        else {
-            return nil
-        }
+        guard
+            let section = reader.section(
+                node,
+                known: [
+                    "name", "routes", "dynamic", "policy", "metric", "on-down", "health", "rto", "nat",
+                    "rate-limit", "copy-dscp", "tunnel",
+                ])
+        else { return nil }
         let name = reader.name(section, "name", required: true)
-        let routes = readRoutes(section)
-        readPolicy(section)
-        if let health = section["health"] { readHealth(health) }
+        let isDynamic = reader.boolean(section, "dynamic") ?? false
+        let routes = readRoutes(section, isRequired: !isDynamic)
+        let policy = readPolicy(section)
+        let onDown = readOnDown(section)
+        let health = readHealth(section)
+        let translations = readTranslations(section)
         let nodes = reader.elements(section, "tunnel")
         if nodes.isEmpty, section["tunnel"].map({ if case .list = $0.value { true } else { false } }) ?? true
         {
@@ -18,19 +25,33 @@ extension ConfigurationParser {
                 section, "tunnel", "is missing",
                 "write [[connection.tunnel]] with the far end's public-key below it")
         }
-        for extra in nodes.dropFirst() {
-            reader.refuse(
-                extra, "more than one tunnel in a connection",
-                instead: "keep one; a second path to the site can be a [[connection]] with other routes")
+        let tunnels = nodes.map { readTunnel($0, connection: name, isOnly: nodes.count == 1) }
+        let metric = reader.integer(section, "metric", in: 0...Self.greatestMetric, meaning: "a route's metric")
+        let objective = duration(section, "rto", in: .milliseconds(1) ... .seconds(86_400), "1ms to 24h")
+        let rateLimit = readRate(section, "rate-limit")
+        let copiesDSCP = reader.boolean(section, "copy-dscp") ?? false
+        if isDynamic, tunnels.contains(where: { $0.map { $0.inside == nil } ?? false }) {
+            reader.report(
+                section, "dynamic", "needs the inside addresses of every tunnel",
+                "write inside = { local = \"169.254.101.2\", remote = \"169.254.101.1\" } in each: a routing "
+                    + "daemon's next hop is the far end's")
         }
-        let tunnels = nodes.map { readTunnel($0, connection: name) }
         guard let name else { return nil }
         return ConnectionConfiguration(
-            name: name, routes: routes, policy: .failover, tunnels: tunnels.compactMap { $0 })
+            name: name, routes: routes, isDynamic: isDynamic, policy: policy,
+            metric: metric.flatMap { UInt32(exactly: $0) }, onDown: onDown, health: health,
+            recoveryTimeObjective: objective, translations: translations, rateLimit: rateLimit,
+            copiesDSCP: copiesDSCP, tunnels: tunnels.compactMap { $0 })
     }
 
-    private mutating func readRoutes(_ section: ConfigurationReader.Section) -> [IPPrefix] {
+    /// The two above are those of routes of last resort.
+    private static let greatestMetric = Int(RoutePlan.backstopMetric) - 1
+
+    private mutating func readRoutes(
+        _ section: ConfigurationReader.Section, isRequired: Bool
+    ) -> [IPPrefix] {
         guard section.has("routes") else {
+            guard isRequired else { return [] }
             reader.report(
                 section, "routes", "is missing",
                 "write the prefixes behind the far end: routes = [\"10.20.0.0/16\"]")
@@ -48,60 +69,116 @@ extension ConfigurationParser {
         return routes
     }
 
-    private mutating func readPolicy(_ section: ConfigurationReader.Section) {
+    private mutating func readPolicy(
+        _ section: ConfigurationReader.Section
+    ) -> ConnectionConfiguration.Policy {
         guard let text = reader.string(section, "policy", example: "\"failover\""),
             let node = section["policy"]
-        else {
-            return
-        }
-        switch text {
-        case "failover": return
-        case "balance":
-            reader.refuse(node, "policy \"balance\"", instead: "write \"failover\" or leave the key out")
-        default:
-            reader.report(
-                node, "\(reader.quoted(text)) is no policy", "write \"failover\" or leave the key out")
-        }
+        else { return .failover }
+        if let policy = ConnectionConfiguration.Policy(rawValue: text) { return policy }
+        reader.report(
+            node, "\(reader.quoted(text)) is no policy",
+            "write \"failover\" or \"balance\", or leave the key out")
+        return .failover
     }
 
-    private mutating func readHealth(_ node: ConfigurationNode) {
-        guard let section = reader.section(node, known: ["interval", "down-after", "target"]) else { return }
-        _ = duration(section, "interval", in: .milliseconds(10) ... .seconds(3600), "10ms to 1h")
-        _ = reader.integer(section, "down-after", in: 1...1000, meaning: "a number of lost probes")
-        for (node, text) in reader.strings(section, "target", example: "\"10.20.0.10\"") ?? []
-        where IPAddress(text) == nil {
-            reader.report(
-                node, "\(reader.quoted(text)) is no address",
-                "write an address behind the far end: \"10.20.0.10\"")
-        }
-        reader.refuse(
-            node, "health probing", instead: "leave the key out; handshakes tell when the far end is gone")
+    private mutating func readOnDown(
+        _ section: ConfigurationReader.Section
+    ) -> ConnectionConfiguration.OnDown {
+        guard let text = reader.string(section, "on-down", example: "\"unreachable\""),
+            let node = section["on-down"]
+        else { return .unreachable }
+        if let onDown = ConnectionConfiguration.OnDown(rawValue: text) { return onDown }
+        reader.report(
+            node, "\(reader.quoted(text)) is nothing to do with routes",
+            "write \"unreachable\", so that nothing leaves in clear, or \"withdraw\"")
+        return .unreachable
     }
 
-    private mutating func readTunnel(_ node: ConfigurationNode, connection: String?) -> TunnelConfiguration? {
+    /// `nat = [{ inside = "10.0.0.0/16", outside = "10.99.0.0/16" }]`
+    private mutating func readTranslations(
+        _ section: ConfigurationReader.Section
+    ) -> [PrefixTranslationConfiguration] {
+        let example = "{ inside = \"10.0.0.0/16\", outside = \"10.99.0.0/16\" }"
+        var translations: [PrefixTranslationConfiguration] = []
+        for node in reader.elements(section, "nat") {
+            guard let pair = reader.section(node, known: ["inside", "outside"]) else { continue }
+            var sides: [IPPrefix] = []
+            for side in ["inside", "outside"] {
+                guard let text = reader.string(pair, side, example: "\"10.0.0.0/16\""), let place = pair[side]
+                else {
+                    if !pair.has(side) { reader.report(pair, side, "is missing", "write \(example)") }
+                    continue
+                }
+                if let prefix = reader.prefix(place, text) { sides.append(prefix) }
+            }
+            guard sides.count == 2 else { continue }
+            let translation = PrefixTranslationConfiguration(inside: sides[0], outside: sides[1])
+            guard sides[0].family == sides[1].family, sides[0].length == sides[1].length else {
+                reader.report(
+                    node, "\(sides[0]) and \(sides[1]) are not of one size",
+                    "write two prefixes of one length: each host gets its own address")
+                continue
+            }
+            if let other = translations.first(where: {
+                $0.inside.overlaps(translation.inside) || $0.outside.overlaps(translation.outside)
+            }) {
+                reader.report(
+                    node, "overlaps with \(other.inside) to \(other.outside)",
+                    "a host has one address to the far site: take one of the two out")
+                continue
+            }
+            translations.append(translation)
+        }
+        return translations
+    }
+
+    mutating func readRate(_ section: ConfigurationReader.Section, _ name: String) -> UInt64? {
+        guard let text = reader.string(section, name, example: "\"500 Mbit/s\""), let node = section[name]
+        else { return nil }
+        if let rate = Rates.parse(text) { return rate }
+        reader.report(
+            node, "\(reader.quoted(text)) is no rate from 64 kbit/s to 1 Tbit/s",
+            "write a number with kbit/s, Mbit/s or Gbit/s: \"500 Mbit/s\"")
+        return nil
+    }
+
+    private mutating func readTunnel(
+        _ node: ConfigurationNode, connection: String?, isOnly: Bool
+    ) -> TunnelConfiguration? {
         guard
             let section = reader.section(
                 node,
                 known: [
-                    "name", "public-key", "preshared-key-file", "endpoint", "inside", "bind", "priority",
-                    "weight",
-                    "cipher", "persistent-keepalive", "rate-limit",
+                    "name", "private-key-file", "public-key", "preshared-key-file", "endpoint", "inside",
+                    "bind", "listen-port", "priority", "weight", "cipher", "persistent-keepalive",
+                    "rate-limit",
                 ])
         else { return nil }
+        if !isOnly, !section.has("name") {
+            reader.report(
+                section, "name", "is missing", "name each of several tunnels: name = \"zone-a\"")
+        }
         let name = reader.name(section, "name", required: false) ?? connection
         let key = readPublicKey(section)
+        let privateKey =
+            section.has("private-key-file")
+            ? readKeyFile(section, "private-key-file", madeBy: "vgwctl genkey") : nil
         let presharedKey = readPresharedKey(section)
-        let endpoint = readEndpoint(section)
-        refuseUnfinished(section)
+        let endpoints = readEndpoints(section)
+        let inside = readInside(section)
+        let binding = readBinding(section)
         let priority = reader.integer(section, "priority", in: 0...65535, meaning: "a priority")
         let weight = reader.integer(section, "weight", in: 1...65535, meaning: "a weight")
         let cipher = readCipher(section)
         let keepalive = readKeepalive(section)
+        let rateLimit = readRate(section, "rate-limit")
         guard let name, let key else { return nil }
         return TunnelConfiguration(
-            name: name, publicKey: key, presharedKey: presharedKey, endpoint: endpoint,
-            priority: priority ?? 10,
-            weight: weight ?? 1, cipher: cipher, persistentKeepalive: keepalive)
+            name: name, publicKey: key, privateKey: privateKey.map { PrivateKey(clamping: $0) },
+            presharedKey: presharedKey, endpoints: endpoints, binding: binding, inside: inside,
+            priority: priority ?? 10, weight: weight ?? 1, cipher: cipher, persistentKeepalive: keepalive,
+            rateLimit: rateLimit)
     }
 
     private mutating func readPublicKey(_ section: ConfigurationReader.Section) -> PublicKey? {
@@ -135,50 +212,84 @@ extension ConfigurationParser {
             ?? .none
     }
 
-    private mutating func readEndpoint(_ section: ConfigurationReader.Section) -> EndpointName? {
-        let texts = reader.strings(section, "endpoint", example: "\"vgw.example.com:51820\"") ?? []
+    private mutating func readEndpoints(_ section: ConfigurationReader.Section) -> [EndpointName] {
         var endpoints: [EndpointName] = []
-        for (node, text) in texts {
+        for (node, text) in reader.strings(section, "endpoint", example: "\"vgw.example.com:51820\"") ?? [] {
             do {
-                endpoints.append(try EndpointName.parse(Redaction.looksLikeKey(text) ? "" : text))
+                let endpoint = try EndpointName.parse(Redaction.looksLikeKey(text) ? "" : text)
+                if endpoints.contains(endpoint) {
+                    reader.report(node, "\(endpoint) is there already", "leave one of the two out")
+                } else {
+                    endpoints.append(endpoint)
+                }
             } catch {
                 reader.report(node, error.problem, error.remedy)
             }
         }
-        for (node, _) in texts.dropFirst() {
-            reader.refuse(node, "more than one endpoint of a tunnel", instead: "keep one")
-        }
-        return endpoints.first
+        return endpoints
     }
 
-    /// Keys of the design whose work is still to be done.
-    private mutating func refuseUnfinished(_ section: ConfigurationReader.Section) {
-        if let node = section["inside"] {
-            if let inside = reader.section(node, known: ["local", "remote"]) {
-                for side in ["local", "remote"] {
-                    guard let text = reader.string(inside, side, example: "\"169.254.101.1\""),
-                        IPAddress(text) == nil,
-                        let node = inside[side]
-                    else { continue }
+    /// `inside = { local = "169.254.101.2", remote = "169.254.101.1" }`
+    private mutating func readInside(_ section: ConfigurationReader.Section) -> InsideLink? {
+        guard let node = section["inside"],
+            let inside = reader.section(node, known: ["local", "remote"])
+        else { return nil }
+        var ends: [IPAddress] = []
+        for side in ["local", "remote"] {
+            guard let text = reader.string(inside, side, example: "\"169.254.101.1\""),
+                let place = inside[side]
+            else {
+                if !inside.has(side) {
                     reader.report(
-                        node, "\(reader.quoted(text)) is no address",
-                        "write one without a length: \"169.254.101.1\"")
+                        inside, side, "is missing",
+                        "write both: { local = \"169.254.101.2\", remote = \"169.254.101.1\" }")
                 }
+                continue
             }
-            reader.refuse(
-                node, "inside addresses of a tunnel",
-                instead:
-                    "leave the key out; ours are gateway.address, the far end's belong into routes as /32 or /128"
-            )
+            guard let address = IPAddress(text), !address.isMulticast, !address.isUnspecified else {
+                reader.report(
+                    place, "\(reader.quoted(text)) is no address of a host",
+                    "write one without a length: \"169.254.101.1\"")
+                continue
+            }
+            ends.append(address)
         }
-        if let node = section["bind"] {
-            _ = reader.section(node, known: ["device", "address"])
-            reader.refuse(
-                node, "binding a tunnel to a device", instead: "leave the key out; routes choose the device")
+        guard ends.count == 2 else { return nil }
+        guard ends[0].family == ends[1].family, ends[0] != ends[1] else {
+            reader.report(
+                node, "\(ends[0]) and \(ends[1]) are no two ends of a link",
+                "write two different addresses of one family")
+            return nil
         }
-        if let node = section["rate-limit"] {
-            reader.refuse(node, "rate limits", instead: "leave the key out; 'tc' can shape the interface")
+        return InsideLink(local: ends[0], remote: ends[1])
+    }
+
+    /// `bind = { device = "eth1", source = "192.0.2.1" }` and `listen-port`.
+    private mutating func readBinding(_ section: ConfigurationReader.Section) -> UnderlayBinding {
+        var binding = UnderlayBinding()
+        binding.listenPort = reader.integer(section, "listen-port", in: 1...65535, meaning: "a UDP port")
+            .flatMap { UInt16(exactly: $0) }
+        guard let node = section["bind"], let bind = reader.section(node, known: ["device", "source"]) else {
+            return binding
         }
+        if let device = reader.string(bind, "device", example: "\"eth1\""), let place = bind["device"] {
+            if Names.isInterface(device) {
+                binding.device = device
+            } else {
+                reader.report(
+                    place, "\(reader.quoted(device)) cannot name an interface", "write its name: \"eth1\"")
+            }
+        }
+        if let source = reader.string(bind, "source", example: "\"192.0.2.1\""), let place = bind["source"] {
+            if let address = IPAddress(source), !address.isMulticast, !address.isUnspecified {
+                binding.source = address
+            } else {
+                reader.report(
+                    place, "\(reader.quoted(source)) is no address of a host",
+                    "write one of this host's: \"192.0.2.1\"")
+            }
+        }
+        return binding
     }
 
     private mutating func readCipher(_ section: ConfigurationReader.Section) -> Cipher {

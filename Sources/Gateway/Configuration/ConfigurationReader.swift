@@ -98,6 +98,15 @@ struct ConfigurationReader {
         return text
     }
 
+    mutating func boolean(_ section: Section, _ name: String) -> Bool? {
+        guard let node = section[name] else { return nil }
+        guard case .boolean(let value) = node.value else {
+            report(node, "is \(node.kind)", "write true or false")
+            return nil
+        }
+        return value
+    }
+
     mutating func integer(_ section: Section, _ name: String, in range: ClosedRange<Int>, meaning: String)
         -> Int?
     {

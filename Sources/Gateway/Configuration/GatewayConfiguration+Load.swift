@@ -13,7 +13,8 @@ extension GatewayConfiguration {
 
     /// Reads the file and the keys that it names. Relative paths in it start at its folder.
     package static func load(
-        path: String = defaultPath, environment: [String: String] = ProcessInfo.processInfo.environment
+        path: String = defaultPath, environment: [String: String] = ProcessInfo.processInfo.environment,
+        localNetworks: [LocalNetwork] = LocalNetwork.all
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
         func fail(_ problem: String, _ remedy: String) -> ConfigurationErrors {
             ConfigurationErrors(
@@ -41,13 +42,15 @@ extension GatewayConfiguration {
         }
         return try parse(
             text, path: path, environment: environment,
-            keyFiles: SystemKeyFiles(credentialsDirectory: environment["CREDENTIALS_DIRECTORY"]))
+            keyFiles: SystemKeyFiles(credentialsDirectory: environment["CREDENTIALS_DIRECTORY"]),
+            localNetworks: localNetworks)
     }
 
     /// As `load`, with the text at hand. `path` is for the errors and for relative paths.
     package static func parse(
         _ text: String, path: String = defaultPath, environment: [String: String] = [:],
-        keyFiles: some KeyFiles, availableCiphers: [Cipher] = Cipher.available
+        keyFiles: some KeyFiles, availableCiphers: [Cipher] = Cipher.available,
+        localNetworks: [LocalNetwork] = []
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
         let root: ConfigurationNode
         do {
@@ -56,7 +59,8 @@ extension GatewayConfiguration {
             throw ConfigurationErrors(path: path, errors: [error])
         }
         var parser = ConfigurationParser(
-            path: path, environment: environment, keyFiles: keyFiles, availableCiphers: availableCiphers)
+            path: path, environment: environment, keyFiles: keyFiles, availableCiphers: availableCiphers,
+            localNetworks: localNetworks)
         guard let configuration = parser.readDocument(root) else {
             throw ConfigurationErrors(path: path, errors: parser.reader.errors)
         }
@@ -71,15 +75,17 @@ struct ConfigurationParser {
     let environment: [String: String]
     let keyFiles: any KeyFiles
     let availableCiphers: [Cipher]
+    let localNetworks: [LocalNetwork]
 
     init(
         path: String, environment: [String: String], keyFiles: any KeyFiles,
-        availableCiphers: [Cipher] = Cipher.available
+        availableCiphers: [Cipher] = Cipher.available, localNetworks: [LocalNetwork] = []
     ) {
         self.path = path
         self.environment = environment
         self.keyFiles = keyFiles
         self.availableCiphers = availableCiphers
+        self.localNetworks = localNetworks
     }
 
     mutating func readDocument(_ root: ConfigurationNode) -> GatewayConfiguration? {

@@ -21,28 +21,87 @@ extension GatewayConfiguration {
         if connections.isEmpty {
             rows.append(("connections", "none: nothing is sent until 'wg set' adds a peer"))
         }
-        for connection in connections {
-            rows.append(("", ""))
-            rows.append(("connection", connection.name))
-            rows.append(("  routes", list(connection.routes, or: "none")))
-            for tunnel in connection.tunnels {
-                rows.append(("  tunnel", tunnel.name))
-                rows.append(("    public key", tunnel.publicKey.base64))
-                rows.append(
-                    ("    endpoint", tunnel.endpoint?.description ?? "not known: the far end speaks first"))
-                rows.append(("    pre-shared key", tunnel.presharedKey.isNone ? "none" : "yes"))
-                rows.append(("    cipher", tunnel.cipher.rawValue))
-                rows.append(
-                    (
-                        "    keepalive",
-                        tunnel.persistentKeepalive == 0 ? "off" : "every \(tunnel.persistentKeepalive) s"
-                    ))
-            }
-        }
+        for connection in connections { rows += self.rows(of: connection) }
         return rows.map { label, value in
             let padding = String(repeating: " ", count: max(0, 20 - label.count))
             return label.isEmpty ? "" : label + padding + value
         }.joined(separator: "\n")
+    }
+
+    private func rows(of connection: ConnectionConfiguration) -> [(String, String)] {
+        let routes = list(connection.routes, or: connection.isDynamic ? "" : "none")
+        let learned = connection.isDynamic ? "what the kernel routes to the far end's inside addresses" : ""
+        var rows = [
+            ("", ""), ("connection", connection.name),
+            ("  routes", [routes, learned].filter { !$0.isEmpty }.joined(separator: ", and ")),
+            ("  policy", connection.policy.rawValue),
+            (
+                "  on down",
+                connection.onDown == .unreachable
+                    ? "its prefixes are unreachable" : "its routes are withdrawn"
+            ),
+            ("  health", Self.text(of: connection.health)),
+        ]
+        if let metric = connection.metric { rows.append(("  metric", "\(metric)")) }
+        if let rate = connection.rateLimit { rows.append(("  rate limit", Self.text(ofRate: rate))) }
+        for pair in connection.translations {
+            rows.append(("  nat", "\(pair.inside) is \(pair.outside) to the far site"))
+        }
+        for tunnel in connection.tunnels { rows += self.rows(of: tunnel, policy: connection.policy) }
+        return rows
+    }
+
+    private func rows(
+        of tunnel: TunnelConfiguration, policy: ConnectionConfiguration.Policy
+    ) -> [(String, String)] {
+        let endpoints = tunnel.endpoints.map(\.description).joined(separator: ", then ")
+        var rows = [
+            ("  tunnel", tunnel.name), ("    public key", tunnel.publicKey.base64),
+            ("    endpoint", endpoints.isEmpty ? "not known: the far end speaks first" : endpoints),
+        ]
+        if let key = tunnel.privateKey {
+            rows.append(("    our public key", "\(key.publicKey.base64), of this tunnel alone"))
+        }
+        if let inside = tunnel.inside {
+            rows.append(("    inside", "\(inside.local) here, \(inside.remote) there"))
+        }
+        if !tunnel.binding.isDefault {
+            let parts = [
+                tunnel.binding.device.map { "device \($0)" },
+                tunnel.binding.source.map { "source \($0)" },
+                tunnel.binding.listenPort.map { "UDP port \($0)" },
+            ]
+            rows.append(("    leaves by", parts.compactMap(\.self).joined(separator: ", ")))
+        }
+        rows += [
+            (
+                policy == .failover ? "    priority" : "    weight",
+                "\(policy == .failover ? tunnel.priority : tunnel.weight)"
+            ),
+            ("    pre-shared key", tunnel.presharedKey.isNone ? "none" : "yes"),
+            ("    cipher", tunnel.cipher.rawValue),
+            (
+                "    keepalive",
+                tunnel.persistentKeepalive == 0 ? "off" : "every \(tunnel.persistentKeepalive) s"
+            ),
+        ]
+        if let rate = tunnel.rateLimit { rows.append(("    rate limit", Self.text(ofRate: rate))) }
+        return rows
+    }
+
+    private static func text(of health: HealthSettings) -> String {
+        guard health.isOn else { return "off: handshakes tell when the far end is gone" }
+        var text =
+            "a probe every \(health.interval.milliseconds) ms, down after \(health.downAfter) unanswered, "
+            + "up after \(health.upAfter) answered"
+        if !health.targets.isEmpty {
+            text += ", targets " + health.targets.map(\.description).joined(separator: ", ")
+        }
+        return text
+    }
+
+    private static func text(ofRate rate: UInt64) -> String {
+        rate % 1_000_000 == 0 ? "\(rate / 1_000_000) Mbit/s" : "\(rate / 1000) kbit/s"
     }
 
     private var mtuText: String {

@@ -85,15 +85,49 @@ package struct OffloadConfiguration: Hashable, Sendable {
 
 /// A far site: the prefixes behind it and the ways there.
 package struct ConnectionConfiguration: Sendable {
-    package enum Policy: String, Sendable { case failover }
+    package enum Policy: String, Sendable {
+        /// By the tunnel of the lowest priority that is healthy.
+        case failover
+        /// Flows spread over all healthy tunnels, by weight.
+        case balance
+    }
+
+    /// What becomes of the kernel's routes while no tunnel is usable.
+    package enum OnDown: String, Sendable {
+        /// The same prefix, of type unreachable: nothing leaves in clear by a less specific route.
+        case unreachable
+        /// No route: the less specific one takes over.
+        case withdraw
+    }
 
     package var name: String
     /// Without host bits. They are both what is sent there and what inner source addresses are taken from
     /// there.
     package var routes: [IPPrefix]
+    /// Whether the prefixes that a routing daemon routes to the far end's inside addresses are behind it too.
+    package var isDynamic: Bool
     package var policy: Policy
-    /// Exactly one in this version.
+    /// Among connections to the same prefix the least one that is usable wins; also the metric of the kernel's
+    /// routes. Nil is the gateway's.
+    package var metric: UInt32?
+    package var onDown: OnDown
+    package var health: HealthSettings
+    /// How long traffic may be lost when a tunnel fails: what a drill is measured against.
+    package var recoveryTimeObjective: Duration?
+    /// Between sites whose prefixes overlap.
+    package var translations: [PrefixTranslationConfiguration]
+    /// Bits a second of outer packets, all tunnels together; nil is no limit.
+    package var rateLimit: UInt64?
+    /// Whether the inner packet's DSCP shows on the outer one.
+    package var copiesDSCP: Bool
+    /// One or more.
     package var tunnels: [TunnelConfiguration]
+}
+
+/// Our `inside` is `outside` to the far site, host by host.
+package struct PrefixTranslationConfiguration: Hashable, Sendable {
+    package var inside: IPPrefix
+    package var outside: IPPrefix
 }
 
 /// One path to a far site: a WireGuard peer.
@@ -101,16 +135,42 @@ package struct TunnelConfiguration: Sendable {
     /// Unique in the gateway.
     package var name: String
     package var publicKey: PublicKey
+    /// Ours in this tunnel; nil is the gateway's.
+    package var privateKey: PrivateKey?
     package var presharedKey: PresharedKey
-    /// Nil: the far end speaks first.
-    package var endpoint: EndpointName?
+    /// The preferred one first; none: the far end speaks first.
+    package var endpoints: [EndpointName]
+    package var binding: UnderlayBinding
+    /// The two ends of the link inside the tunnel, which probes go between.
+    package var inside: InsideLink?
     /// Lowest first; without effect among one.
     package var priority: Int
+    /// Share of the flows, under policy balance.
     package var weight: Int
     /// The same at the far end; available on this machine.
     package var cipher: Cipher
     /// Seconds; 0 is off.
     package var persistentKeepalive: UInt16
+    /// Bits a second of outer packets; nil is no limit.
+    package var rateLimit: UInt64?
+}
+
+/// The wire that a tunnel leaves by, where the routing table is not to choose it.
+package struct UnderlayBinding: Hashable, Sendable {
+    /// Nil is the gateway's port.
+    package var listenPort: UInt16?
+    /// SO_BINDTODEVICE: whatever the routes say.
+    package var device: String?
+    package var source: IPAddress?
+
+    package init(listenPort: UInt16? = nil, device: String? = nil, source: IPAddress? = nil) {
+        self.listenPort = listenPort
+        self.device = device
+        self.source = source
+    }
+
+    /// The gateway's own sockets do.
+    package var isDefault: Bool { self == UnderlayBinding() }
 }
 
 /// The far end as written: an address, or a name that is resolved when it is needed.

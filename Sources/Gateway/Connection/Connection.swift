@@ -3,11 +3,16 @@ package import WireGuard
 /// A far site as the control thread knows it: the prefixes behind it and the tunnels to it.
 package struct Connection: Sendable {
     package typealias Policy = ConnectionConfiguration.Policy
+    package typealias OnDown = ConnectionConfiguration.OnDown
 
     package struct Route: Hashable, Sendable {
         package enum Origin: Hashable, Sendable {
             case configured
             case runtime
+            /// Added at run time, and kept for the next run.
+            case kept
+            /// A routing daemon's: the kernel has it, and loses it, by that one's doing.
+            case learned
         }
 
         /// Its host bits are zero.
@@ -22,53 +27,96 @@ package struct Connection: Sendable {
 
     package let name: String
     package let policy: Policy
+    package let isDynamic: Bool
+    package let metric: UInt32?
+    package let onDown: OnDown
+    package let health: HealthSettings
+    package let recoveryTimeObjective: Duration?
+    package let translations: [PrefixTranslationConfiguration]
+    package let rateLimit: UInt64?
+    package let copiesDSCP: Bool
     package var routes: [Route]
     package var tunnels: [Tunnel]
 
-    package init(name: String, policy: Policy = .failover, routes: [Route] = [], tunnels: [Tunnel] = []) {
-        self.name = name
-        self.policy = policy
-        self.routes = routes
-        self.tunnels = tunnels
-    }
-
     package var prefixes: [IPPrefix] { routes.map(\.prefix) }
+
+    package func carries(_ prefix: IPPrefix) -> Bool { routes.contains { $0.prefix == prefix } }
 }
 
 /// One path to a far site: a WireGuard peer as an operator described it. What it is doing is in `Device`.
 package struct Tunnel: Sendable {
+    /// Unique in the gateway.
     package let name: String
     package let publicKey: PublicKey
+    /// Ours in this tunnel; nil is the gateway's.
+    package let privateKey: PrivateKey?
     package var presharedKey: PresharedKey
     package let cipher: Cipher
-    /// Nil where the far end must come to us first.
-    package var endpoint: EndpointName?
+    /// The preferred one first; empty where the far end must come to us first.
+    package var endpoints: [EndpointName]
+    package let binding: UnderlayBinding
+    package let inside: InsideLink?
+    package let priority: Int
+    package let weight: Int
+    package let rateLimit: UInt64?
     /// In seconds; 0 is off.
     package var persistentKeepalive: UInt16
 
-    package init(
-        name: String, publicKey: PublicKey, presharedKey: PresharedKey = .none,
-        cipher: Cipher = .chacha20Poly1305, endpoint: EndpointName? = nil, persistentKeepalive: UInt16 = 0
-    ) {
-        self.name = name
-        self.publicKey = publicKey
-        self.presharedKey = presharedKey
-        self.cipher = cipher
-        self.endpoint = endpoint
-        self.persistentKeepalive = persistentKeepalive
-    }
+    package var key: TunnelKey { TunnelKey(ours: privateKey?.publicKey, theirs: publicKey) }
+}
+
+/// The keys that a tunnel is between: ours only where it has one of its own.
+package struct TunnelKey: Hashable, Sendable {
+    package let ours: PublicKey?
+    package let theirs: PublicKey
 }
 
 extension Connection {
     package init(_ configuration: ConnectionConfiguration) {
+        name = configuration.name
+        policy = configuration.policy
+        isDynamic = configuration.isDynamic
+        metric = configuration.metric
+        onDown = configuration.onDown
+        health = configuration.health
+        recoveryTimeObjective = configuration.recoveryTimeObjective
+        translations = configuration.translations
+        rateLimit = configuration.rateLimit
+        copiesDSCP = configuration.copiesDSCP
+        routes = configuration.routes.map { Route($0, origin: .configured) }
+        tunnels = configuration.tunnels.map { Tunnel($0) }
+    }
+
+    /// A peer that `wg` added: all that its language has no word for is as in a configuration that leaves it
+    /// out.
+    package init(name: String, peer: PublicKey, cipher: Cipher = .chacha20Poly1305) {
         self.init(
-            name: configuration.name, policy: configuration.policy,
-            routes: configuration.routes.map { Route($0, origin: .configured) },
-            tunnels: configuration.tunnels.map { tunnel in
-                Tunnel(
-                    name: tunnel.name, publicKey: tunnel.publicKey, presharedKey: tunnel.presharedKey,
-                    cipher: tunnel.cipher, endpoint: tunnel.endpoint,
-                    persistentKeepalive: tunnel.persistentKeepalive)
-            })
+            ConnectionConfiguration(
+                name: name, routes: [], isDynamic: false, policy: .failover, metric: nil,
+                onDown: .unreachable, health: HealthSettings(), recoveryTimeObjective: nil, translations: [],
+                rateLimit: nil, copiesDSCP: false,
+                tunnels: [
+                    TunnelConfiguration(
+                        name: name, publicKey: peer, privateKey: nil, presharedKey: .none, endpoints: [],
+                        binding: UnderlayBinding(), inside: nil, priority: 10, weight: 1, cipher: cipher,
+                        persistentKeepalive: 0, rateLimit: nil)
+                ]))
+    }
+}
+
+extension Tunnel {
+    package init(_ configuration: TunnelConfiguration) {
+        name = configuration.name
+        publicKey = configuration.publicKey
+        privateKey = configuration.privateKey
+        presharedKey = configuration.presharedKey
+        cipher = configuration.cipher
+        endpoints = configuration.endpoints
+        binding = configuration.binding
+        inside = configuration.inside
+        priority = configuration.priority
+        weight = configuration.weight
+        rateLimit = configuration.rateLimit
+        persistentKeepalive = configuration.persistentKeepalive
     }
 }

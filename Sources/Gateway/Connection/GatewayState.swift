@@ -4,7 +4,8 @@ package import WireGuard
 /// what is refused has changed nothing; the control loop then brings the device, the sockets, the forwarding
 /// table and the kernel to what the copy says, by the list of steps that came with it.
 ///
-/// A prefix belongs to one connection at a time, as in the kernel's allowed IPs: given to another, it moves.
+/// A configured prefix may be behind several connections, which differ in their metric. One that `wg` gives to a
+/// peer leaves all others, as in the kernel's allowed IPs.
 package struct GatewayState: Sendable {
     /// One thing to be done in the device, in order.
     package enum Step: Sendable {
@@ -29,8 +30,9 @@ package struct GatewayState: Sendable {
     package var cipherOfNewPeers = Cipher.chacha20Poly1305
     private var byName: [String: Connection] = [:]
     private var order: [String] = []
-    private var ownerOfPrefix: [IPPrefix: String] = [:]
-    private var ownerOfPeer: [PublicKey: String] = [:]
+    private var ownersOfPrefix: [IPPrefix: [String]] = [:]
+    private var ownerOfTunnel: [TunnelKey: String] = [:]
+    private var ownerOfName: [String: String] = [:]
 
     package init() {}
 
@@ -48,61 +50,86 @@ package struct GatewayState: Sendable {
 
     package func connection(named name: String) -> Connection? { byName[name] }
 
-    package func connection(of peer: PublicKey) -> Connection? { ownerOfPeer[peer].flatMap { byName[$0] } }
+    package func connection(of key: TunnelKey) -> Connection? { ownerOfTunnel[key].flatMap { byName[$0] } }
 
-    package func owner(of prefix: IPPrefix) -> String? { ownerOfPrefix[prefix.network] }
-
-    package var peerCount: Int { ownerOfPeer.count }
-
-    package func tunnel(of peer: PublicKey) -> Tunnel? {
-        connection(of: peer)?.tunnels.first { $0.publicKey == peer }
+    /// Of a peer that knows us by the gateway's key, as all peers of `wg` do.
+    package func connection(of peer: PublicKey) -> Connection? {
+        connection(of: TunnelKey(ours: nil, theirs: peer))
     }
 
-    /// Every prefix that leads into a tunnel.
-    package var prefixes: [IPPrefix] { connections.flatMap(\.prefixes) }
+    package func connection(ofTunnel name: String) -> Connection? { ownerOfName[name].flatMap { byName[$0] } }
+
+    package func tunnel(named name: String) -> Tunnel? {
+        connection(ofTunnel: name)?.tunnels.first { $0.name == name }
+    }
+
+    package func owners(of prefix: IPPrefix) -> [String] { ownersOfPrefix[prefix.network] ?? [] }
+
+    package var peerCount: Int { ownerOfTunnel.count }
 
     // MARK: Connections
 
-    /// False: the name or one of its peers is there already.
+    /// False: the name or one of its tunnels is there already.
     @discardableResult
     package mutating func add(_ connection: Connection) -> Bool {
         guard byName[connection.name] == nil,
-            connection.tunnels.allSatisfy({ ownerOfPeer[$0.publicKey] == nil })
+            connection.tunnels.allSatisfy({ ownerOfTunnel[$0.key] == nil && ownerOfName[$0.name] == nil })
         else { return false }
-        byName[connection.name] = Connection(
-            name: connection.name, policy: connection.policy, tunnels: connection.tunnels)
+        byName[connection.name] = connection
+        byName[connection.name]?.routes = []
         order.append(connection.name)
-        for tunnel in connection.tunnels { ownerOfPeer[tunnel.publicKey] = connection.name }
-        for route in connection.routes { give(route, to: connection.name) }
+        for tunnel in connection.tunnels {
+            ownerOfTunnel[tunnel.key] = connection.name
+            ownerOfName[tunnel.name] = connection.name
+        }
+        for route in connection.routes { add(route, to: connection.name) }
         return true
     }
 
-    /// Takes the peer out, and its connection when that was the last tunnel of it.
-    package mutating func remove(_ peer: PublicKey) {
-        guard let name = ownerOfPeer.removeValue(forKey: peer) else { return }
-        byName[name]?.tunnels.removeAll { $0.publicKey == peer }
+    /// Takes the tunnel out, and its connection when that was the last one of it.
+    package mutating func remove(_ key: TunnelKey) {
+        guard let name = ownerOfTunnel.removeValue(forKey: key) else { return }
+        for tunnel in byName[name]?.tunnels ?? [] where tunnel.key == key { ownerOfName[tunnel.name] = nil }
+        byName[name]?.tunnels.removeAll { $0.key == key }
         guard let connection = byName[name], connection.tunnels.isEmpty else { return }
-        for route in connection.routes { ownerOfPrefix[route.prefix] = nil }
+        for route in connection.routes { takeOut(route.prefix, of: name) }
         byName[name] = nil
         order.removeAll { $0 == name }
     }
 
     // MARK: Prefixes
 
-    /// Also from another connection that has it.
-    package mutating func give(_ route: Connection.Route, to name: String) {
-        guard byName[name] != nil, ownerOfPrefix[route.prefix] != name else { return }
-        takeOut(route.prefix)
-        ownerOfPrefix[route.prefix] = name
+    /// Beside other connections that have it.
+    package mutating func add(_ route: Connection.Route, to name: String) {
+        guard byName[name] != nil, ownersOfPrefix[route.prefix]?.contains(name) != true else { return }
+        ownersOfPrefix[route.prefix, default: []].append(name)
         byName[name]?.routes.append(route)
     }
 
-    /// The connection that had it.
-    @discardableResult
-    package mutating func takeOut(_ prefix: IPPrefix) -> String? {
-        guard let owner = ownerOfPrefix.removeValue(forKey: prefix.network) else { return nil }
-        byName[owner]?.routes.removeAll { $0.prefix == prefix.network }
-        return owner
+    /// From all other connections that have it.
+    package mutating func give(_ route: Connection.Route, to name: String) {
+        guard byName[name] != nil, owners(of: route.prefix) != [name] else { return }
+        for owner in owners(of: route.prefix) where owner != name { takeOut(route.prefix, of: owner) }
+        add(route, to: name)
+    }
+
+    package mutating func takeOut(_ prefix: IPPrefix, of name: String) {
+        ownersOfPrefix[prefix]?.removeAll { $0 == name }
+        if ownersOfPrefix[prefix]?.isEmpty == true { ownersOfPrefix[prefix] = nil }
+        byName[name]?.routes.removeAll { $0.prefix == prefix }
+    }
+
+    /// What a routing daemon routes to a dynamic connection now, in place of what it did before. False when
+    /// nothing has changed.
+    package mutating func learn(_ prefixes: Set<IPPrefix>, for name: String) -> Bool {
+        guard let connection = byName[name] else { return false }
+        let before = Set(connection.routes.lazy.filter { $0.origin == .learned }.map(\.prefix))
+        let prefixes = prefixes.subtracting(
+            connection.routes.lazy.filter { $0.origin != .learned }.map(\.prefix))
+        guard before != prefixes else { return false }
+        for prefix in before.subtracting(prefixes) { takeOut(prefix, of: name) }
+        for prefix in prefixes.subtracting(before) { add(Connection.Route(prefix, origin: .learned), to: name) }
+        return true
     }
 
     // MARK: The wg socket
@@ -117,7 +144,7 @@ package struct GatewayState: Sendable {
             next.privateKey = key
             steps.append(.privateKey(key))
             // Nobody is his own peer: the kernel takes such a one out when the key comes.
-            next.remove(key.publicKey)
+            next.remove(TunnelKey(ours: nil, theirs: key.publicKey))
         case .remove:
             next.privateKey = nil
             steps.append(.privateKey(nil))
@@ -127,8 +154,10 @@ package struct GatewayState: Sendable {
         if let port = set.listenPort { next.listenPort = port }
         if let mark = set.firewallMark { next.firewallMark = mark }
         if set.replacePeers {
-            steps += next.peers.map { .removePeer($0) }
-            next.removeAll()
+            for peer in next.peers {
+                steps.append(.removePeer(peer))
+                next.remove(TunnelKey(ours: nil, theirs: peer))
+            }
         }
         for change in set.peers { next.apply(change, &steps) }
         guard next.peerCount <= Self.peerLimit else { return nil }
@@ -136,47 +165,42 @@ package struct GatewayState: Sendable {
         return steps
     }
 
-    private mutating func removeAll() {
-        byName = [:]
-        order = []
-        ownerOfPrefix = [:]
-        ownerOfPeer = [:]
+    /// Those that `wg` can name: with the gateway's own key.
+    private var peers: [PublicKey] {
+        connections.flatMap(\.tunnels).filter { $0.privateKey == nil }.map(\.publicKey)
     }
-
-    private var peers: [PublicKey] { connections.flatMap { $0.tunnels.map(\.publicKey) } }
 
     private mutating func apply(_ change: WgPeerChange, _ steps: inout [Step]) {
         let peer = change.publicKey
+        let key = TunnelKey(ours: nil, theirs: peer)
         if change.remove {
-            guard ownerOfPeer[peer] != nil else { return }
-            remove(peer)
+            guard ownerOfTunnel[key] != nil else { return }
+            remove(key)
             steps.append(.removePeer(peer))
             return
         }
-        if ownerOfPeer[peer] == nil {
+        if ownerOfTunnel[key] == nil {
             guard !change.updateOnly, peer != privateKey?.publicKey else { return }
-            let name = freeName(for: peer)
-            let tunnel = Tunnel(name: name, publicKey: peer, cipher: cipherOfNewPeers)
-            add(Connection(name: name, tunnels: [tunnel]))
-            steps.append(.addPeer(tunnel))
+            let connection = Connection(name: freeName(for: peer), peer: peer, cipher: cipherOfNewPeers)
+            add(connection)
+            steps += connection.tunnels.map { .addPeer($0) }
         }
-        guard let name = ownerOfPeer[peer] else { return }
-        if let key = change.presharedKey {
-            update(peer) { $0.presharedKey = key }
-            steps.append(.presharedKey(peer, key))
+        guard let name = ownerOfTunnel[key] else { return }
+        if let secret = change.presharedKey {
+            update(peer) { $0.presharedKey = secret }
+            steps.append(.presharedKey(peer, secret))
         }
         if let endpoint = change.endpoint {
-            update(peer) { $0.endpoint = .address(endpoint) }
+            update(peer) { $0.endpoints = [.address(endpoint)] }
             steps.append(.endpoint(peer, endpoint))
         }
         if change.replaceAllowedIPs {
-            for route in byName[name]?.routes ?? [] { ownerOfPrefix[route.prefix] = nil }
-            byName[name]?.routes = []
+            for route in byName[name]?.routes ?? [] { takeOut(route.prefix, of: name) }
         }
         for prefix in change.allowedIPs {
             switch prefix {
             case .add(let prefix): give(Connection.Route(prefix, origin: .runtime), to: name)
-            case .remove(let prefix): if owner(of: prefix) == name { takeOut(prefix) }
+            case .remove(let prefix): takeOut(prefix.network, of: name)
             }
         }
         // Last: a keepalive that goes from off to on is sent at once, and then wants all the rest.
@@ -187,8 +211,9 @@ package struct GatewayState: Sendable {
     }
 
     private mutating func update(_ peer: PublicKey, _ body: (inout Tunnel) -> Void) {
-        guard let name = ownerOfPeer[peer],
-            let place = byName[name]?.tunnels.firstIndex(where: { $0.publicKey == peer })
+        let key = TunnelKey(ours: nil, theirs: peer)
+        guard let name = ownerOfTunnel[key],
+            let place = byName[name]?.tunnels.firstIndex(where: { $0.key == key })
         else { return }
         body(&byName[name]!.tunnels[place])
     }
@@ -206,7 +231,7 @@ package struct GatewayState: Sendable {
             })
         for length in 8..<text.count {
             let name = String(text.prefix(length))
-            if byName[name] == nil { return name }
+            if byName[name] == nil, ownerOfName[name] == nil { return name }
         }
         return text
     }

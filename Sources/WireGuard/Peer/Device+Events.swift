@@ -12,6 +12,8 @@ extension Device {
         case .rekeyDue(let id):
             // It may have been raised before a rekey that is done by now.
             withPeer(id) { if $1.peer.isRekeyDue(at: now) { $0.startHandshake($1, now: now) } }
+        // Whoever sent it has an answer now.
+        case .probeReply: break
         case .keyConfirmed(let id, let index): withPeer(id) { $0.confirm(localIndex: index, $1, now: now) }
         case .roamed(let id): withPeer(id) { $0.follow($1) }
         }
@@ -95,6 +97,14 @@ extension Device {
 
     mutating func sendKeepalive(_ slot: Slot, under keypair: Keypair, now: Instant) {
         _ = send([], slot, under: keypair, now: now)
+    }
+
+    /// Seals an inner packet of control's own, past whatever is staged. False without a session: it is not
+    /// staged, and asks for none.
+    package mutating func sendProbe(_ packet: [UInt8], to id: PeerID, now: Instant) -> Bool {
+        guard let slot = slot(id), let keypair = slot.peer.sendingKeypair(at: now) else { return false }
+        defer { reschedule(slot) }
+        return send(packet, slot, under: keypair, now: now)
     }
 
     /// True when at least one packet went. Those that found the key used up stay, oldest first.

@@ -1,7 +1,8 @@
 /// Handshake messages, as they are met:
 ///
 ///     1. receive             type and length, then by type
-///     2. checkMacs           mac1 always; under load also mac2 and the rate, or a cookie goes back
+///     2. checkMacs           mac1 always, by one of our keys; under load also mac2 and the rate, or a cookie
+///                            goes back
 ///     3. receiveInitiation   decrypt, newer than all before, answer; the new keypair waits as `next`
 ///        receiveResponse     finish what we began; the new keypair is used at once
 ///        receiveCookieReply  the next initiation will carry it
@@ -33,34 +34,54 @@ extension Device {
         if let sender { reschedule(sender) }
     }
 
-    private mutating func checkMacs(
-        _ message: [UInt8], senderIndex: UInt32, mac2: [UInt8], from underlay: UnderlayPath, now: Instant
-    ) throws(DropReason) {
+    /// Which of our keys an initiation was meant for, nil for the device's own: there is a hash for each key.
+    private func addressee(of message: [UInt8]) throws(DropReason) -> PublicKey? {
         // Without a private key nothing can have been meant for us.
-        guard cookies?.verifyMac1(message) == true else { throw .mac1Invalid }
+        if identity?.cookies.verifyMac1(message) == true { return nil }
+        guard let own = ownIdentities.first(where: { $0.value.cookies.verifyMac1(message) }) else {
+            throw .mac1Invalid
+        }
+        return own.key
+    }
+
+    /// `own` is the key of ours that mac1 was made for.
+    private mutating func checkLoad(
+        _ message: [UInt8], for own: PublicKey?, senderIndex: UInt32, mac2: [UInt8],
+        from underlay: UnderlayPath, now: Instant
+    ) throws(DropReason) {
         guard isUnderLoad(at: now) else { return }
-        guard cookies?.verifyMac2(message, from: underlay.endpoint, now: now) == true else {
-            if let reply = cookies?.makeReply(
-                for: message, from: underlay.endpoint, index: senderIndex, now: now, entropy: &entropy)
-            {
+        let endpoint = underlay.endpoint
+        let isHeard = withIdentity(own) { $0.cookies.verifyMac2(message, from: endpoint, now: now) }
+        guard isHeard == true else {
+            var entropy = entropy
+            let reply = withIdentity(own) {
+                $0.cookies.makeReply(
+                    for: message, from: endpoint, index: senderIndex, now: now, entropy: &entropy)
+            }
+            self.entropy = entropy
+            if let reply {
                 emit(.transmit(bytes: reply.bytes, to: underlay, kind: .handshake, peer: nil))
             }
             throw mac2.allSatisfy { $0 == 0 } ? .cookieRequired : .mac2Invalid
         }
-        guard rateLimiter.allow(underlay.endpoint.address, now: now) else { throw .handshakeRateLimited }
+        guard rateLimiter.allow(endpoint.address, now: now) else { throw .handshakeRateLimited }
     }
 
     private mutating func receiveInitiation(
         _ initiation: HandshakeInitiation, _ message: [UInt8], from underlay: UnderlayPath, now: Instant,
         sender: inout Slot?
     ) throws(DropReason) {
-        try checkMacs(
-            message, senderIndex: initiation.senderIndex, mac2: initiation.mac2, from: underlay, now: now)
-        guard let privateKey else { throw .mac1Invalid }
-        let received = try ReceivedInitiation.open(initiation, static: privateKey) { key in
-            slot(for: key)?.peer.staticStatic
+        let own = try addressee(of: message)
+        try checkLoad(
+            message, for: own, senderIndex: initiation.senderIndex, mac2: initiation.mac2, from: underlay,
+            now: now)
+        guard let privateKey = own.map({ ownIdentities[$0]?.privateKey }) ?? privateKey else {
+            throw .mac1Invalid
         }
-        guard let slot = slot(for: received.peer) else { throw .peerUnknown }
+        let received = try ReceivedInitiation.open(initiation, static: privateKey) { key in
+            slot(for: key, of: own)?.peer.staticStatic
+        }
+        guard let slot = slot(for: received.peer, of: own) else { throw .peerUnknown }
         sender = slot
         guard received.cipher == slot.peer.cipher else {
             slot.peer.foreignCipher = received.cipher
@@ -91,21 +112,28 @@ extension Device {
         _ response: HandshakeResponse, _ message: [UInt8], from underlay: UnderlayPath, now: Instant,
         sender: inout Slot?
     ) throws(DropReason) {
-        try checkMacs(
-            message, senderIndex: response.senderIndex, mac2: response.mac2, from: underlay, now: now)
-        let slot: Slot
-        switch indexOwners[response.receiverIndex] {
-        case .initiation(let owner): slot = owner
-        case .keypair(let owner):
-            sender = owner
-            throw .responseUnexpected
-        case nil: throw .receiverIndexUnknown
+        // Whose it is says for which of our keys mac1 must be; of an unknown one it may be for any.
+        let owner = indexOwners[response.receiverIndex]
+        let own: PublicKey?
+        if let slot = owner?.slot {
+            own = slot.peer.key.identity
+            guard identity(of: slot)?.cookies.verifyMac1(message) == true else { throw .mac1Invalid }
+        } else {
+            own = try addressee(of: message)
         }
+        try checkLoad(
+            message, for: own, senderIndex: response.senderIndex, mac2: response.mac2, from: underlay,
+            now: now)
+        guard let owner else { throw .receiverIndexUnknown }
+        let slot = owner.slot
         sender = slot
+        if case .keypair = owner { throw .responseUnexpected }
         guard case .awaitingResponse(let handshake) = slot.peer.initiation else { throw .responseUnexpected }
         let keys = try handshake.finish(response)
-        slot.peer.path.setUnderlay(underlay)
-        rememberEndpoint(of: slot)
+        if underlay.socket == slot.peer.path.socket {
+            slot.peer.path.setUnderlay(underlay)
+            rememberEndpoint(of: slot)
+        }
         let (keypair, retired) = install(keys, for: slot, now: now)
         emit(.event(slot.peer.id, .handshakeCompleted(.initiator)))
         // The responder may send nothing before it has heard us under the new key.
@@ -148,14 +176,17 @@ extension Device {
     }
 
     /// New ephemeral key, timestamp and index each time.
-    mutating func sendInitiation(_ slot: Slot, now: Instant) {
-        guard let underlay = slot.peer.path.underlay else {
+    /// To where the peer is, or to `elsewhere`.
+    mutating func sendInitiation(_ slot: Slot, to elsewhere: UnderlayPath? = nil, now: Instant) {
+        guard let underlay = elsewhere ?? slot.peer.path.underlay else {
             free(slot.peer.endInitiation())
             slot.peer.note(.noEndpoint, at: now)
             dropCounters.add(.noEndpoint, count: slot.peer.staged.takeAll().count)
             return
         }
-        guard let privateKey else { return free(slot.peer.holdBack(.noPrivateKey, at: now)) }
+        guard let privateKey = identity(of: slot)?.privateKey else {
+            return free(slot.peer.holdBack(.noPrivateKey, at: now))
+        }
         guard let staticStatic = slot.peer.staticStatic else {
             return free(slot.peer.holdBack(.dropped(.lowOrderPoint), at: now))
         }

@@ -1,4 +1,4 @@
-/// All peers of one private key: handshakes, sessions and timers, without sockets and without a clock.
+/// All peers of a gateway: handshakes, sessions and timers, without sockets and without a clock.
 ///
 ///     1. tell it what happened   receive, handle, handleTimeout, and what an operator wants
 ///     2. take what it asks for   poll until nil: messages to send, events to log
@@ -31,12 +31,20 @@ package struct Device: ~Copyable {
     enum IndexOwner {
         case initiation(Slot)
         case keypair(Slot)
+
+        var slot: Slot {
+            switch self {
+            case .initiation(let slot), .keypair(let slot): slot
+            }
+        }
     }
 
     let keypairs: KeypairTable
     var entropy: any Entropy
-    package private(set) var privateKey: PrivateKey?
-    var cookies: CookieChecker?
+    /// Of every peer that has none of its own.
+    private(set) var identity: Identity?
+    /// Of single peers, by their public keys.
+    var ownIdentities: [PublicKey: Identity] = [:]
     var rateLimiter = InitiationRateLimiter()
     private var loadedUntil: Instant?
 
@@ -47,7 +55,7 @@ package struct Device: ~Copyable {
     /// words takes less than keeping a heap in order would.
     private var deadlines: [Instant] = []
     private var places: [PeerID: Int] = [:]
-    private var slotsByKey: [PublicKey: Slot] = [:]
+    private var slotsByKey: [PeerKey: Slot] = [:]
     var indexOwners: [UInt32: IndexOwner] = [:]
     /// Who was last known at an address, so that what is wrong with a message that cannot be read is shown
     /// with its likely sender. Nothing but the status depends on it.
@@ -83,28 +91,27 @@ package struct Device: ~Copyable {
     ) {
         self.keypairs = keypairs
         self.entropy = entropy
-        self.privateKey = privateKey
-        cookies = privateKey.map { CookieChecker(publicKey: $0.publicKey) }
+        identity = privateKey.map { Identity($0) }
         lastTimestamp = timestampFloor
     }
 
-    package var publicKey: PublicKey? { privateKey?.publicKey }
+    package var privateKey: PrivateKey? { identity?.privateKey }
+    package var publicKey: PublicKey? { identity?.publicKey }
     package var drops: [DropReason: UInt64] { dropCounters.snapshot }
     package var peers: [PeerID] { slots.map { $0.peer.id } }
 
     // MARK: Configuration
 
-    /// A new identity: sessions end, and what is staged asks for new ones. A peer that has this public key is
-    /// removed. The same key again changes nothing.
+    /// A new identity of the peers that have none of their own: sessions end, and what is staged asks for new
+    /// ones. A peer that has this public key is removed. The same key again changes nothing.
     package mutating func setPrivateKey(_ key: PrivateKey?, now: Instant) {
-        guard key?.publicKey != privateKey?.publicKey else { return }
-        privateKey = key
-        cookies = key.map { CookieChecker(publicKey: $0.publicKey) }
-        if let own = key?.publicKey, let slot = slotsByKey[own] {
+        guard key?.publicKey != publicKey else { return }
+        identity = key.map { Identity($0) }
+        if let own = key?.publicKey, let slot = slot(for: own, of: nil) {
             emit(.event(slot.peer.id, .removedAsOurself))
             removePeer(slot.peer.id, now: now)
         }
-        for slot in slots {
+        for slot in slots where slot.peer.key.identity == nil {
             let (retired, freeIndex) = slot.peer.forgetSessions()
             slot.peer.path.publish(sending: nil)
             retire(retired)
@@ -115,11 +122,13 @@ package struct Device: ~Copyable {
         }
     }
 
-    /// Nil for our own public key, and when there are as many peers as the keypair table has room for. A key
-    /// that is known already keeps its number and takes the new settings. No handshake starts by itself.
+    /// Nil for our own public key, and when there are as many peers as the keypair table has room for. A pair of
+    /// keys that is known already keeps its number and takes the new settings. No handshake starts by itself.
     package mutating func addPeer(_ configuration: PeerConfiguration, now: Instant) -> PeerID? {
-        guard configuration.publicKey != publicKey else { return nil }
-        if let known = slotsByKey[configuration.publicKey]?.peer.id {
+        let own = configuration.privateKey.map { Identity($0) }
+        guard configuration.publicKey != own?.publicKey ?? publicKey else { return nil }
+        let key = PeerKey(identity: own?.publicKey, peer: configuration.publicKey)
+        if let known = slotsByKey[key]?.peer.id {
             setPresharedKey(configuration.presharedKey, for: known, now: now)
             setUnderlay(configuration.underlay, for: known, now: now)
             setPersistentKeepalive(configuration.persistentKeepalive, for: known, now: now)
@@ -128,12 +137,14 @@ package struct Device: ~Copyable {
         guard slots.count < keypairs.capacity / 4 else { return nil }
         let id = PeerID(nextID)
         nextID += 1
-        let slot = Slot(Peer(id: id, configuration: configuration, timestampFloor: lastTimestamp, now: now))
+        let slot = Slot(
+            Peer(id: id, key: key, configuration: configuration, timestampFloor: lastTimestamp, now: now))
+        if let own { ownIdentities[own.publicKey, default: own].users += 1 }
         introduce(slot)
         places[id] = slots.count
         slots.append(slot)
         deadlines.append(Self.never)
-        slotsByKey[configuration.publicKey] = slot
+        slotsByKey[key] = slot
         rememberEndpoint(of: slot)
         reschedule(slot)
         return id
@@ -142,8 +153,20 @@ package struct Device: ~Copyable {
     /// What follows from our key and the peer's.
     private func introduce(_ slot: Slot) {
         let theirs = slot.peer.publicKey
-        slot.peer.staticStatic = try? privateKey?.sharedSecret(with: theirs)
-        slot.peer.yields = publicKey.map { theirs.bytes.lexicographicallyPrecedes($0.bytes) } ?? false
+        let ours = identity(of: slot)
+        slot.peer.staticStatic = try? ours?.privateKey.sharedSecret(with: theirs)
+        slot.peer.yields = ours.map { theirs.bytes.lexicographicallyPrecedes($0.publicKey.bytes) } ?? false
+    }
+
+    /// The one that the peer knows us by.
+    func identity(of slot: Slot) -> Identity? {
+        slot.peer.key.identity.map { ownIdentities[$0] } ?? identity
+    }
+
+    /// In place: its cookies have a secret that changes.
+    mutating func withIdentity<Result>(_ own: PublicKey?, _ body: (inout Identity) -> Result) -> Result? {
+        guard let own else { return identity == nil ? nil : body(&identity!) }
+        return ownIdentities[own] == nil ? nil : body(&ownIdentities[own]!)
     }
 
     /// Frees all that the peer held. Its path seals nothing more.
@@ -153,7 +176,11 @@ package struct Device: ~Copyable {
         let (retired, freeIndex) = slot.peer.forgetSessions()
         retire(retired)
         free(freeIndex)
-        slotsByKey[slot.peer.publicKey] = nil
+        slotsByKey[slot.peer.key] = nil
+        if let own = slot.peer.key.identity {
+            ownIdentities[own]?.users -= 1
+            if ownIdentities[own]?.users == 0 { ownIdentities[own] = nil }
+        }
         forgetEndpoint(of: id)
         slots.swapAt(place, slots.count - 1)
         deadlines.swapAt(place, slots.count - 1)
@@ -190,9 +217,23 @@ package struct Device: ~Copyable {
         reschedule(slot)
     }
 
+    /// As `initiate`, but the first initiation goes to another endpoint than the one in use: whoever answers
+    /// there is used from then on. False when a handshake is under way, or was a moment ago.
+    package mutating func initiate(_ id: PeerID, at underlay: UnderlayPath, now: Instant) -> Bool {
+        guard let slot = slot(id), case .idle = slot.peer.initiation,
+            case .sendNow = slot.peer.wantHandshake(at: now)
+        else { return false }
+        sendInitiation(slot, to: underlay, now: now)
+        reschedule(slot)
+        return true
+    }
+
     // MARK: Looking
 
-    package func peerID(for key: PublicKey) -> PeerID? { slotsByKey[key]?.peer.id }
+    /// `identity` is our public key where the peer has one of its own, else nil.
+    package func peerID(for key: PublicKey, of identity: PublicKey? = nil) -> PeerID? {
+        slot(for: key, of: identity)?.peer.id
+    }
 
     package func path(of id: PeerID) -> TunnelPath? { slot(id)?.peer.path }
 
@@ -212,7 +253,9 @@ package struct Device: ~Copyable {
 
     func slot(_ id: PeerID) -> Slot? { places[id].map { slots[$0] } }
 
-    func slot(for key: PublicKey) -> Slot? { slotsByKey[key] }
+    func slot(for key: PublicKey, of identity: PublicKey?) -> Slot? {
+        slotsByKey[PeerKey(identity: identity, peer: key)]
+    }
 
     // MARK: Load
 

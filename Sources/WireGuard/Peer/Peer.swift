@@ -16,7 +16,7 @@ struct Peer: ~Copyable {
     }
 
     let id: PeerID
-    let publicKey: PublicKey
+    let key: PeerKey
     let path: TunnelPath
     var presharedKey: PresharedKey
     let cipher: Cipher
@@ -55,10 +55,12 @@ struct Peer: ~Copyable {
     /// Data sent at this time waits to be answered by any packet, or the peer is taken for dead.
     private var unansweredDataSent: (at: Instant, deadline: Instant)?
 
-    init(id: PeerID, configuration: PeerConfiguration, timestampFloor: TAI64N?, now: Instant) {
+    init(
+        id: PeerID, key: PeerKey, configuration: PeerConfiguration, timestampFloor: TAI64N?, now: Instant
+    ) {
         self.id = id
-        publicKey = configuration.publicKey
-        path = TunnelPath(peer: id)
+        self.key = key
+        path = TunnelPath(peer: id, socket: configuration.socket, inside: configuration.inside)
         presharedKey = configuration.presharedKey
         cipher = configuration.cipher
         macs = MacGenerator(peer: configuration.publicKey)
@@ -67,6 +69,8 @@ struct Peer: ~Copyable {
         path.setUnderlay(configuration.underlay)
         if persistentKeepalive > 0 { timers[.persistentKeepalive] = now + .seconds(persistentKeepalive) }
     }
+
+    var publicKey: PublicKey { key.peer }
 
     var state: PeerState {
         if keypairs.current != nil { return .established }
@@ -160,6 +164,7 @@ struct Peer: ~Copyable {
 
     /// An authentic initiation came from there. False when its freshness has yet to be shown.
     mutating func move(to underlay: UnderlayPath) -> Bool {
+        guard underlay.socket == path.socket else { return false }
         let known = path.underlay?.endpoint
         guard isProven || known == nil || known == underlay.endpoint else {
             unproven = (underlay, known)

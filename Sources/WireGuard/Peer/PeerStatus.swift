@@ -1,6 +1,8 @@
 /// What an operator says of one peer.
 package struct PeerConfiguration: Sendable {
     package var publicKey: PublicKey
+    /// Ours in sessions with this peer; nil is the device's.
+    package var privateKey: PrivateKey?
     package var presharedKey: PresharedKey
     /// The same at both ends; it does not change while the peer is known.
     package var cipher: Cipher
@@ -8,12 +10,19 @@ package struct PeerConfiguration: Sendable {
     package var underlay: UnderlayPath?
     /// In seconds; 0 is off.
     package var persistentKeepalive: UInt16
+    /// The socket group that it is reached by; it does not change while the peer is known.
+    package var socket: UInt8
+    package var inside: InsideLink?
 
     package init(
-        publicKey: PublicKey, presharedKey: PresharedKey = .none,
-        cipher: Cipher = .chacha20Poly1305, underlay: UnderlayPath? = nil, persistentKeepalive: UInt16 = 0
+        publicKey: PublicKey, privateKey: PrivateKey? = nil, presharedKey: PresharedKey = .none,
+        cipher: Cipher = .chacha20Poly1305, underlay: UnderlayPath? = nil, persistentKeepalive: UInt16 = 0,
+        socket: UInt8 = 0, inside: InsideLink? = nil
     ) {
         self.publicKey = publicKey
+        self.privateKey = privateKey
+        self.socket = socket
+        self.inside = inside
         self.presharedKey = presharedKey
         self.cipher = cipher
         self.underlay = underlay

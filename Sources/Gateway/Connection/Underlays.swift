@@ -1,0 +1,113 @@
+internal import LinuxIO
+internal import WireGuard
+
+/// The wires that tunnels leave by, as sockets: number 0 is the gateway's own port, and there is one more for
+/// each binding that a tunnel asks for.
+///
+/// A binding whose device is not there has no sockets. It gets them when the device comes, and new ones when
+/// another comes by its name: a socket is bound to a device's index.
+///
+/// Owned by the control thread. A copy that was changed shares the sockets that stayed, so that what fails has
+/// changed nothing.
+struct Underlays {
+    private(set) var bindings: [UnderlayBinding]
+    private(set) var groups: UDPSocketGroups
+    /// Why a binding has no sockets, by number.
+    private(set) var problems: [SystemError?]
+    /// Of the devices that are bound to; 0 is none.
+    private var interfaces: [UInt32]
+
+    private var options: UDPSocketOptions
+
+    /// Throws when the gateway's own port cannot be had.
+    init(
+        port: UInt16, workers: Int, options: UDPSocketOptions, bindings: [UnderlayBinding]
+    ) throws(SystemError) {
+        let own = try UDPSocketGroup.bind(port: port, workers: workers, options: options)
+        self.bindings = [UnderlayBinding()]
+        groups = UDPSocketGroups(own)
+        problems = [nil]
+        interfaces = [0]
+        self.port = own.port
+        self.workers = own.workers.count
+        self.options = options
+        for binding in bindings where number(of: binding) == nil && self.bindings.count < UDPSocketGroups.limit {
+            self.bindings.append(binding)
+            problems.append(nil)
+            interfaces.append(0)
+        }
+        for number in self.bindings.indices.dropFirst() { bind(number) }
+    }
+
+    /// Nil past the limit.
+    func number(of binding: UnderlayBinding) -> UInt8? {
+        bindings.firstIndex(of: binding).map { UInt8($0) }
+    }
+
+    /// The gateway's own port, as bound.
+    private(set) var port: UInt16
+    let workers: Int
+
+    /// After links or addresses came or went: what is bound to a device that is gone, or another now, is bound
+    /// again, and so is what has no sockets yet. True when the sockets are others than before.
+    mutating func followLinks() -> Bool {
+        var hasChanged = false
+        for number in bindings.indices.dropFirst() {
+            let wasThere = groups[UInt8(number)] != nil
+            if let device = bindings[number].device, Self.index(of: device) != interfaces[number] {
+                groups[UInt8(number)] = nil
+                hasChanged = hasChanged || wasThere
+            }
+            guard groups[UInt8(number)] == nil else { continue }
+            bind(number)
+            hasChanged = hasChanged || groups[UInt8(number)] != nil
+        }
+        return hasChanged
+    }
+
+    /// Another port, of the kernel's choice for 0, or another mark.
+    mutating func move(toPort newPort: UInt16?, mark: UInt32) throws(SystemError) {
+        options.mark = mark
+        guard let newPort else { return try groups.setMark(mark) }
+        let group = try UDPSocketGroup.bind(
+            port: newPort, workers: workers, options: options, beside: groups)
+        // The receivers of the peers' data were chosen when it could.
+        guard group.workers.count == workers else {
+            throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
+        }
+        groups[0] = group
+        port = group.port
+        for number in bindings.indices.dropFirst() {
+            if bindings[number].listenPort == nil {
+                groups[UInt8(number)] = nil
+                bind(number)
+            } else if let group = groups[UInt8(number)] {
+                for socket in group.sockets { try socket.setMark(mark) }
+            }
+        }
+    }
+
+    private mutating func bind(_ number: Int) {
+        let binding = bindings[number]
+        var options = options
+        options.device = binding.device
+        options.source = binding.source
+        interfaces[number] = binding.device.map { Self.index(of: $0) } ?? 0
+        do throws(SystemError) {
+            let group = try UDPSocketGroup.bind(
+                port: binding.listenPort ?? port, workers: workers, options: options, beside: groups)
+            guard group.workers.count == workers else {
+                throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
+            }
+            groups[UInt8(number)] = group
+            problems[number] = nil
+        } catch {
+            problems[number] = error
+        }
+    }
+
+    private static func index(of device: String) -> UInt32 {
+        guard let netlink = try? Netlink(), let link = (try? netlink.link(device)) ?? nil else { return 0 }
+        return link.index
+    }
+}

@@ -1,0 +1,104 @@
+internal import LinuxIO
+internal import Logging
+internal import WireGuard
+
+/// All that control keeps of one tunnel beside its session, which is `Device`'s.
+struct TunnelRecord {
+    let peer: PeerID
+    let connection: String
+    let name: String
+    /// The sockets that it leaves by.
+    let socket: UInt8
+    /// Position among the tunnels of its connection.
+    let place: Int
+    /// Whether it is probed.
+    let inside: InsideLink?
+
+    var health: TunnelHealth
+    var endpoints: EndpointSelector
+    /// Nil where the MTU is given, or nobody would answer.
+    var pathMTU: PathMTUSearch?
+
+    // For the log and the status.
+
+    var isUp = false
+    /// Of the last completed handshake, in nanoseconds of Unix time: as the clock was then.
+    var handshakeAt: Int64?
+    var hasGivenUp = false
+    /// When the first unanswered initiation went out.
+    var askingSince: Instant?
+    var sendProblem: Int32?
+    /// Changes of endpoint are not logged before, only counted.
+    var roamingQuietUntil: Instant?
+    var roamsUnreported = 0
+    /// Times that it went from carrying to not carrying.
+    var failures = 0
+
+    var deadline: Instant? {
+        [health.nextTimeout, endpoints.nextTimeout, pathMTU?.nextTimeout].compactMap(\.self).min()
+    }
+}
+
+/// The tunnels by peer, with the earliest deadline of each in a list of words: a thousand of them are scanned in
+/// less time than a heap would take to keep in order.
+struct TunnelRecords {
+    private static let never = Instant(nanoseconds: .max)
+
+    private var records: [TunnelRecord?] = []
+    private var deadlines: [Instant] = []
+    private var places: [PeerID: Int] = [:]
+    private var byName: [String: PeerID] = [:]
+    private var free: [Int] = []
+
+    var peers: [PeerID] { records.compactMap { $0?.peer } }
+
+    func peer(named name: String) -> PeerID? { byName[name] }
+
+    /// Nil for a peer that is gone. Changed in place; call `reschedule` after what may have moved a deadline.
+    subscript(peer: PeerID) -> TunnelRecord? {
+        get { places[peer].flatMap { records[$0] } }
+        _modify {
+            if let place = places[peer] {
+                yield &records[place]
+            } else {
+                var nobody: TunnelRecord?
+                yield &nobody
+            }
+        }
+    }
+
+    mutating func add(_ record: TunnelRecord) {
+        let place = free.popLast() ?? records.count
+        if place == records.count {
+            records.append(record)
+            deadlines.append(Self.never)
+        } else {
+            records[place] = record
+        }
+        places[record.peer] = place
+        byName[record.name] = record.peer
+        reschedule(record.peer)
+    }
+
+    mutating func remove(_ peer: PeerID) {
+        guard let place = places.removeValue(forKey: peer), let record = records[place] else { return }
+        byName[record.name] = nil
+        records[place] = nil
+        deadlines[place] = Self.never
+        free.append(place)
+    }
+
+    mutating func reschedule(_ peer: PeerID) {
+        guard let place = places[peer] else { return }
+        deadlines[place] = records[place]?.deadline ?? Self.never
+    }
+
+    var earliest: Instant? {
+        let earliest = deadlines.min() ?? Self.never
+        return earliest == Self.never ? nil : earliest
+    }
+
+    func due(at now: Instant) -> [PeerID] {
+        deadlines.indices.filter { deadlines[$0] <= now }.compactMap { records[$0]?.peer }
+    }
+}

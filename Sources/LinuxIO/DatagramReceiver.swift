@@ -25,6 +25,9 @@ package import WireGuard
     private let headers: UnsafeMutablePointer<cl_mmsghdr>
     private let arrivals: UnsafeMutablePointer<Arrival>
 
+    /// Of the last batch.
+    private var group: UInt8 = 0
+
     /// Calls that failed other than by finding nothing, since the start, and the errno of the last.
     package private(set) var errors: UInt64 = 0
     package private(set) var lastError: Int32 = 0
@@ -67,7 +70,10 @@ package import WireGuard
     /// An error counts and is otherwise nothing: it was of one moment (ENOMEM, or an ICMP error left on the
     /// socket), and a receiver that gave up would be deaf for good. Where memory is short it waits a
     /// millisecond, since the socket still polls as readable.
-    package mutating func receive(from socket: UDPSocket) -> Int {
+    ///
+    /// `group` is which of the gateway's socket groups the socket is in.
+    package mutating func receive(from socket: UDPSocket, group: UInt8 = 0) -> Int {
+        self.group = group
         for i in 0..<capacity {
             // The kernel has written the lengths of the last batch over the capacities.
             unsafe headers[i].msg_hdr.msg_namelen = socklen_t(DatagramAddress.capacity)
@@ -136,11 +142,12 @@ package import WireGuard
         return unsafe arrivals[i].segmentSize
     }
 
-    /// The sender, and the address of ours that it wrote to.
+    /// The sender, the address of ours that it wrote to, and the socket group that it came by.
     package func underlay(_ i: Int) -> UnderlayPath {
         precondition(i >= 0 && i < capacity)
         return unsafe UnderlayPath(
-            endpoint: DatagramAddress.read(names + i * DatagramAddress.capacity), source: arrivals[i].source)
+            endpoint: DatagramAddress.read(names + i * DatagramAddress.capacity), source: arrivals[i].source,
+            socket: group)
     }
 
     /// Bytes, or what is known of them, are missing: to be dropped.

@@ -1,27 +1,33 @@
 internal import Glibc
 
-/// A few descriptors that a data thread waits on: its device or sockets, and the eventfd that stops it.
+/// The descriptors that a data thread waits on: its device or sockets, and the eventfd that stops it.
 @safe package struct PollSet: ~Copyable {
-    private let entries: UnsafeMutablePointer<pollfd>
-    private let count: Int
+    private var entries: UnsafeMutablePointer<pollfd>
+    private var count: Int
 
-    /// Up to 8 descriptors; a negative one is never ready. They must stay open while they are in the set.
-    package init(_ fds: Int32...) {
-        precondition((1...8).contains(fds.count))
+    /// A negative descriptor is never ready. They must stay open while they are in the set.
+    package init(_ fds: Int32...) { self.init(fds) }
+
+    package init(_ fds: [Int32]) {
         count = fds.count
-        unsafe entries = .allocate(capacity: fds.count)
-        for (i, fd) in fds.enumerated() {
-            unsafe (entries + i).initialize(to: pollfd(fd: fd, events: Int16(POLLIN), revents: 0))
-        }
+        unsafe entries = Self.entries(for: fds)
     }
 
     deinit { unsafe entries.deallocate() }
 
-    /// Another descriptor in place of the one at `i`.
-    package mutating func replace(_ i: Int, with fd: Int32) {
-        precondition(i >= 0 && i < count)
-        unsafe entries[i].fd = fd
-        unsafe entries[i].revents = 0
+    private static func entries(for fds: [Int32]) -> UnsafeMutablePointer<pollfd> {
+        let entries = UnsafeMutablePointer<pollfd>.allocate(capacity: fds.count)
+        for (i, fd) in fds.enumerated() {
+            unsafe (entries + i).initialize(to: pollfd(fd: fd, events: Int16(POLLIN), revents: 0))
+        }
+        return unsafe entries
+    }
+
+    /// Other descriptors in place of all; none of them is ready before the next `wait`.
+    package mutating func replaceAll(with fds: [Int32]) {
+        unsafe entries.deallocate()
+        count = fds.count
+        unsafe entries = Self.entries(for: fds)
     }
 
     /// Descriptors with something to tell; 0 after the timeout (nil waits for ever) or a signal. An error of

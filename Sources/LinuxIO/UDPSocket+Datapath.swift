@@ -1,27 +1,43 @@
+internal import Glibc
 package import WireGuard
 
-extension UDPSocketPair {
-    /// Sends all runs of `outbound`. What cannot be sent is counted; nothing is final.
+extension WorkerSockets {
+    /// Sends all runs of `outbound`, each by its own socket group. What cannot be sent is counted; nothing is
+    /// final.
     @inline(__always)
     package func send(from outbound: inout Outbound) {
         for index in 0..<outbound.runCount {
             let run = outbound.run(index)
-            guard let socket = socket(for: run.underlay.endpoint.address.family),
-                let base = unsafe outbound.bytes(of: run).baseAddress
-            else {
-                outbound.drops.add(.sendFailed, count: run.segments)
-                continue
-            }
-            let result = unsafe socket.send(
-                base, count: run.count, segmentSize: run.segmentSize, to: run.underlay, trafficClass: 0)
-            switch result {
-            case .sent: break
-            case .sourceInvalid: outbound.forgetSource(of: run)
-            case .tooBig: outbound.drops.add(.sendTooBig, count: run.segments)
-            case .failed: outbound.drops.add(.sendFailed, count: run.segments)
-            }
+            let result = unsafe send(run, outbound.bytes(of: run), drops: outbound.drops)
+            if result == .sourceInvalid { outbound.forgetSource(of: run) }
         }
         outbound.sent()
+    }
+
+    /// Sends the answers to probes that `inbound` has made.
+    package func send(from inbound: inout Inbound) {
+        for index in 0..<inbound.runCount {
+            let run = inbound.run(index)
+            let result = unsafe send(run, inbound.bytes(of: run), drops: inbound.drops)
+            if result == .sourceInvalid { inbound.forgetSource(of: run) }
+        }
+        inbound.sent()
+    }
+
+    @inline(__always)
+    private func send(_ run: SendRun, _ bytes: UnsafeRawBufferPointer, drops: DropCounters) -> SendResult {
+        guard let socket = socket(for: run.underlay), let base = bytes.baseAddress else {
+            drops.add(.sendFailed, count: run.segments)
+            return .failed(ENODEV)
+        }
+        let result = unsafe socket.send(
+            base, count: run.count, segmentSize: run.segmentSize, to: run.underlay, trafficClass: 0)
+        switch result {
+        case .sent, .sourceInvalid: break
+        case .tooBig: drops.add(.sendTooBig, count: run.segments)
+        case .failed: drops.add(.sendFailed, count: run.segments)
+        }
+        return result
     }
 }
 

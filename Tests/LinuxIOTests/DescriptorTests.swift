@@ -44,7 +44,7 @@ import WireGuard
         var poll = PollSet(first.fd, -1)
         second.signal()
         #expect(poll.wait(timeout: .zero) == 0)
-        poll.replace(1, with: second.fd)
+        poll.replaceAll(with: [-1, second.fd])
         #expect(poll.wait(timeout: nil) == 1)
         let readable = [poll.isReadable(0), poll.isReadable(1)]
         #expect(readable == [false, true])

@@ -96,7 +96,7 @@ extension ControlLoop: WgHandler {
             for socket in sockets.handshakes?.sockets ?? [] { epoll.remove(fd: socket.fd) }
             queueDropsBefore += sockets.queueDrops
             sockets = group
-            dataPlane.replaceSockets(group)
+            dataPlane.replaceSockets(UDPSocketGroups(group))
         } else if next.firewallMark != state.firewallMark {
             try sockets.setMark(next.firewallMark)
         }

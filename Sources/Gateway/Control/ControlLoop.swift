@@ -111,7 +111,7 @@ package final class ControlLoop {
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
             keypairs = KeypairTable(capacity: Self.keypairCapacity, workers: workers)
             dataPlane = try DataPlane(
-                queues: queues, sockets: sockets, keypairs: keypairs, wake: dataWake,
+                queues: queues, sockets: UDPSocketGroups(sockets), keypairs: keypairs, wake: dataWake,
                 isSingleThreaded: Processors.count == 1)
             timestamps = TimestampStore(
                 directory: settings.stateDirectory, interface: settings.interface, log: log)

@@ -18,7 +18,7 @@ package final class DataPlane: Sendable {
     let workers: [DataWorker]
     let keypairs: KeypairTable
     let table: Published<ForwardingTable>
-    let sockets: Published<UDPSocketGroup>
+    let sockets: Published<UDPSocketGroups>
     let wake: EventCounter
     /// Whether each worker is one thread for both directions.
     package let isSingleThreaded: Bool
@@ -29,13 +29,13 @@ package final class DataPlane: Sendable {
     let isTunDeleted = Atomic<Bool>(false)
     private let threads = Mutex<[Thread]>([])
 
-    /// A worker for each queue of the TUN device; `sockets` and `keypairs` are made for as many. `wake` becomes
-    /// readable when there are events to drain, and when the TUN is gone.
+    /// A worker for each queue of the TUN device; every group of `sockets`, and `keypairs`, are made for as many.
+    /// `wake` becomes readable when there are events to drain, and when the TUN is gone.
     package init(
-        queues: [TunDevice], sockets: UDPSocketGroup, keypairs: KeypairTable, wake: EventCounter,
+        queues: [TunDevice], sockets: UDPSocketGroups, keypairs: KeypairTable, wake: EventCounter,
         isSingleThreaded: Bool
     ) throws(SystemError) {
-        precondition(queues.count == sockets.workers.count && queues.count == keypairs.workers)
+        precondition(queues.count == keypairs.workers)
         var workers: [DataWorker] = []
         for (number, queue) in queues.enumerated() {
             workers.append(try DataWorker(number: number, tun: queue))
@@ -86,12 +86,14 @@ package final class DataPlane: Sendable {
     /// What the threads forward by from their next batch on.
     package func publish(_ newTable: ForwardingTable) { table.publish(newTable) }
 
-    /// Another port, mark or device: all threads go over to these, and the old ones close with their last
-    /// batch. That is waited for, as the port may be asked for again at once; a thread that gets no processor
-    /// is not waited for without end. The caller holds none of the old ones any more.
-    package func replaceSockets(_ group: UDPSocketGroup) {
-        let ends = sockets.value.sockets.map(\.end)
-        sockets.publish(group)
+    /// Another port or device, more groups or fewer: all threads go over to these. Sockets that are in both go on
+    /// as if nothing had been; those that are in the old ones only close with the last batch. That is waited for,
+    /// as their port may be asked for again at once; a thread that gets no processor is not waited for without
+    /// end. The caller holds none of those that go any more.
+    package func replaceSockets(_ groups: UDPSocketGroups) {
+        let staying = Set(groups.sockets.map { ObjectIdentifier($0) })
+        let ends = sockets.value.sockets.filter { !staying.contains(ObjectIdentifier($0)) }.map(\.end)
+        sockets.publish(groups)
         for worker in workers {
             worker.inboundSocketSignal.signal()
             worker.outboundSocketSignal.signal()

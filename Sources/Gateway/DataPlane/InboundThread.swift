@@ -6,22 +6,22 @@ internal import WireGuard
 ///
 /// 1. Wait for the sockets, for news of them, and for the end.
 /// 2. Receive a batch from each that is ready; each datagram may be up to 64 messages.
-/// 3. Open, check and coalesce all of it, then write it to the TUN.
+/// 3. Open, check and coalesce all of it, then write it to the TUN, and send the answers to probes.
 func runInbound(_ plane: DataPlane, _ worker: DataWorker) {
     var thread = InboundThread(plane, worker)
-    var ready = PollSet(
-        thread.descriptor(.v4), thread.descriptor(.v6), worker.inboundSocketSignal.fd, plane.stopSignal.fd)
+    let own = [worker.inboundSocketSignal.fd, plane.stopSignal.fd]
+    var ready = PollSet(own + thread.descriptors)
     while !plane.isStopping.load(ordering: .acquiring), thread.isDevicePresent {
         _ = ready.wait(timeout: nil)
-        if ready.isReadable(2) {
+        if ready.isReadable(0) {
             worker.inboundSocketSignal.drain()
             thread.refreshSockets()
-            ready.replace(0, with: thread.descriptor(.v4))
-            ready.replace(1, with: thread.descriptor(.v6))
+            ready.replaceAll(with: own + thread.descriptors)
             continue
         }
-        if ready.isReadable(0) { thread.passBatch(.v4) }
-        if ready.isReadable(1) { thread.passBatch(.v6) }
+        for source in 0..<thread.sourceCount where ready.isReadable(own.count + source) {
+            thread.passBatch(source)
+        }
     }
 }
 
@@ -31,8 +31,8 @@ struct InboundThread: ~Copyable {
     private let worker: DataWorker
     private var inbound: Inbound
     private var table: Published<ForwardingTable>.Reader
-    private var group: Published<UDPSocketGroup>.Reader
-    private var sockets: UDPSocketPair
+    private var groups: Published<UDPSocketGroups>.Reader
+    private var sockets: WorkerSockets
     private var receiver = DatagramReceiver()
     private(set) var isDevicePresent = true
 
@@ -40,8 +40,8 @@ struct InboundThread: ~Copyable {
         self.plane = plane
         self.worker = worker
         table = Published.Reader(plane.table)
-        group = Published.Reader(plane.sockets)
-        sockets = group.value.workers[worker.number]
+        groups = Published.Reader(plane.sockets)
+        sockets = WorkerSockets(groups.value, worker: worker.number)
         let offloads = worker.tun.offloads
         inbound = Inbound(
             keypairs: plane.keypairs, worker: worker.number, events: worker.inboundEvents,
@@ -50,17 +50,19 @@ struct InboundThread: ~Copyable {
     }
 
     mutating func refreshSockets() {
-        if group.refresh() { sockets = group.value.workers[worker.number] }
+        if groups.refresh() { sockets = WorkerSockets(groups.value, worker: worker.number) }
     }
 
-    /// -1 where there is no socket of the family.
-    func descriptor(_ family: IPAddress.Family) -> Int32 { sockets.socket(for: family)?.fd ?? -1 }
+    var sourceCount: Int { sockets.sources.count }
+
+    /// By number of source.
+    var descriptors: [Int32] { sockets.sources.map(\.socket.fd) }
 
     /// What waits at the socket now, up to the receiver's capacity.
-    mutating func passBatch(_ family: IPAddress.Family) {
-        guard let socket = sockets.socket(for: family) else { return }
+    mutating func passBatch(_ number: Int) {
+        let source = sockets.sources[number]
         let errors = receiver.errors
-        let count = receiver.receive(from: socket)
+        let count = receiver.receive(from: source.socket, group: source.group)
         guard count > 0 else {
             if receiver.errors != errors { worker.inboundDrops.add(.receiveFailed) }
             return
@@ -73,6 +75,7 @@ struct InboundThread: ~Copyable {
             if inbound.isFull { write() }
         }
         write()
+        if inbound.runCount > 0 { sockets.send(from: &inbound) }
         inbound.finish()
         worker.inboundEpoch.leave()
         if worker.inboundEvents.takeSignal() { plane.wake.signal() }

@@ -29,8 +29,8 @@ struct OutboundThread: ~Copyable {
     private let worker: DataWorker
     private var outbound: Outbound
     private var table: Published<ForwardingTable>.Reader
-    private var group: Published<UDPSocketGroup>.Reader
-    private var sockets: UDPSocketPair
+    private var groups: Published<UDPSocketGroups>.Reader
+    private var sockets: WorkerSockets
     private let buffer = TunBuffer()
     /// Nothing waited at the TUN when it was last read.
     private(set) var isDrained = true
@@ -41,12 +41,12 @@ struct OutboundThread: ~Copyable {
         self.worker = worker
         outbound = Outbound(events: worker.outboundEvents, drops: worker.outboundDrops)
         table = Published.Reader(plane.table)
-        group = Published.Reader(plane.sockets)
-        sockets = group.value.workers[worker.number]
+        groups = Published.Reader(plane.sockets)
+        sockets = WorkerSockets(groups.value, worker: worker.number)
     }
 
     mutating func refreshSockets() {
-        if group.refresh() { sockets = group.value.workers[worker.number] }
+        if groups.refresh() { sockets = WorkerSockets(groups.value, worker: worker.number) }
     }
 
     /// What waits at the TUN now, up to a batch.

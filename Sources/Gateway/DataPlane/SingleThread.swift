@@ -8,21 +8,20 @@ internal import WireGuard
 func runBoth(_ plane: DataPlane, _ worker: DataWorker) {
     var outbound = OutboundThread(plane, worker)
     var inbound = InboundThread(plane, worker)
-    var ready = PollSet(
-        worker.tun.fd, inbound.descriptor(.v4), inbound.descriptor(.v6), worker.inboundSocketSignal.fd,
-        plane.stopSignal.fd)
+    let own = [worker.tun.fd, worker.inboundSocketSignal.fd, plane.stopSignal.fd]
+    var ready = PollSet(own + inbound.descriptors)
     while !plane.isStopping.load(ordering: .acquiring), outbound.isDevicePresent, inbound.isDevicePresent {
         _ = ready.wait(timeout: outbound.isDrained ? nil : .zero)
-        if ready.isReadable(3) {
+        if ready.isReadable(1) {
             worker.inboundSocketSignal.drain()
             outbound.refreshSockets()
             inbound.refreshSockets()
-            ready.replace(1, with: inbound.descriptor(.v4))
-            ready.replace(2, with: inbound.descriptor(.v6))
+            ready.replaceAll(with: own + inbound.descriptors)
             continue
         }
-        if ready.isReadable(1) { inbound.passBatch(.v4) }
-        if ready.isReadable(2) { inbound.passBatch(.v6) }
+        for source in 0..<inbound.sourceCount where ready.isReadable(own.count + source) {
+            inbound.passBatch(source)
+        }
         if ready.isReadable(0) || !outbound.isDrained { outbound.passBatch() }
     }
 }

@@ -4,20 +4,23 @@ internal import Synchronization
 /// neither waits.
 ///
 /// Handshakes and staged packets, which a stranger or a busy host can produce without end, may fill three
-/// quarters of it; the rest is kept for the events that timers and key confirmation hang on.
+/// quarters of it, and answers to probes, which a peer can, seven eighths; the rest is kept for the events that
+/// timers and key confirmation hang on.
 ///
 /// Concurrency: one data thread appends, the control thread drains. `tail` is the writer's, `head` the
 /// reader's.
 @safe package final class EventRing: @unchecked Sendable {
     private struct Record: BitwiseCopyable {
         enum Kind: UInt8, BitwiseCopyable {
-            case handshakeMessage, stage, dataSent, dataReceived, rekeyDue, keyConfirmed, roamed
+            case handshakeMessage, stage, dataSent, dataReceived, rekeyDue, keyConfirmed, roamed, probeReply
             /// Nothing more before the end of the memory: the next record is at its start.
             case wrap
         }
 
         var kind: Kind
         var payloadCount: UInt32 = 0
+        /// Of the inner packet that the payload is the start of.
+        var length: UInt32 = 0
         var peer: PeerID = PeerID(0)
         /// Local index, or nanoseconds of an instant.
         var value: UInt64 = 0
@@ -59,37 +62,49 @@ internal import Synchronization
     func handshakeMessage(_ bytes: UnsafeRawPointer, count: Int, from: UnderlayPath) -> Bool {
         unsafe append(
             Record(kind: .handshakeMessage, payloadCount: UInt32(count), from: from), payload: bytes,
-            bulk: true)
+            within: capacity / 4 * 3)
     }
 
     func stage(_ packet: UnsafeRawPointer, count: Int, peer: PeerID) -> Bool {
         unsafe append(
-            Record(kind: .stage, payloadCount: UInt32(count), peer: peer), payload: packet, bulk: true)
+            Record(kind: .stage, payloadCount: UInt32(count), peer: peer), payload: packet,
+            within: capacity / 4 * 3)
+    }
+
+    /// `count` is what is kept of `length` bytes.
+    func probeReply(
+        _ packet: UnsafeRawPointer, count: Int, length: Int, peer: PeerID, at now: Instant
+    ) -> Bool {
+        unsafe append(
+            Record(
+                kind: .probeReply, payloadCount: UInt32(count), length: UInt32(length), peer: peer,
+                value: now.nanoseconds), payload: packet, within: capacity / 8 * 7)
     }
 
     func dataSent(_ peer: PeerID, at now: Instant) -> Bool {
-        unsafe append(Record(kind: .dataSent, peer: peer, value: now.nanoseconds), payload: nil, bulk: false)
+        unsafe append(Record(kind: .dataSent, peer: peer, value: now.nanoseconds), payload: nil)
     }
 
     func dataReceived(_ peer: PeerID, at now: Instant) -> Bool {
         unsafe append(
-            Record(kind: .dataReceived, peer: peer, value: now.nanoseconds), payload: nil, bulk: false)
+            Record(kind: .dataReceived, peer: peer, value: now.nanoseconds), payload: nil)
     }
 
     func rekeyDue(_ peer: PeerID) -> Bool {
-        unsafe append(Record(kind: .rekeyDue, peer: peer), payload: nil, bulk: false)
+        unsafe append(Record(kind: .rekeyDue, peer: peer), payload: nil)
     }
 
     func keyConfirmed(_ peer: PeerID, localIndex: UInt32) -> Bool {
         unsafe append(
-            Record(kind: .keyConfirmed, peer: peer, value: UInt64(localIndex)), payload: nil, bulk: false)
+            Record(kind: .keyConfirmed, peer: peer, value: UInt64(localIndex)), payload: nil)
     }
 
     func roamed(_ peer: PeerID) -> Bool {
-        unsafe append(Record(kind: .roamed, peer: peer), payload: nil, bulk: false)
+        unsafe append(Record(kind: .roamed, peer: peer), payload: nil)
     }
 
-    private func append(_ record: Record, payload: UnsafeRawPointer?, bulk: Bool) -> Bool {
+    /// `limit` is the bytes that may be in use afterwards; nil is all there are.
+    private func append(_ record: Record, payload: UnsafeRawPointer?, within limit: Int? = nil) -> Bool {
         let count = Int(record.payloadCount)
         let length = Record.stride + (count + 15) & ~15
         let tail = self.tail.load(ordering: .relaxed)
@@ -97,7 +112,7 @@ internal import Synchronization
         var offset = tail & (capacity - 1)
         let untilEnd = capacity - offset
         let skipped = untilEnd < length ? untilEnd : 0
-        guard used + skipped + length <= (bulk ? capacity / 4 * 3 : capacity) else { return false }
+        guard used + skipped + length <= limit ?? capacity else { return false }
         if skipped > 0 {
             if skipped >= Record.stride {
                 unsafe storage.storeBytes(of: Record(kind: .wrap), toByteOffset: offset, as: Record.self)
@@ -157,6 +172,8 @@ internal import Synchronization
         case .rekeyDue: .rekeyDue(record.peer)
         case .keyConfirmed: .keyConfirmed(record.peer, localIndex: UInt32(truncatingIfNeeded: record.value))
         case .roamed, .wrap: .roamed(record.peer)
+        case .probeReply:
+            .probeReply(record.peer, packet: unsafe Array(payload), length: Int(record.length), at: at)
         }
     }
 }

@@ -2,81 +2,249 @@ internal import Synchronization
 
 /// Where packets go, and who may send which: prefixes to connections, connections to the path in use.
 ///
-/// Concurrency: immutable but for the active path of each connection, which is an atomic: failing over is one
-/// store. Control publishes a new table for every other change; a data thread holds the one that it works
-/// with.
+/// A lookup gives a destination: the number of a connection, or of an address that is looked at more closely and
+/// that has its number behind those of the connections. So the usual packet, whose source is where packets to
+/// that source would go, pays nothing for the others:
+///
+///     0 ..< connections     the connections; their word is the active path, or says where the buckets are
+///     connections ...       inside addresses of far gateways, pinned to their path, and watched addresses
+///
+/// Concurrency: immutable but for the words, which are atomics: failing over is one store, as is moving a bucket
+/// of flows to another path. Control publishes a new table for every other change; a data thread holds the one
+/// that it works with.
 @safe package final class ForwardingTable: Sendable {
     /// A far site: the prefixes behind it, and one path a tunnel.
     package struct Connection: Sendable {
+        /// Those that lead here now.
         package let prefixes: [IPPrefix]
         package let paths: [TunnelPath]
-        package let active: Int
+        /// Flows are spread over the paths by `assign`; if not, all take the one of `activate`.
+        package let isBalanced: Bool
+        /// Targets of probes behind the far gateways: their answers are looked for.
+        package let watched: [IPAddress]
+        /// What its packets may come from: of all connections' sources the longest that holds an address must be
+        /// one of this connection's. Two connections may have the same one. What leads here now may come from
+        /// here in any case.
+        package let sources: [IPPrefix]
+        package let active: Int?
 
-        /// `active` counts in `paths`.
-        package init(prefixes: [IPPrefix], paths: [TunnelPath], active: Int = 0) {
+        /// `active` counts in `paths`; nil is none, as it is for a balanced connection until `assign`. `sources`
+        /// are `prefixes` unless they are given.
+        package init(
+            prefixes: [IPPrefix], paths: [TunnelPath], isBalanced: Bool = false, watched: [IPAddress] = [],
+            sources: [IPPrefix]? = nil, active: Int? = 0
+        ) {
             self.prefixes = prefixes
             self.paths = paths
+            self.isBalanced = isBalanced
+            self.watched = watched
+            self.sources = sources ?? prefixes
             self.active = active
         }
+    }
+
+    /// Parts that a balanced connection's flows are cut into.
+    package static let bucketCount = 256
+
+    /// What a word holds: the address of a path, zero for none, or one of these in its lowest two bits and a
+    /// number above them.
+    private enum Tag {
+        static let mask: UInt = 3
+        /// Number of the first of the connection's buckets, which are words too.
+        static let buckets: UInt = 1
+        /// Number of the connection that the address is behind.
+        static let connection: UInt = 2
+    }
+
+    /// An address that is looked at more closely.
+    private struct Special {
+        let address: IPAddress
+        let connection: Int32
+        /// The inside address of a path of `connection`, and of no other.
+        let path: Int?
     }
 
     /// MTU of the TUN, in bytes: the most that padding may fill.
     package let mtu: Int
     package let connections: [Connection]
-    private let prefixes: PrefixTable
-    private let activePaths: SharedWords
+    /// What the payload of our probes begins with; 0 when there are none.
+    package let probeToken: UInt64
+
+    private let destinations: PrefixTable
+    private let specials: [Special]
+    /// One a destination, then the buckets of the balanced connections.
+    private let words: SharedWords
+    private let origins: OriginTable
     /// By peer: which connection its packets come from.
     private let connectionOfPeer: [Int32]
 
-    package init(connections: [Connection], mtu: Int) {
+    package init(connections: [Connection], mtu: Int, probeToken: UInt64 = 0) {
         self.connections = connections
         self.mtu = mtu
-        prefixes = PrefixTable(
-            connections.enumerated().flatMap { number, connection in
-                connection.prefixes.map { (prefix: $0, value: Int32(number)) }
-            })
-        activePaths = SharedWords(count: connections.count)
+        self.probeToken = probeToken
+        let routes = connections.enumerated().flatMap { number, connection in
+            connection.prefixes.map { (prefix: $0, value: Int32(number)) }
+        }
+        let specials = Self.specials(of: connections, routes: PrefixTable(routes))
+        self.specials = specials
+        destinations = PrefixTable(
+            routes
+                + specials.enumerated().map { position, special in
+                    (prefix: IPPrefix(host: special.address), value: Int32(connections.count + position))
+                })
+        origins = OriginTable(connections.map(\.sources))
         let peers = connections.flatMap { $0.paths.map(\.peer.rawValue) }
         var owners = [Int32](repeating: PrefixTable.none, count: (peers.max() ?? -1) + 1)
         for (number, connection) in connections.enumerated() {
             for path in connection.paths { owners[path.peer.rawValue] = Int32(number) }
         }
         connectionOfPeer = owners
+
+        let balanced = connections.indices.filter { connections[$0].isBalanced }
+        let firstBucket = connections.count + specials.count
+        words = SharedWords(count: firstBucket + balanced.count * Self.bucketCount)
+        for (position, number) in balanced.enumerated() {
+            let first = firstBucket + position * Self.bucketCount
+            words[number].store(UInt(first) << 2 | Tag.buckets, ordering: .relaxed)
+        }
+        for (position, special) in specials.enumerated() where special.connection >= 0 {
+            let number = Int(special.connection)
+            let word =
+                special.path.map { Self.word(of: connections[number].paths[$0]) }
+                ?? UInt(number) << 2 | Tag.connection
+            words[connections.count + position].store(word, ordering: .relaxed)
+        }
         for number in connections.indices { activate(connections[number].active, of: number) }
+    }
+
+    /// Of equal addresses the first one counts, and an inside address before a watched one.
+    private static func specials(of connections: [Connection], routes: PrefixTable) -> [Special] {
+        var specials: [Special] = []
+        var known: Set<IPAddress> = []
+        for (number, connection) in connections.enumerated() {
+            for (position, path) in connection.paths.enumerated() {
+                guard let address = path.inside?.remote, known.insert(address).inserted else { continue }
+                specials.append(Special(address: address, connection: Int32(number), path: position))
+            }
+        }
+        for address in connections.flatMap(\.watched) where known.insert(address).inserted {
+            // Watching leads no packet anywhere else.
+            specials.append(Special(address: address, connection: routes.lookup(address), path: nil))
+        }
+        return specials
     }
 
     package static let empty = ForwardingTable(connections: [], mtu: 1420)
 
-    /// From their next batch on, the data threads send the connection's packets by this path.
-    package func activate(_ path: Int, of connection: Int) {
+    // MARK: Control's side
+
+    /// From their next batch on, the data threads send the connection's packets by this path; nil is by none.
+    /// Nothing for a balanced connection.
+    package func activate(_ path: Int?, of connection: Int) {
+        guard !connections[connection].isBalanced else { return }
+        words[connection].store(word(ofPath: path, of: connection), ordering: .releasing)
+    }
+
+    /// Gives each of a balanced connection's `bucketCount` buckets the path with that position; a position that
+    /// there is not is no path. Flows of buckets that stay where they were do not move. Nothing for a connection
+    /// that fails over.
+    package func assign(_ buckets: [Int], of connection: Int) {
+        guard connections[connection].isBalanced else { return }
+        let first = Int(words[connection].load(ordering: .relaxed) >> 2)
+        for (bucket, path) in buckets.prefix(Self.bucketCount).enumerated() {
+            let word = word(ofPath: path, of: connection)
+            guard words[first + bucket].load(ordering: .relaxed) != word else { continue }
+            words[first + bucket].store(word, ordering: .releasing)
+        }
+    }
+
+    private func word(ofPath path: Int?, of connection: Int) -> UInt {
         let paths = connections[connection].paths
-        guard paths.indices.contains(path) else { return }
-        unsafe activePaths[connection].store(
-            UInt(bitPattern: Unmanaged.passUnretained(paths[path]).toOpaque()), ordering: .releasing)
+        guard let path, paths.indices.contains(path) else { return 0 }
+        return Self.word(of: paths[path])
     }
 
-    /// The connection that an address is behind.
+    private static func word(of path: TunnelPath) -> UInt {
+        unsafe UInt(bitPattern: Unmanaged.passUnretained(path).toOpaque())
+    }
+
+    /// The connection that packets to an address go to.
     package func connection(for address: IPAddress) -> Int? {
-        let value = prefixes.lookup(address)
-        return value < 0 ? nil : Int(value)
+        let destination = destinations.lookup(address)
+        let connection =
+            destination < connections.count
+            ? destination : specials[Int(destination) - connections.count].connection
+        return connection < 0 ? nil : Int(connection)
     }
 
-    @inline(__always)
-    func connection(v4 address: UInt32) -> Int32 { prefixes.lookup(address) }
+    /// The initial sequence number of the SYN segments that probe a TCP target. Its answers acknowledge the next
+    /// one, and are known by that.
+    package var probeSequence: UInt32 { UInt32(truncatingIfNeeded: probeToken) }
+
+    // MARK: The data threads' side
 
     @inline(__always)
-    func connection(v6 address: UInt128) -> Int32 { prefixes.lookup(address) }
+    func destination(v4 address: UInt32) -> Int32 { destinations.lookup(address) }
+
+    @inline(__always)
+    func destination(v6 address: UInt128) -> Int32 { destinations.lookup(address) }
 
     @inline(__always)
     func connection(of peer: PeerID) -> Int32 {
         peer.rawValue < connectionOfPeer.count ? connectionOfPeer[peer.rawValue] : PrefixTable.none
     }
 
-    /// Valid while the table is held.
+    /// Walks the connection's paths: for what is rare.
+    func path(of peer: PeerID) -> TunnelPath? {
+        let connection = connection(of: peer)
+        return connection < 0 ? nil : connections[Int(connection)].paths.first { $0.peer == peer }
+    }
+
+    /// The path that a packet to `destination`, which is not negative, takes; nil where none is up. Valid while
+    /// the table is held.
     @inline(__always)
-    func activePath(of connection: Int32) -> Unmanaged<TunnelPath>? {
-        let word = activePaths[Int(connection)].load(ordering: .acquiring)
+    func path(
+        to destination: Int32, for packet: UnsafeRawPointer, header: InnerHeader
+    ) -> Unmanaged<TunnelPath>? {
+        let word = words[Int(destination)].load(ordering: .acquiring)
+        guard word & Tag.mask == 0 else { return unsafe path(behind: word, for: packet, header: header) }
+        return unsafe Self.path(in: word)
+    }
+
+    @inline(never)
+    private func path(
+        behind tagged: UInt, for packet: UnsafeRawPointer, header: InnerHeader
+    ) -> Unmanaged<TunnelPath>? {
+        var word = tagged
+        if word & Tag.mask == Tag.connection { word = words[Int(word >> 2)].load(ordering: .acquiring) }
+        if word & Tag.mask == Tag.buckets {
+            let bucket = unsafe Int(FlowHash.of(packet, header: header) >> 56)
+            word = words[Int(word >> 2) &+ bucket].load(ordering: .acquiring)
+        }
+        return unsafe Self.path(in: word)
+    }
+
+    @inline(__always)
+    private static func path(in word: UInt) -> Unmanaged<TunnelPath>? {
         guard let opaque = unsafe UnsafeRawPointer(bitPattern: word) else { return nil }
         return unsafe Unmanaged.fromOpaque(opaque)
+    }
+
+    /// Whether a packet from `source` that came by a path of `connection` with this `inside` is believed, where
+    /// packets to `source` do not simply go to that connection.
+    func mayComeFrom(_ source: IPAddress, inside: InsideLink?, of connection: Int32) -> Bool {
+        if inside?.remote == source { return true }
+        let destination = destinations.lookup(source)
+        if Int(destination) >= connections.count {
+            let special = specials[Int(destination) &- connections.count]
+            if special.connection == connection { return true }
+            if special.path != nil { return false }
+        }
+        return origins.holds(source, of: connection)
+    }
+
+    /// Whether an address is our end of one of the connection's tunnels.
+    func isInsideAddress(_ address: IPAddress, of connection: Int32) -> Bool {
+        connections[Int(connection)].paths.contains { $0.inside?.local == address }
     }
 }

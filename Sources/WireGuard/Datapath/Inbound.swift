@@ -5,17 +5,28 @@ internal import Synchronization
 /// 1. `begin` takes the table and the time for the batch.
 /// 2. `add` cuts a datagram into the messages that the kernel joined (UDP GRO). Handshake messages go to
 ///    control. A transport message finds its keypair, is opened in place, passes the replay window, and its
-///    inner packet must be whole and come from an address behind that peer.
+///    inner packet must be whole and come from an address behind that peer. Probes of the far end are answered,
+///    and answers to our own go to control.
 /// 3. `nextWrite` gives the packets, coalesced, for the TUN.
-/// 4. `finish` writes counters, stamps and endpoints, and raises what control must know.
+/// 4. The caller sends the runs, which are the answers to probes, and calls `sent`.
+/// 5. `finish` writes counters, stamps and endpoints, and raises what control must know.
 ///
 /// Concurrency: a local of the inbound thread, used inside its epoch.
 @safe package struct Inbound: ~Copyable {
     private static let maximumUses = 64
+    /// A second's probes of a thousand tunnels, or what a peer may ask for with packets of full size in a batch.
+    private static let answerCapacity = 256 << 10
+    /// Bytes of an answer to a probe that control sees: the longest header, the ICMP header, what was ours.
+    private static let replyExcerpt = 96
 
     @unsafe private struct PathUse {
         var path: Unmanaged<TunnelPath>
+        /// Where the last message came from.
         var underlay: UnderlayPath
+        /// The connection that its packets come from; negative is none.
+        var connection: Int32
+        var isCut: Bool
+        var innerMTU: Int
         var bytes = 0
         var packets = 0
         var hasData = false
@@ -32,6 +43,8 @@ internal import Synchronization
     private var coalescer: Coalescer
     private let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
+    /// Answers to probes; their `use` is the number of the peer.
+    private var answers = SendBatch(capacity: answerCapacity)
 
     /// The offloads are those of the TUN: whether it takes a virtio header, and superpackets of TCP and of
     /// UDP. `worker` is which of the table's this one is.
@@ -88,12 +101,33 @@ internal import Synchronization
     /// All packets have been written: the datagrams' bytes are no longer needed.
     package mutating func written() { coalescer.clear() }
 
+    // MARK: Runs
+
+    package var runCount: Int { answers.runCount }
+
+    package func run(_ index: Int) -> SendRun { answers[index] }
+
+    package func bytes(of run: SendRun) -> UnsafeRawBufferPointer {
+        unsafe UnsafeRawBufferPointer(start: answers.base + run.offset, count: run.count)
+    }
+
+    /// The source that the run was to be sent from is no longer ours.
+    package func forgetSource(of run: SendRun) { table.path(of: PeerID(run.use))?.forgetSource() }
+
+    /// All runs have been sent, or counted as dropped.
+    package mutating func sent() { answers.clear() }
+
+    // MARK: The end of a batch
+
     /// Counters, stamps, endpoints and events, once a batch.
     package mutating func finish() {
         for index in 0..<useCount {
             let use = unsafe uses[index]
+            // What a cut path brought has not come.
+            guard unsafe use.packets > 0 else { continue }
             unsafe use.path._withUnsafeGuaranteedRef { path in
-                if unsafe path.underlay != use.underlay {
+                // A peer that has a socket group of its own is not to be lured out of it.
+                if unsafe use.underlay.socket == path.socket, unsafe path.underlay != use.underlay {
                     unsafe path.setUnderlay(use.underlay)
                     _ = events.roamed(path.peer)
                 }
@@ -170,14 +204,85 @@ internal import Synchronization
         guard length > 0 else { return }
         unsafe uses[index].hasData = true
         let inner = try unsafe InnerHeader(packet, count: length)
-        let owner = unsafe uses[index].path._withUnsafeGuaranteedRef { table.connection(of: $0.peer) }
-        guard owner >= 0, unsafe inner.sourceConnection(packet, in: table) == owner else {
-            throw .innerSourceNotAllowed
+        let connection = unsafe uses[index].connection
+        guard connection >= 0, unsafe inner.destinationOfAnswer(to: packet, in: table) == connection else {
+            try unsafe addUnusual(packet, header: inner, use: index, from: underlay)
+            return
         }
         unsafe coalescer.add(packet, header: inner)
     }
 
-    /// From keypair to key confirmation; the position of the path's entry for this batch.
+    /// A packet from an inside address, from one that is watched, or from where packets to it do not go.
+    @inline(never)
+    private mutating func addUnusual(
+        _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int, from underlay: UnderlayPath
+    ) throws(DropReason) {
+        let connection = unsafe uses[index].connection
+        let (peer, inside) = unsafe uses[index].path._withUnsafeGuaranteedRef { ($0.peer, $0.inside) }
+        let source = unsafe header.sourceAddress(of: packet)
+        guard connection >= 0, table.mayComeFrom(source, inside: inside, of: connection) else {
+            throw .innerSourceNotAllowed
+        }
+        if let inside, source == inside.remote, unsafe header.destinationAddress(of: packet) == inside.local,
+            unsafe Probe.isRequest(packet, header: header)
+        {
+            guard unsafe answer(packet, header: header, use: index, from: underlay) else {
+                throw .probeUnanswerable
+            }
+            return
+        }
+        if table.probeToken != 0, unsafe Probe.isAnswer(packet, header: header, to: table),
+            unsafe table.isInsideAddress(header.destinationAddress(of: packet), of: connection)
+        {
+            let kept = min(header.totalLength, Self.replyExcerpt)
+            guard
+                unsafe events.probeReply(
+                    packet, count: kept, length: header.totalLength, peer: peer, at: now)
+            else { throw .probeQueueFull }
+            return
+        }
+        unsafe coalescer.add(packet, header: header)
+    }
+
+    /// Turns a probe into its answer and seals it for where it came from. False without a session to do so in,
+    /// or when the answers of a batch are too many.
+    ///
+    /// What lies behind the packet, the padding and the tag of its message, is at least as long as the padding
+    /// of the answer.
+    private mutating func answer(
+        _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int, from underlay: UnderlayPath
+    ) -> Bool {
+        unsafe uses[index].path._withUnsafeGuaranteedRef { path in
+            let destination = underlay.socket == path.socket ? underlay : path.underlay
+            let padded = paddedLength(header.totalLength, mtu: table.mtu)
+            let size = padded &+ Protocol.transportOverhead
+            guard let destination, let keypair = unsafe path.sendingKeypair,
+                let output = unsafe answers.room(for: size)
+            else { return false }
+            return unsafe keypair._withUnsafeGuaranteedRef { keypair in
+                guard !keypair.isExpired(at: now), keypair.confirmed.load(ordering: .relaxed),
+                    let counter = keypair.takeCounters(1)
+                else { return false }
+                unsafe Probe.turnIntoAnswer(packet, header: header)
+                unsafe (packet + header.totalLength).storeBytes(of: 0, as: UInt128.self)
+                let message = TransportHeader(receiverIndex: keypair.remoteIndex, counter: counter)
+                unsafe message.write(to: output)
+                unsafe keypair.sendKey.seal(
+                    counter: counter, plaintext: packet, count: padded,
+                    into: output + Protocol.transportHeaderSize, by: &keystream)
+                answers.append(size: size, underlay: destination, use: path.peer.rawValue)
+                let isFirst = path.noteSent(bytes: size, packets: 1, at: now, hasData: true)
+                if isFirst, !events.dataSent(path.peer, at: now) { path.disarmDataSent() }
+                if keypair.isRekeyDue(at: now), path.mayAskForRekey(at: now) {
+                    _ = events.rekeyDue(path.peer)
+                }
+                return true
+            }
+        }
+    }
+
+    /// From keypair to key confirmation; the position of the path's entry for this batch. Of what is authentic but
+    /// came by a path that a drill has cut, nothing is noticed.
     @inline(__always)
     private mutating func open(
         _ ciphertext: UnsafeMutableRawPointer, count: Int, counter: UInt64, under keypair: Keypair,
@@ -193,6 +298,7 @@ internal import Synchronization
         else { return .failure(.authenticationFailed) }
         guard windows.accept(counter, keypair: keypair) else { return .failure(.replayed) }
         let index = use(keypair.path, underlay)
+        guard unsafe !uses[index].isCut else { return .failure(.drilled) }
         if !keypair.confirmed.load(ordering: .relaxed),
             events.keyConfirmed(keypair.path.peer, localIndex: keypair.localIndex)
         {
@@ -218,7 +324,10 @@ internal import Synchronization
             index &-= 1
         }
         if useCount == Self.maximumUses { finish() }
-        unsafe (uses + useCount).initialize(to: PathUse(path: .passUnretained(path), underlay: underlay))
+        unsafe (uses + useCount).initialize(
+            to: PathUse(
+                path: .passUnretained(path), underlay: underlay, connection: table.connection(of: path.peer),
+                isCut: path.isCut, innerMTU: path.innerMTU))
         useCount &+= 1
         return useCount &- 1
     }

@@ -44,20 +44,32 @@ struct InnerHeader {
         }
     }
 
-    /// The connection in `table` that the packet's destination is behind.
+    /// Where `table` sends the packet; negative is nowhere.
     @inline(__always)
-    func destinationConnection(_ packet: UnsafeRawPointer, in table: borrowing ForwardingTable) -> Int32 {
+    func destination(of packet: UnsafeRawPointer, in table: borrowing ForwardingTable) -> Int32 {
         family == .v4
-            ? table.connection(v4: unsafe packet.bigEndian32(at: 16))
-            : table.connection(v6: unsafe packet.bigEndian128(at: 24))
+            ? table.destination(v4: unsafe packet.bigEndian32(at: 16))
+            : table.destination(v6: unsafe packet.bigEndian128(at: 24))
     }
 
-    /// The connection in `table` that the packet's source is behind.
+    /// Where `table` would send an answer to the packet.
     @inline(__always)
-    func sourceConnection(_ packet: UnsafeRawPointer, in table: borrowing ForwardingTable) -> Int32 {
+    func destinationOfAnswer(to packet: UnsafeRawPointer, in table: borrowing ForwardingTable) -> Int32 {
         family == .v4
-            ? table.connection(v4: unsafe packet.bigEndian32(at: 12))
-            : table.connection(v6: unsafe packet.bigEndian128(at: 8))
+            ? table.destination(v4: unsafe packet.bigEndian32(at: 12))
+            : table.destination(v6: unsafe packet.bigEndian128(at: 8))
+    }
+
+    func sourceAddress(of packet: UnsafeRawPointer) -> IPAddress {
+        family == .v4
+            ? IPAddress(v4: unsafe packet.bigEndian32(at: 12))
+            : IPAddress(v6: unsafe packet.bigEndian128(at: 8))
+    }
+
+    func destinationAddress(of packet: UnsafeRawPointer) -> IPAddress {
+        family == .v4
+            ? IPAddress(v4: unsafe packet.bigEndian32(at: 16))
+            : IPAddress(v6: unsafe packet.bigEndian128(at: 24))
     }
 }
 

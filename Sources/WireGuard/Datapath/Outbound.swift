@@ -1,9 +1,9 @@
 /// The way of a packet from the TUN to the peer:
 ///
 /// 1. `begin` takes the table and the time for the batch.
-/// 2. `add` parses a packet, finds its connection and its path, finishes its checksums, cuts it if it is a
+/// 2. `add` parses a packet, finds where it goes and its path, finishes its checksums, cuts it if it is a
 ///    superpacket, and seals each piece into the send buffer. Without a usable keypair the pieces go to
-///    control, to be staged.
+///    control, to be staged; on a path that a drill has cut they are lost.
 /// 3. The caller sends the runs, and calls `sent`.
 /// 4. `finish` writes counters and stamps, and raises what control must know.
 ///
@@ -19,7 +19,10 @@
     @unsafe private struct PathUse {
         var path: Unmanaged<TunnelPath>
         var keypair: Unmanaged<Keypair>?
+        /// Nil too while the path is cut.
         var underlay: UnderlayPath?
+        var isCut: Bool
+        var innerMTU: Int
         var bytes = 0
         var packets = 0
     }
@@ -50,7 +53,7 @@
 
     /// True when another packet may not fit: send the runs, then call `sent` and `finish`.
     package var isFull: Bool {
-        batch.used &+ Self.worstCase > SendBatch.capacity || useCount == Self.batchLimit
+        batch.used &+ Self.worstCase > batch.capacity || useCount == Self.batchLimit
     }
 
     /// Takes one packet as the TUN gave it. Its bytes, and 16 more behind them, are written to.
@@ -63,16 +66,16 @@
             drops.add(.outboundMalformed)
             return
         }
-        let connection = unsafe header.destinationConnection(packet, in: table)
-        guard connection >= 0, let path = unsafe table.activePath(of: connection) else {
+        let destination = unsafe header.destination(of: packet, in: table)
+        guard destination >= 0, let path = unsafe table.path(to: destination, for: packet, header: header)
+        else {
             drops.add(.noRoute)
             unsafe unreachable.make(for: packet, header: header)
             return
         }
         let index = unsafe use(path)
         guard unsafe uses[index].underlay != nil else {
-            drops.add(.noEndpoint)
-            unsafe unreachable.make(for: packet, header: header)
+            unsafe drop(packet, header: header, offload: offload, use: index)
             return
         }
         guard unsafe !isOwnMessage(packet, header: header, use: index) else {
@@ -131,19 +134,13 @@
                 if isFirst, !events.dataSent(path.peer, at: now) { path.disarmDataSent() }
             }
             unsafe use.keypair?._withUnsafeGuaranteedRef { keypair in
-                let isOld = now.nanoseconds >= keypair.createdAt.nanoseconds &+ rekeyAfter
-                if (isOld && keypair.role == .initiator) || keypair.sendCounter >= Protocol.rekeyAfterMessages
-                {
-                    askForRekey(keypair.path)
+                if keypair.isRekeyDue(at: now), keypair.path.mayAskForRekey(at: now) {
+                    _ = events.rekeyDue(keypair.path.peer)
                 }
             }
         }
         useCount = 0
         keystream.wipe()
-    }
-
-    private func askForRekey(_ path: TunnelPath) {
-        if path.mayAskForRekey(at: now) { _ = events.rekeyDue(path.peer) }
     }
 
     // MARK: Steps
@@ -161,12 +158,31 @@
             var keypair = unsafe path.sendingKeypair
             let isExpired = unsafe keypair?._withUnsafeGuaranteedRef { $0.isExpired(at: now) } ?? false
             if isExpired { unsafe keypair = nil }
-            return unsafe PathUse(path: .passUnretained(path), keypair: keypair, underlay: path.underlay)
+            let isCut = path.isCut
+            return unsafe PathUse(
+                path: .passUnretained(path), keypair: keypair, underlay: isCut ? nil : path.underlay,
+                isCut: isCut, innerMTU: path.innerMTU)
         }
         precondition(useCount < Self.batchLimit)
         unsafe (uses + useCount).initialize(to: entry)
         useCount &+= 1
         return useCount &- 1
+    }
+
+    /// For want of an endpoint, or into a cut cable: that one does not answer.
+    @inline(never)
+    private mutating func drop(
+        _ packet: UnsafeMutableRawPointer, header: InnerHeader, offload: VirtioNetHeader, use index: Int
+    ) {
+        guard unsafe !uses[index].isCut else {
+            let segments =
+                offload.segmentation == VirtioNetHeader.Segmentation.none
+                ? nil : unsafe Superpacket(packet, header: header, offload: offload)?.segmentCount
+            drops.add(.drilled, count: segments ?? 1)
+            return
+        }
+        drops.add(.noEndpoint)
+        unsafe unreachable.make(for: packet, header: header)
     }
 
     /// A message that we sealed for this peer, led back into its tunnel by a route. Sealed again it would go
@@ -240,5 +256,3 @@
         return true
     }
 }
-
-private let rekeyAfter = UInt64(Protocol.rekeyAfterTime.wholeNanoseconds)

@@ -7,7 +7,7 @@ package struct SendRun: BitwiseCopyable {
     package var segmentSize: Int
     package var segments: Int
     package var underlay: UnderlayPath
-    /// Position of the peer in the batch's ``PathUse`` list.
+    /// Whose messages they are, as a number of the batch's owner.
     var use: Int
 }
 
@@ -20,16 +20,20 @@ package struct SendRun: BitwiseCopyable {
     private static let maximumSegments = 64
     private static let maximumRuns = 4096
 
-    static let capacity = 1 << 20
+    /// Of the outbound thread: as much as a batch can be cut into.
+    static let usualCapacity = 1 << 20
 
+    let capacity: Int
     let base: UnsafeMutableRawPointer
     private(set) var used = 0
     private let runs: UnsafeMutablePointer<SendRun>
     private(set) var runCount = 0
     private var isLastOpen = false
 
-    init() {
-        unsafe base = .allocate(byteCount: Self.capacity, alignment: 64)
+    /// `capacity` in bytes.
+    init(capacity: Int = usualCapacity) {
+        self.capacity = capacity
+        unsafe base = .allocate(byteCount: capacity, alignment: 64)
         unsafe runs = .allocate(capacity: Self.maximumRuns)
     }
 
@@ -46,7 +50,7 @@ package struct SendRun: BitwiseCopyable {
     /// Where the next `size` bytes may be written; nil when the buffer is full.
     @inline(__always)
     func room(for size: Int) -> UnsafeMutableRawPointer? {
-        guard used &+ size <= Self.capacity, runCount < Self.maximumRuns else { return nil }
+        guard used &+ size <= capacity, runCount < Self.maximumRuns else { return nil }
         return unsafe base + used
     }
 

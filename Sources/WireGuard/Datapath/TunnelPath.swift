@@ -3,13 +3,34 @@ internal import Synchronization
 /// What the control thread and the data threads share of one tunnel: where the peer is, under which key to
 /// send, and what has passed.
 ///
-/// Concurrency: every field is an atomic. Control publishes the sending keypair and, with the inbound thread,
+/// Concurrency: every field is constant or an atomic. Control publishes the sending keypair and, with the inbound thread,
 /// the underlay (a sequence lock: writers exclude each other, readers retry). Stamps and counters have
 /// relaxed writers, once a batch, and are read by control when a timer falls due.
 package final class TunnelPath: Sendable {
     package let peer: PeerID
+    /// The UDP socket group that it leaves by, and in which alone its peer may roam.
+    package let socket: UInt8
+    package let inside: InsideLink?
 
-    package init(peer: PeerID) { self.peer = peer }
+    package init(peer: PeerID, socket: UInt8 = 0, inside: InsideLink? = nil) {
+        self.peer = peer
+        self.socket = socket
+        self.inside = inside
+    }
+
+    // MARK: Orders of control, read by the data threads once a batch
+
+    private let cut = Atomic<Bool>(false)
+    private let innerLimit = Atomic<Int>(0)
+
+    /// A drill: nothing passes, as by a cable that was cut, and nobody is told. Control looks at it itself for
+    /// what it sends.
+    package var isCut: Bool { cut.load(ordering: .relaxed) }
+    package func setCut(_ isCut: Bool) { cut.store(isCut, ordering: .relaxed) }
+
+    /// The longest inner packet that the underlay carries, in bytes; 0 while nothing is known.
+    package var innerMTU: Int { innerLimit.load(ordering: .relaxed) }
+    package func setInnerMTU(_ bytes: Int) { innerLimit.store(bytes, ordering: .relaxed) }
 
     // MARK: Underlay
 
@@ -24,7 +45,7 @@ package final class TunnelPath: Sendable {
     /// Source's interface << 32 | address family; 0 while there is no source.
     private let sourceRest = Atomic<UInt64>(0)
 
-    /// Where the peer was last heard, or is configured to be.
+    /// Where the peer was last heard, or is configured to be; always by the path's own socket group.
     package var underlay: UnderlayPath? {
         while true {
             let before = sequence.load(ordering: .acquiring)
@@ -40,17 +61,18 @@ package final class TunnelPath: Sendable {
                 address: IPAddress(family: family, bits: UInt128(address.0) << 64 | UInt128(address.1)),
                 port: UInt16(truncatingIfNeeded: rest >> 16), scope: UInt32(truncatingIfNeeded: rest >> 32))
             guard let sourceFamily = IPAddress.Family(rawValue: UInt8(truncatingIfNeeded: sourceRest)) else {
-                return UnderlayPath(endpoint: endpoint)
+                return UnderlayPath(endpoint: endpoint, socket: socket)
             }
             return UnderlayPath(
                 endpoint: endpoint,
                 source: LocalSource(
                     address: IPAddress(
                         family: sourceFamily, bits: UInt128(source.0) << 64 | UInt128(source.1)),
-                    interface: UInt32(truncatingIfNeeded: sourceRest >> 32)))
+                    interface: UInt32(truncatingIfNeeded: sourceRest >> 32)), socket: socket)
         }
     }
 
+    /// A source that was learned by another socket group is none that this one may send from.
     package func setUnderlay(_ path: UnderlayPath?) {
         write {
             let bits = path?.endpoint.address.bits ?? 0
@@ -61,7 +83,7 @@ package final class TunnelPath: Sendable {
                     UInt64($0.endpoint.scope) << 32 | UInt64($0.endpoint.port) << 16
                         | UInt64($0.endpoint.address.family.rawValue)
                 } ?? 0, ordering: .relaxed)
-            storeSource(path?.source)
+            storeSource(path?.socket == socket ? path?.source : nil)
         }
     }
 

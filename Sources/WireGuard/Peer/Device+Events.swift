@@ -16,6 +16,8 @@ extension Device {
         case .probeReply: break
         case .keyConfirmed(let id, let index): withPeer(id) { $0.confirm(localIndex: index, $1, now: now) }
         case .roamed(let id): withPeer(id) { $0.follow($1) }
+        // For the health of the tunnel, which is no business of the protocol's.
+        case .probeReply: break
         }
     }
 

@@ -51,6 +51,12 @@ package final class Keypair: Sendable {
         now >= createdAt + Protocol.rejectAfterTime || sendCounter >= Protocol.rejectAfterMessages
     }
 
+    /// Whether a message that was just sent under it asks for a new one: only the initiator minds the time.
+    func isRekeyDue(at now: Instant) -> Bool {
+        let isOld = now.nanoseconds >= createdAt.nanoseconds &+ rekeyAfter
+        return (isOld && role == .initiator) || sendCounter >= Protocol.rekeyAfterMessages
+    }
+
     /// Takes `count` consecutive counter values, each given out once in the life of the key; nil at the end
     /// of them.
     ///
@@ -64,3 +70,5 @@ package final class Keypair: Sendable {
         return nextCounter.wrappingAdd(UInt64(count), ordering: .relaxed).oldValue
     }
 }
+
+private let rekeyAfter = UInt64(Protocol.rekeyAfterTime.wholeNanoseconds)

@@ -40,6 +40,14 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case innerLengthWrong
     case innerSourceNotAllowed
     case tunWriteFailed
+    /// No session to answer a probe of the peer's in, or more probes than fit in a batch.
+    case probeUnanswerable
+    /// Answers to our own probes that control had no room for.
+    case probeQueueFull
+
+    // Both ways.
+    /// A drill keeps the tunnel cut.
+    case drilled
 
     // From the TUN, on the way out.
     case tunReadFailed

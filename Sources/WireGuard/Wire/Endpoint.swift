@@ -68,9 +68,12 @@ package struct LocalSource: Hashable, Sendable, BitwiseCopyable {
 package struct UnderlayPath: Hashable, Sendable, BitwiseCopyable {
     package var endpoint: Endpoint
     package var source: LocalSource?
+    /// Which of the gateway's UDP socket groups it leaves and comes by; 0 is the gateway's own port.
+    package var socket: UInt8
 
-    @inlinable package init(endpoint: Endpoint, source: LocalSource? = nil) {
+    @inlinable package init(endpoint: Endpoint, source: LocalSource? = nil, socket: UInt8 = 0) {
         self.endpoint = endpoint
         self.source = source
+        self.socket = socket
     }
 }

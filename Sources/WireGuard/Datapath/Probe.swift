@@ -1,0 +1,90 @@
+/// The inner packets that tell whether a tunnel works: ICMP and ICMPv6 echo (RFC 792; RFC 4443, section 4), and
+/// what a TCP target answers to a SYN.
+///
+///     echo    type  code  checksum  identifier  sequence     RFC 792, RFC 4443
+///             token (8 bytes, big endian)  peer  sequence ...  ours, in requests that we send
+///     TCP     SYN with the sequence number `ForwardingTable.probeSequence`, answered by SYN-ACK or RST
+enum Probe {
+    static let icmp: UInt8 = 1
+    static let icmp6: UInt8 = 58
+
+    private static let echoHeader = 8
+    private static let tokenSize = 8
+    private static let tcpHeader = 20
+    private static let echoReply4: UInt8 = 0
+    private static let echoRequest4: UInt8 = 8
+    private static let echoRequest6: UInt8 = 128
+    private static let echoReply6: UInt8 = 129
+
+    /// An echo request without options and whole, with right checksums: any other the kernel answers, or not.
+    static func isRequest(_ packet: UnsafeRawPointer, header: InnerHeader) -> Bool {
+        unsafe isEcho(packet, header: header, type: header.family == .v4 ? echoRequest4 : echoRequest6)
+    }
+
+    /// Swaps the addresses and makes the request a reply, with the checksum that follows (RFC 1624): no other sum
+    /// changes.
+    static func turnIntoAnswer(_ packet: UnsafeMutableRawPointer, header: InnerHeader) {
+        let echo = unsafe packet + header.ipLength
+        let before = unsafe UInt64(echo.loadUnaligned(as: UInt16.self))
+        switch header.family {
+        case .v4:
+            let source = unsafe packet.loadUnaligned(fromByteOffset: 12, as: UInt32.self)
+            let destination = unsafe packet.loadUnaligned(fromByteOffset: 16, as: UInt32.self)
+            unsafe packet.storeBytes(of: destination, toByteOffset: 12, as: UInt32.self)
+            unsafe packet.storeBytes(of: source, toByteOffset: 16, as: UInt32.self)
+            unsafe echo.storeBytes(of: echoReply4, as: UInt8.self)
+        case .v6:
+            let source = unsafe packet.loadUnaligned(fromByteOffset: 8, as: UInt128.self)
+            let destination = unsafe packet.loadUnaligned(fromByteOffset: 24, as: UInt128.self)
+            unsafe packet.storeBytes(of: destination, toByteOffset: 8, as: UInt128.self)
+            unsafe packet.storeBytes(of: source, toByteOffset: 24, as: UInt128.self)
+            unsafe echo.storeBytes(of: echoReply6, as: UInt8.self)
+        }
+        let after = unsafe UInt64(echo.loadUnaligned(as: UInt16.self))
+        let old = unsafe UInt64(~echo.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
+        let sum = ~Checksum.fold(old &+ (before ^ 0xffff) &+ after)
+        unsafe echo.storeBytes(of: sum, toByteOffset: 2, as: UInt16.self)
+    }
+
+    /// An echo reply with the table's token, or what a TCP target answers to a probe's SYN.
+    static func isAnswer(
+        _ packet: UnsafeRawPointer, header: InnerHeader, to table: borrowing ForwardingTable
+    ) -> Bool {
+        if header.transport == InnerHeader.tcp {
+            guard !header.isFragment, header.totalLength >= header.ipLength &+ tcpHeader else { return false }
+            let segment = unsafe packet + header.ipLength
+            let flags = unsafe segment.load(fromByteOffset: 13, as: UInt8.self)
+            let isSynAck = flags & (TCPFlag.syn | TCPFlag.ack | TCPFlag.rst) == TCPFlag.syn | TCPFlag.ack
+            let isRefusal = flags & (TCPFlag.rst | TCPFlag.ack) == TCPFlag.rst | TCPFlag.ack
+            return unsafe (isSynAck || isRefusal)
+                && segment.bigEndian32(at: 8) == table.probeSequence &+ 1
+        }
+        guard header.totalLength >= header.ipLength &+ echoHeader &+ tokenSize,
+            unsafe isEcho(packet, header: header, type: header.family == .v4 ? echoReply4 : echoReply6)
+        else { return false }
+        let token = unsafe packet.loadUnaligned(
+            fromByteOffset: header.ipLength &+ echoHeader, as: UInt64.self)
+        return UInt64(bigEndian: token) == table.probeToken
+    }
+
+    private static func isEcho(_ packet: UnsafeRawPointer, header: InnerHeader, type: UInt8) -> Bool {
+        let length = header.totalLength &- header.ipLength
+        guard !header.isFragment, length >= echoHeader,
+            unsafe packet.load(fromByteOffset: header.ipLength, as: UInt8.self) == type,
+            unsafe packet.load(fromByteOffset: header.ipLength &+ 1, as: UInt8.self) == 0
+        else { return false }
+        let pseudo: UInt64
+        switch header.family {
+        case .v4:
+            guard header.transport == icmp, header.ipLength == 20,
+                unsafe Checksum.fold(Checksum.add(packet, count: 20)) == 0xffff
+            else { return false }
+            pseudo = 0
+        case .v6:
+            guard header.transport == icmp6 else { return false }
+            pseudo = unsafe Checksum.pseudoHeader(packet, family: .v6, transport: icmp6, length: length)
+        }
+        return unsafe Checksum.fold(Checksum.add(packet + header.ipLength, count: length, to: pseudo))
+            == 0xffff
+    }
+}

@@ -9,39 +9,12 @@ extension ControlLoop {
     /// Between two lines about a change of endpoint.
     private static let roamingInterval: Duration = .seconds(1)
 
-    func addPeer(_ tunnel: Tunnel) {
-        var underlay: UnderlayPath?
-        if case .address(let endpoint) = tunnel.endpoint { underlay = UnderlayPath(endpoint: endpoint) }
-        let peer = device.addPeer(
-            PeerConfiguration(
-                publicKey: tunnel.publicKey, presharedKey: tunnel.presharedKey, cipher: tunnel.cipher,
-                underlay: underlay, persistentKeepalive: tunnel.persistentKeepalive), now: now)
-        guard let peer else {
-            log.error(
-                "tunnel cannot be added: its public key is our own", metadata: ["tunnel": "\(tunnel.name)"])
-            return
+    func handle(_ event: DatapathEvent) {
+        if case .probeReply(_, let packet, let length, let at) = event {
+            probeWasAnswered(packet, length: length, at: at)
+        } else {
+            device.handle(event, now: now)
         }
-        let connection = state.connection(of: tunnel.publicKey)?.name ?? tunnel.name
-        notes[peer] = PeerNotes(connection: connection, tunnel: tunnel.name)
-        if case .name = tunnel.endpoint { notes[peer]?.resolveAt = now }
-    }
-
-    func removePeer(_ key: PublicKey) {
-        guard let peer = device.peerID(for: key) else { return }
-        device.removePeer(peer, now: now)
-        notes[peer] = nil
-    }
-
-    /// After every change of connections, prefixes or MTU.
-    func publishForwarding() {
-        let connections = state.connections.map { connection in
-            ForwardingTable.Connection(
-                prefixes: connection.prefixes,
-                paths: connection.tunnels.compactMap { tunnel in
-                    device.peerID(for: tunnel.publicKey).flatMap { device.path(of: $0) }
-                })
-        }
-        dataPlane.publish(ForwardingTable(connections: connections, mtu: mtu))
     }
 
     /// Takes everything out of the device. Handshakes go to the wire only after the floor on disk covers
@@ -57,7 +30,8 @@ extension ControlLoop {
     }
 
     private func transmit(_ bytes: [UInt8], _ underlay: UnderlayPath, _ kind: Device.Kind, _ peer: PeerID?) {
-        guard let socket = sockets.control.socket(for: underlay.endpoint.address.family) else {
+        if let peer, device.path(of: peer)?.isCut == true { return device.dropCounters.add(.drilled) }
+        guard let socket = underlays.groups.controlSocket(for: underlay) else {
             device.dropCounters.add(.sendFailed)
             return
         }
@@ -68,7 +42,9 @@ extension ControlLoop {
         case .sourceInvalid:
             if let peer { device.path(of: peer)?.forgetSource() }
             note(sendProblem: nil, of: peer)
-        case .tooBig: device.dropCounters.add(.sendTooBig)
+        case .tooBig:
+            device.dropCounters.add(.sendTooBig)
+            if let peer { sendWasTooBig(peer) }
         case .failed(let code):
             device.dropCounters.add(.sendFailed)
             note(sendProblem: code, of: peer)
@@ -77,8 +53,8 @@ extension ControlLoop {
 
     /// A line when it begins, when it changes and when it ends.
     private func note(sendProblem code: Int32?, of peer: PeerID?) {
-        guard let peer, notes[peer]?.sendProblem != code else { return }
-        notes[peer]?.sendProblem = code
+        guard let peer, tunnels[peer]?.sendProblem != code else { return }
+        tunnels[peer]?.sendProblem = code
         if let code {
             log.warning(
                 "sending fails", metadata: names(of: peer, adding: ["error": "\(SystemError.text(code))"]))
@@ -90,33 +66,51 @@ extension ControlLoop {
     private func report(_ event: PeerEvent, of peer: PeerID) {
         switch event {
         case .handshakeStarted:
-            if notes[peer]?.askingSince == nil { notes[peer]?.askingSince = now }
+            if tunnels[peer]?.askingSince == nil { tunnels[peer]?.askingSince = now }
             log.debug("handshake started", metadata: names(of: peer))
         case .handshakeCompleted(let role):
-            let isNew = notes[peer]?.isUp != true
-            notes[peer]?.isUp = true
-            notes[peer]?.handshakeAt = Int64(truncatingIfNeeded: now.nanoseconds) &+ device.realtimeOffset
-            notes[peer]?.hasGivenUp = false
-            notes[peer]?.askingSince = nil
+            let isNew = tunnels[peer]?.isUp != true
+            tunnels[peer]?.isUp = true
+            tunnels[peer]?.handshakeAt = Int64(truncatingIfNeeded: now.nanoseconds) &+ device.realtimeOffset
+            tunnels[peer]?.hasGivenUp = false
+            tunnels[peer]?.askingSince = nil
             let endpoint = device.path(of: peer)?.underlay.map { "\($0.endpoint)" } ?? "unknown"
             log.log(
-                level: isNew ? .info : .debug, isNew ? "tunnel up" : "session renewed",
+                level: isNew ? .info : .debug, isNew ? "session begun" : "session renewed",
                 metadata: names(of: peer, adding: ["role": "\(role)", "endpoint": "\(endpoint)"]))
+            tunnels[peer]?.health.handle(.sessionBegan, now: now)
+            tunnels[peer]?.endpoints.works(now: now)
+            tunnels[peer]?.pathMTU?.sessionBegan(now: now)
+            follow(peer)
+        case .initiationUnanswered(let failure):
+            tunnels[peer]?.health.handle(.handshakeFailed(failure), now: now)
+            tunnels[peer]?.endpoints.failed(now: now)
+            follow(peer)
         case .handshakeGaveUp(let dropped):
-            let isNew = notes[peer]?.hasGivenUp != true
-            notes[peer]?.hasGivenUp = true
+            let isNew = tunnels[peer]?.hasGivenUp != true
+            tunnels[peer]?.hasGivenUp = true
             log.log(
                 level: isNew ? .warning : .debug, "no answer to handshakes",
                 metadata: names(
                     of: peer, adding: ["reason": "\(reason(of: peer) ?? "unknown")", "dropped": "\(dropped)"])
             )
+            // Nobody sends into a connection whose routes say that it is down: so nothing but this would bring
+            // it back.
+            if settings.managesLink { device.initiate(peer, now: now) }
         case .sessionExpired:
-            notes[peer]?.isUp = false
-            log.info("tunnel idle: its session has expired", metadata: names(of: peer))
+            tunnels[peer]?.isUp = false
+            log.info("session has expired", metadata: names(of: peer))
+            tunnels[peer]?.health.handle(.sessionEnded, now: now)
+            follow(peer)
         case .keyMaterialWiped:
-            notes[peer]?.isUp = false
+            tunnels[peer]?.isUp = false
             log.debug("session keys wiped", metadata: names(of: peer))
-        case .roamed(let underlay): report(underlay.endpoint, of: peer)
+            tunnels[peer]?.health.handle(.sessionEnded, now: now)
+            follow(peer)
+        case .roamed(let underlay):
+            tunnels[peer]?.endpoints.roamed(to: underlay.endpoint, now: now)
+            follow(peer)
+            report(underlay.endpoint, of: peer)
         case .removedAsOurself:
             log.warning("peer removed: it has our own public key", metadata: names(of: peer))
         }
@@ -124,21 +118,21 @@ extension ControlLoop {
 
     /// A peer that comes from two places in turn, or two that share its key, would write a line a batch.
     private func report(_ endpoint: Endpoint, of peer: PeerID) {
-        guard now >= notes[peer]?.roamingQuietUntil ?? now else {
-            notes[peer]?.roamsUnreported += 1
+        guard now >= tunnels[peer]?.roamingQuietUntil ?? now else {
+            tunnels[peer]?.roamsUnreported += 1
             return
         }
         var metadata: Logger.Metadata = ["endpoint": "\(endpoint)"]
-        if let left = notes[peer]?.roamsUnreported, left > 0 { metadata["unreported"] = "\(left)" }
+        if let left = tunnels[peer]?.roamsUnreported, left > 0 { metadata["unreported"] = "\(left)" }
         log.info("endpoint changed", metadata: names(of: peer, adding: metadata))
-        notes[peer]?.roamingQuietUntil = now + Self.roamingInterval
-        notes[peer]?.roamsUnreported = 0
+        tunnels[peer]?.roamingQuietUntil = now + Self.roamingInterval
+        tunnels[peer]?.roamsUnreported = 0
     }
 
     func names(of peer: PeerID, adding more: Logger.Metadata = [:]) -> Logger.Metadata {
         var metadata: Logger.Metadata = more
-        metadata["connection"] = "\(notes[peer]?.connection ?? "removed")"
-        metadata["tunnel"] = "\(notes[peer]?.tunnel ?? "removed")"
+        metadata["connection"] = "\(tunnels[peer]?.connection ?? "removed")"
+        metadata["tunnel"] = "\(tunnels[peer]?.name ?? "removed")"
         return metadata
     }
 }

@@ -6,21 +6,30 @@ extension ControlLoop {
     /// Batches a round: a flood must not keep the loop from its other business.
     private static let batchesInRound = 8
 
-    func watchHandshakes(of group: UDPSocketGroup) throws(SystemError) {
-        for (family, token) in [
-            (IPAddress.Family.v4, Token.handshakes4), (.v6, Token.handshakes6),
-        ] {
-            guard let socket = group.handshakes?.socket(for: family) else { continue }
-            try epoll.add(fd: socket.fd, token: token)
+    /// Of groups that take the place of others; sockets in both are watched already.
+    func watchHandshakes(of groups: UDPSocketGroups, instead old: UDPSocketGroups?) throws(SystemError) {
+        let before = old?.handshakeSockets ?? []
+        for new in groups.handshakeSockets where !before.contains(where: { $0.socket === new.socket }) {
+            try epoll.add(fd: new.socket.fd, token: Self.token(new))
+        }
+        let after = groups.handshakeSockets
+        for gone in before where !after.contains(where: { $0.socket === gone.socket }) {
+            epoll.remove(fd: gone.socket.fd)
         }
     }
 
-    func receiveHandshakes(_ family: IPAddress.Family) {
-        guard let socket = sockets.handshakes?.socket(for: family) else { return }
+    private static func token(_ socket: UDPSocketGroups.HandshakeSocket) -> UInt64 {
+        Token.handshakes + UInt64(socket.group) * 2 + (socket.family == .v4 ? 0 : 1)
+    }
+
+    func receiveHandshakes(_ token: UInt64) {
+        let number = UInt8(truncatingIfNeeded: (token - Token.handshakes) / 2)
+        let family: IPAddress.Family = token & 1 == 0 ? .v4 : .v6
+        guard let socket = underlays.groups[number]?.handshakes?.socket(for: family) else { return }
         device.noteQueue(fill: socket.queueFill, now: now)
         for _ in 0..<Self.batchesInRound {
             let errors = handshakeReceiver.errors
-            let count = handshakeReceiver.receive(from: socket)
+            let count = handshakeReceiver.receive(from: socket, group: number)
             if handshakeReceiver.errors != errors { device.dropCounters.add(.receiveFailed) }
             guard count > 0 else { return }
             for i in 0..<count {

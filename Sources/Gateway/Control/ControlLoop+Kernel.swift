@@ -96,7 +96,7 @@ extension ControlLoop {
         routesCheckAt = nil
         for peer in device.peers {
             guard let path = device.path(of: peer), let underlay = path.underlay else { continue }
-            let hasGivenUp = notes[peer]?.hasGivenUp == true && device.status(of: peer)?.state == .idle
+            let hasGivenUp = tunnels[peer]?.hasGivenUp == true && device.status(of: peer)?.state == .idle
             guard hasGivenUp || underlay.source != nil else { continue }
             let interface = keeper.interface(towards: underlay.endpoint.address, mark: state.firewallMark)
             if let source = underlay.source, source.interface != 0, source.interface != interface {

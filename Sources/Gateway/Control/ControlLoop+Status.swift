@@ -10,7 +10,7 @@ extension ControlLoop {
         for counted in [device.drops, dataPlane.drops, requestDrops.snapshot] {
             for (reason, count) in counted { drops[reason.name, default: 0] += count }
         }
-        let overflow = queueDropsBefore + sockets.queueDrops
+        let overflow = queueDropsBefore + underlays.groups.queueDrops
         if overflow > 0 { drops[DropReason.receiveQueueFull.name, default: 0] += overflow }
         let udp = sockets.workers.flatMap(\.sockets).map(\.offloads)
         return GatewayStatus(
@@ -18,14 +18,14 @@ extension ControlLoop {
             interface: isTunHere ? tun.name : settings.interface,
             // In another namespace it is not ours to know.
             isInterfaceUp: isLinkUp || !isTunHere, mtu: mtu,
-            addresses: settings.plan.addresses.map(\.description), listenPort: sockets.port,
+            addresses: settings.plan.addresses.map(\.description), listenPort: underlays.port,
             publicKey: state.privateKey?.publicKey.base64,
             firewallMark: state.firewallMark == 0 ? nil : state.firewallMark,
             uptime: seconds(since: startedAt),
             offloads: OffloadStatus(
                 udpGSO: udp.contains { $0.gso }, udpGRO: udp.contains { $0.gro }, tunTSO: tun.offloads.tso,
                 tunUSO: tun.offloads.uso),
-            workers: sockets.workers.count, isSingleThreaded: dataPlane.isSingleThreaded,
+            workers: underlays.workers, isSingleThreaded: dataPlane.isSingleThreaded,
             connections: state.connections.map { status(of: $0) }, drops: drops)
     }
 
@@ -57,7 +57,7 @@ extension ControlLoop {
             reason: state == .up ? nil : reason(of: peer),
             hint: state == .up ? nil : hint(for: status), endpoint: status.underlay?.endpoint.description,
             configuredEndpoint: configured,
-            lastHandshake: notes[peer]?.handshakeAt.map { $0 / 1_000_000_000 },
+            lastHandshake: tunnels[peer]?.handshakeAt.map { $0 / 1_000_000_000 },
             lastHandshakeAge: status.lastHandshake.map { seconds(since: $0) }, rxBytes: status.receivedBytes,
             txBytes: status.transmittedBytes, rxPackets: status.receivedPackets,
             txPackets: status.transmittedPackets,
@@ -69,13 +69,13 @@ extension ControlLoop {
         switch status.state {
         case .established: isUnanswered(status) ? .down : .up
         case .handshaking: status.lastFailure == nil ? .connecting : .down
-        case .idle: status.lastFailure == nil && notes[status.id]?.nameProblem == nil ? .idle : .down
+        case .idle: status.lastFailure == nil && tunnels[status.id]?.nameProblem == nil ? .idle : .down
         }
     }
 
     /// A session in which nobody answers any more, neither to data nor to handshakes, though it has not expired.
     private func isUnanswered(_ status: PeerStatus) -> Bool {
-        guard let asking = notes[status.id]?.askingSince, now > asking + Protocol.rekeyTimeout else {
+        guard let asking = tunnels[status.id]?.askingSince, now > asking + Protocol.rekeyTimeout else {
             return false
         }
         guard let heard = device.path(of: status.id)?.lastReceived else { return true }
@@ -85,17 +85,17 @@ extension ControlLoop {
     /// Nil where nothing is wrong.
     func reason(of peer: PeerID) -> String? {
         guard let status = device.status(of: peer) else { return nil }
-        if let problem = notes[peer]?.nameProblem, status.underlay == nil { return problem }
+        if let problem = tunnels[peer]?.nameProblem, status.underlay == nil { return problem }
         if state.privateKey == nil { return "this gateway has no private key" }
         guard let endpoint = status.underlay?.endpoint else {
             return "the far end's endpoint is not known: it must speak first"
         }
-        if let code = notes[peer]?.sendProblem {
+        if let code = tunnels[peer]?.sendProblem {
             return "sending to \(endpoint) fails: \(SystemError.text(code))"
         }
         switch status.lastFailure {
         case .noReply:
-            let waiting = notes[peer]?.askingSince.map { " for \(Int(seconds(since: $0))) s" } ?? ""
+            let waiting = tunnels[peer]?.askingSince.map { " for \(Int(seconds(since: $0))) s" } ?? ""
             return "no answer from \(endpoint)\(waiting)"
         case .noEndpoint: return "the far end's endpoint is not known: it must speak first"
         case .noPrivateKey: return "this gateway has no private key"
@@ -112,7 +112,7 @@ extension ControlLoop {
     }
 
     private func hint(for status: PeerStatus) -> String? {
-        if notes[status.id]?.sendProblem != nil, let address = status.underlay?.endpoint.address {
+        if tunnels[status.id]?.sendProblem != nil, let address = status.underlay?.endpoint.address {
             return "see 'ip route get \(address)' and the firewall of this host"
         }
         return switch status.lastFailure {

@@ -7,14 +7,14 @@ extension ControlLoop: WgHandler {
     func wgReport() -> WgDeviceReport {
         let peers = state.connections.flatMap { connection in
             connection.tunnels.enumerated().compactMap { place, tunnel -> WgPeerReport? in
-                guard let peer = device.peerID(for: tunnel.publicKey), let status = device.status(of: peer)
-                else {
-                    return nil
-                }
+                // Its language has one private key an interface.
+                guard tunnel.privateKey == nil, let peer = device.peerID(for: tunnel.publicKey),
+                    let status = device.status(of: peer)
+                else { return nil }
                 return WgPeerReport(
                     publicKey: tunnel.publicKey, presharedKey: tunnel.presharedKey,
                     endpoint: status.underlay?.endpoint,
-                    lastHandshake: notes[peer]?.handshakeAt ?? 0,
+                    lastHandshake: tunnels[peer]?.handshakeAt ?? 0,
                     transmittedBytes: status.transmittedBytes, receivedBytes: status.receivedBytes,
                     persistentKeepalive: tunnel.persistentKeepalive,
                     // A prefix belongs to one peer there.
@@ -22,7 +22,7 @@ extension ControlLoop: WgHandler {
             }
         }
         return WgDeviceReport(
-            privateKey: state.privateKey, listenPort: sockets.port, firewallMark: state.firewallMark,
+            privateKey: state.privateKey, listenPort: underlays.port, firewallMark: state.firewallMark,
             peers: peers)
     }
 
@@ -39,7 +39,7 @@ extension ControlLoop: WgHandler {
         do throws(SystemError) {
             let isPortAsked = set.listenPort != nil
             if isTunHere {
-                try keeper.changeMark(to: next.firewallMark, prefixes: state.prefixes) {
+                try keeper.changeMark(to: next.firewallMark, prefixes: routePrefixes()) {
                     () throws(SystemError) in try moveSockets(to: next, isPortAsked: isPortAsked)
                 }
             } else {
@@ -55,14 +55,14 @@ extension ControlLoop: WgHandler {
             switch step {
             case .privateKey(let key): device.setPrivateKey(key, now: now)
             case .removePeer(let key): removePeer(key)
-            case .addPeer(let tunnel): addPeer(tunnel)
+            case .addPeer(let tunnel):
+                if let connection = state.connection(of: tunnel.key) { addConnection(connection) }
             case .presharedKey(let key, let secret):
                 if let peer = device.peerID(for: key) { device.setPresharedKey(secret, for: peer, now: now) }
             case .endpoint(let key, let endpoint):
                 guard let peer = device.peerID(for: key) else { continue }
                 device.setUnderlay(UnderlayPath(endpoint: endpoint), for: peer, now: now)
-                notes[peer]?.resolveAt = nil
-                notes[peer]?.nameProblem = nil
+                tunnels[peer]?.endpoints = EndpointSelector([.address(endpoint)], now: now)
                 asked.append(key)
             case .persistentKeepalive(let key, let seconds):
                 if let peer = device.peerID(for: key) {
@@ -70,35 +70,34 @@ extension ControlLoop: WgHandler {
                 }
             }
         }
+        dropConnections()
         publishForwarding()
-        if isTunHere { keeper.reconcile(state.prefixes, now: now) }
+        reconcileRoutes()
         // A known endpoint is asked for a session at once, as on start: the first packet need not wait for
         // it.
         for key in asked {
-            if let peer = device.peerID(for: key), device.status(of: peer)?.state == .idle {
-                device.initiate(peer, now: now)
-            }
+            guard let peer = device.peerID(for: key) else { continue }
+            if device.status(of: peer)?.state == .idle { device.initiate(peer, now: now) }
+            follow(peer)
         }
         return 0
     }
 
     private func moveSockets(to next: GatewayState, isPortAsked: Bool) throws(SystemError) {
-        let isPortNew = isPortAsked && next.listenPort != state.listenPort && next.listenPort != sockets.port
-        if isPortNew {
-            let group = try UDPSocketGroup.bind(
-                port: next.listenPort, workers: sockets.workers.count,
-                options: Self.socketOptions(settings, next))
-            // The receivers of the peers' data were chosen when it could.
-            guard group.workers.count == sockets.workers.count else {
-                throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
-            }
-            try watchHandshakes(of: group)
-            for socket in sockets.handshakes?.sockets ?? [] { epoll.remove(fd: socket.fd) }
-            queueDropsBefore += sockets.queueDrops
-            sockets = group
-            dataPlane.replaceSockets(UDPSocketGroups(group))
-        } else if next.firewallMark != state.firewallMark {
-            try sockets.setMark(next.firewallMark)
-        }
+        let isPortNew =
+            isPortAsked && next.listenPort != state.listenPort && next.listenPort != underlays.port
+        guard isPortNew || next.firewallMark != state.firewallMark else { return }
+        var moved = underlays
+        try moved.move(toPort: isPortNew ? next.listenPort : nil, mark: next.firewallMark)
+        if isPortNew { try use(moved) }
+    }
+
+    /// Other sockets from here on.
+    func use(_ next: Underlays) throws(SystemError) {
+        try watchHandshakes(of: next.groups, instead: underlays.groups)
+        queueDropsBefore += underlays.groups.queueDrops
+        queueDropsBefore -= min(queueDropsBefore, next.groups.queueDrops)
+        underlays = next
+        dataPlane.replaceSockets(next.groups)
     }
 }

@@ -19,10 +19,10 @@ package final class ControlLoop {
         static let signals: UInt64 = 3
         static let netlink: UInt64 = 4
         static let timer: UInt64 = 5
-        static let handshakes4: UInt64 = 6
-        static let handshakes6: UInt64 = 7
-        /// This one and all above.
+        /// This one and those above, up to the next.
         static let wg: UInt64 = 16
+        /// This one and all above: two a socket group.
+        static let handshakes: UInt64 = 1 << 32
     }
 
     /// How a run ends.
@@ -53,10 +53,10 @@ package final class ControlLoop {
     let tun: TunDevice
     let keypairs: KeypairTable
     let dataPlane: DataPlane
-    var sockets: UDPSocketGroup
+    var underlays: Underlays
     /// Of sockets that others have taken the place of.
     var queueDropsBefore: UInt64 = 0
-    /// For what comes by `sockets.handshakes`.
+    /// For what comes by the sockets that handshakes have for themselves.
     var handshakeReceiver = DatagramReceiver(capacity: 8)
     var device: Device
     var keeper: RouteKeeper
@@ -74,8 +74,12 @@ package final class ControlLoop {
     var isTunHere = true
     var isLinkUp = false
     var ending: Ending?
-    /// By peer, for the log and the status.
-    var notes: [PeerID: PeerNotes] = [:]
+    var tunnels = TunnelRecords()
+    var connections: [String: ConnectionRecord] = [:]
+    /// What the data threads forward by.
+    var forwarding = ForwardingTable.empty
+    /// What the payload of probes begins with, so that nobody else's echo is taken for an answer.
+    let probeToken: UInt64
     /// When to see whether outer packets go another way than before; nil while no route has changed.
     var routesCheckAt: Instant?
     private var socketCheckAt: Instant
@@ -97,11 +101,12 @@ package final class ControlLoop {
             mailbox = Mailbox(wake: commandWake)
             monitor = try NetlinkMonitor()
             state = settings.state
-            sockets = try UDPSocketGroup.bind(
+            underlays = try Underlays(
                 port: state.listenPort, workers: settings.workers,
-                options: Self.socketOptions(settings, state))
-            let workers = sockets.workers.count
-            if sockets.handshakes == nil {
+                options: Self.socketOptions(settings, state),
+                bindings: state.connections.flatMap(\.tunnels).map(\.binding))
+            let workers = underlays.workers
+            if underlays.groups[0]?.handshakes == nil {
                 log.warning(
                     "one worker, and handshakes behind data: this kernel cannot steer datagrams among sockets"
                 )
@@ -111,12 +116,14 @@ package final class ControlLoop {
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
             keypairs = KeypairTable(capacity: Self.keypairCapacity, workers: workers)
             dataPlane = try DataPlane(
-                queues: queues, sockets: UDPSocketGroups(sockets), keypairs: keypairs, wake: dataWake,
+                queues: queues, sockets: underlays.groups, keypairs: keypairs, wake: dataWake,
                 isSingleThreaded: Processors.count == 1)
             timestamps = TimestampStore(
                 directory: settings.stateDirectory, interface: settings.interface, log: log)
+            var entropy = SystemEntropy()
+            probeToken = entropy.next(UInt64.self)
             device = Device(
-                privateKey: state.privateKey, keypairs: keypairs, entropy: SystemEntropy(),
+                privateKey: state.privateKey, keypairs: keypairs, entropy: entropy,
                 timestampFloor: timestamps.load())
             now = SystemClock.now()
             startedAt = now
@@ -138,7 +145,7 @@ package final class ControlLoop {
             try epoll.add(fd: signals.fd, token: Token.signals)
             try epoll.add(fd: monitor.fd, token: Token.netlink)
             try epoll.add(fd: timer.fd, token: Token.timer)
-            try watchHandshakes(of: sockets)
+            try watchHandshakes(of: underlays.groups, instead: nil)
         } catch {
             throw DaemonError("\(error)")
         }
@@ -202,8 +209,8 @@ package final class ControlLoop {
 
     private func begin() throws(SystemError) {
         refreshClock()
-        let endpoints = state.connections.flatMap(\.tunnels).compactMap { tunnel -> IPAddress? in
-            if case .address(let endpoint) = tunnel.endpoint { endpoint.address } else { nil }
+        let endpoints = state.connections.flatMap(\.tunnels).flatMap(\.endpoints).compactMap {
+            if case .address(let endpoint) = $0 { endpoint.address } else { nil }
         }
         if settings.tunDescriptor == nil {
             switch settings.mtu {
@@ -220,16 +227,15 @@ package final class ControlLoop {
         log.info(
             "started",
             metadata: [
-                "interface": "\(tun.name)", "port": "\(sockets.port)", "mtu": "\(mtu)",
+                "interface": "\(tun.name)", "port": "\(underlays.port)", "mtu": "\(mtu)",
                 "connections": "\(state.connections.count)",
             ])
-        for tunnel in state.connections.flatMap(\.tunnels) { addPeer(tunnel) }
+        for connection in state.connections { addConnection(connection) }
         publishForwarding()
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
-        keeper.reconcile(state.prefixes, now: now)
+        reconcileRoutes()
         if settings.managesLink { try keeper.addAddresses() }
         try dataPlane.start()
-        for peer in device.peers { device.initiate(peer, now: now) }
         settle()
     }
 
@@ -246,15 +252,14 @@ package final class ControlLoop {
         case Token.dataPlane:
             dataWake.drain()
             device.noteQueue(fill: dataPlane.handshakeQueueFill, now: now)
-            let isMore = dataPlane.drainEvents { device.handle($0, now: now) }
+            let isMore = dataPlane.drainEvents { handle($0) }
             if isMore { dataWake.signal() }
             if dataPlane.isDeviceGone { tunIsGone() }
         case Token.signals:
             while let signal = signals.next() { handle(signal: signal) }
         case Token.netlink: readNetlink()
         case Token.timer: timer.drain()
-        case Token.handshakes4: receiveHandshakes(.v4)
-        case Token.handshakes6: receiveHandshakes(.v6)
+        case Token.handshakes...: receiveHandshakes(event.token)
         default: wg?.handle(event, epoll: epoll, handler: self, now: now)
         }
     }
@@ -272,16 +277,15 @@ package final class ControlLoop {
     /// What has fallen due, and what came of everything else.
     private func settle() {
         device.handleTimeout(now: now)
-        handleEndpointTimeouts()
-        if isTunHere, let deadline = keeper.deadline, deadline <= now {
-            keeper.reconcile(state.prefixes, now: now)
-        }
+        handleTunnelTimeouts()
+        if isTunHere, let deadline = keeper.deadline, deadline <= now { reconcileRoutes() }
         if let routesCheckAt, routesCheckAt <= now { underlayHasChanged() }
         if socketCheckAt <= now {
             socketCheckAt = now + Self.socketCheckInterval
             if !(wg?.isPresent ?? true) { ending = ending ?? .asked("the wg socket was removed") }
         }
         flush()
+        settleConnections()
         keypairs.reclaim()
         announce()
     }
@@ -289,7 +293,7 @@ package final class ControlLoop {
     private func arm() {
         var next = socketCheckAt
         for deadline in [
-            device.nextTimeout, isTunHere ? keeper.deadline : nil, endpointDeadline, routesCheckAt,
+            device.nextTimeout, isTunHere ? keeper.deadline : nil, tunnels.earliest, routesCheckAt,
         ] {
             if let deadline, deadline < next { next = deadline }
         }
@@ -312,25 +316,4 @@ package final class ControlLoop {
         if isTunHere { keeper.removeAll() }
         for command in mailbox.take() { command.refuse() }
     }
-}
-
-/// What the log and the status know of a peer beyond its device state.
-struct PeerNotes {
-    var connection: String
-    var tunnel: String
-    var isUp = false
-    /// Of the last completed handshake, in nanoseconds of Unix time: as the clock was then.
-    var handshakeAt: Int64?
-    var hasGivenUp = false
-    /// When the first unanswered initiation went out.
-    var askingSince: Instant?
-    var sendProblem: Int32?
-    /// Changes of endpoint are not logged before, only counted.
-    var roamingQuietUntil: Instant?
-    var roamsUnreported = 0
-    /// The last answer of the resolver, where it was none.
-    var nameProblem: String?
-    /// When a name is to be resolved again.
-    var resolveAt: Instant?
-    var isResolving = false
 }

@@ -12,8 +12,6 @@ extension Device {
         case .rekeyDue(let id):
             // It may have been raised before a rekey that is done by now.
             withPeer(id) { if $1.peer.isRekeyDue(at: now) { $0.startHandshake($1, now: now) } }
-        // Whoever sent it has an answer now.
-        case .probeReply: break
         case .keyConfirmed(let id, let index): withPeer(id) { $0.confirm(localIndex: index, $1, now: now) }
         case .roamed(let id): withPeer(id) { $0.follow($1) }
         // For the health of the tunnel, which is no business of the protocol's.
@@ -65,6 +63,9 @@ extension Device {
     mutating func perform(_ action: Peer.TimeoutAction, _ slot: Slot, now: Instant) {
         switch action {
         case .retryInitiation:
+            if let reason = slot.peer.lastFailure?.reason {
+                emit(.event(slot.peer.id, .initiationUnanswered(reason)))
+            }
             slot.peer.path.forgetSource()
             sendInitiation(slot, now: now)
         case .gaveUp(let dropped, let freeIndex):

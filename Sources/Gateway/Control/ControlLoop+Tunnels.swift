@@ -1,0 +1,100 @@
+internal import LinuxIO
+internal import Logging
+internal import WireGuard
+
+/// Tunnels as control keeps them: in the device, on a wire, towards an endpoint.
+extension ControlLoop {
+    func addTunnel(_ tunnel: Tunnel, at place: Int, of connection: Connection) {
+        guard let socket = underlays.number(of: tunnel.binding) else {
+            return log.error(
+                "tunnel cannot be added: too many ports, devices and source addresses",
+                metadata: ["tunnel": "\(tunnel.name)", "limit": "\(UDPSocketGroups.limit)"])
+        }
+        let peer = device.addPeer(
+            PeerConfiguration(
+                publicKey: tunnel.publicKey, privateKey: tunnel.privateKey,
+                presharedKey: tunnel.presharedKey, cipher: tunnel.cipher,
+                persistentKeepalive: tunnel.persistentKeepalive, socket: socket, inside: tunnel.inside),
+            now: now)
+        guard let peer else {
+            return log.error(
+                "tunnel cannot be added: its public key is our own", metadata: ["tunnel": "\(tunnel.name)"])
+        }
+        let isProbed = tunnel.inside != nil && connection.health.isOn
+        tunnels.add(
+            TunnelRecord(
+                peer: peer, connection: connection.name, name: tunnel.name, socket: socket, place: place,
+                inside: isProbed ? tunnel.inside : nil,
+                health: TunnelHealth(
+                    settings: connection.health, isProbed: isProbed, phase: phase(of: peer), now: now),
+                endpoints: EndpointSelector(tunnel.endpoints, now: now),
+                pathMTU: isProbed && settings.mtu == .automatic ? PathMTUSearch(maximum: mtu, now: now) : nil))
+        noteUnderlay(of: peer)
+        follow(peer)
+    }
+
+    func removePeer(_ key: PublicKey) {
+        guard let peer = device.peerID(for: key) else { return }
+        device.removePeer(peer, now: now)
+        tunnels.remove(peer)
+    }
+
+    /// Probes of many tunnels go out together, in forty groups an interval: a wake-up costs more than a probe.
+    private func phase(of peer: PeerID) -> Double { Double(peer.rawValue * 17 % 40) / 40 }
+
+    /// Whether a tunnel's wire is there.
+    func noteUnderlay(of peer: PeerID) {
+        guard let record = tunnels[peer] else { return }
+        let isThere = underlays.groups[record.socket] != nil && underlays.isUp(record.socket)
+        tunnels[peer]?.health.handle(.underlay(isUp: isThere), now: now)
+    }
+
+    // MARK: What a tunnel's machines ask for
+
+    func handleTunnelTimeouts() {
+        guard let deadline = tunnels.earliest, deadline <= now else { return }
+        for peer in tunnels.due(at: now) {
+            if let heard = device.path(of: peer)?.lastReceived {
+                tunnels[peer]?.health.handle(.heard(at: heard), now: now)
+            }
+            tunnels[peer]?.health.handleTimeout(now: now)
+            tunnels[peer]?.endpoints.handleTimeout(now: now)
+            handlePathMTUTimeout(of: peer)
+            follow(peer)
+        }
+    }
+
+    /// Does what the tunnel's machines ask for, until they ask for nothing more. After every observation.
+    func follow(_ peer: PeerID) {
+        while let output = tunnels[peer]?.health.poll() {
+            switch output {
+            case .probe(let probe): send(probe, by: peer)
+            case .transition(let transition): report(transition, of: peer)
+            }
+        }
+        while let output = tunnels[peer]?.endpoints.poll() { perform(output, for: peer) }
+        followPathMTU(of: peer)
+        tunnels.reschedule(peer)
+    }
+
+    private func perform(_ output: EndpointSelector.Output, for peer: PeerID) {
+        guard let record = tunnels[peer] else { return }
+        switch output {
+        case .resolve(let host, let port):
+            let mailbox = mailbox
+            resolver.resolve(host) { answer in
+                mailbox.post(.resolved(peer, host: host, port: port, answer))
+            }
+        case .use(let endpoint):
+            guard device.path(of: peer)?.underlay?.endpoint != endpoint else { return }
+            log.info("endpoint chosen", metadata: names(of: peer, adding: ["endpoint": "\(endpoint)"]))
+            device.setUnderlay(UnderlayPath(endpoint: endpoint, socket: record.socket), for: peer, now: now)
+            device.initiate(peer, now: now)
+        case .tryPreferred(let endpoint):
+            log.debug(
+                "preferred endpoint is asked", metadata: names(of: peer, adding: ["endpoint": "\(endpoint)"]))
+            _ = device.initiate(
+                peer, at: UnderlayPath(endpoint: endpoint, socket: record.socket), now: now)
+        }
+    }
+}

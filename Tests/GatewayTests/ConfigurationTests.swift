@@ -149,7 +149,7 @@ import WireGuard
         #expect(connection.health.maxRoundTrip == .milliseconds(80))
         let first = try #require(IPAddress("10.20.0.10"))
         let second = try #require(IPAddress("10.20.0.11"))
-        #expect(connection.health.targets == [.echo(first), .tcp(second, 443)])
+        #expect(connection.health.targets == [.echo(first), .tcp(second, port: 443)])
         let link = try #require(connection.tunnels.first)
         #expect(
             link.binding

@@ -86,10 +86,12 @@ enum NetlinkParsing {
 
     static func link(_ link: OpaquePointer) -> NetlinkLink {
         let name = unsafe rtnl_link_get_name(link)
+        let flags = unsafe rtnl_link_get_flags(link)
         return unsafe NetlinkLink(
             index: UInt32(bitPattern: rtnl_link_get_ifindex(link)),
             name: name.map { unsafe String(cString: $0) } ?? "",
-            mtu: Int(rtnl_link_get_mtu(link)), isUp: rtnl_link_get_flags(link) & UInt32(IFF_UP) != 0)
+            mtu: Int(rtnl_link_get_mtu(link)), isUp: flags & UInt32(IFF_UP) != 0,
+            hasCarrier: flags & 0x1_0000 != 0)  // IFF_LOWER_UP
     }
 
     static func address(_ object: OpaquePointer) -> NetlinkAddress? {

@@ -8,12 +8,15 @@ package struct NetlinkLink: Hashable, Sendable {
     package let mtu: Int
     /// IFF_UP: the administrator's wish, not the carrier's state.
     package let isUp: Bool
+    /// IFF_LOWER_UP: there is something at the other end of the wire.
+    package let hasCarrier: Bool
 
-    package init(index: UInt32, name: String, mtu: Int, isUp: Bool) {
+    package init(index: UInt32, name: String, mtu: Int, isUp: Bool, hasCarrier: Bool = true) {
         self.index = index
         self.name = name
         self.mtu = mtu
         self.isUp = isUp
+        self.hasCarrier = hasCarrier
     }
 }
 

@@ -39,7 +39,7 @@ extension ControlLoop: WgHandler {
         do throws(SystemError) {
             let isPortAsked = set.listenPort != nil
             if isTunHere {
-                try keeper.changeMark(to: next.firewallMark, prefixes: state.prefixes) {
+                try keeper.changeMark(to: next.firewallMark, prefixes: kernelPrefixes) {
                     () throws(SystemError) in try moveSockets(to: next, isPortAsked: isPortAsked)
                 }
             } else {
@@ -71,7 +71,7 @@ extension ControlLoop: WgHandler {
             }
         }
         publishForwarding()
-        if isTunHere { keeper.reconcile(state.prefixes, now: now) }
+        if isTunHere { keeper.reconcile(kernelPrefixes, now: now) }
         // A known endpoint is asked for a session at once, as on start: the first packet need not wait for
         // it.
         for key in asked {

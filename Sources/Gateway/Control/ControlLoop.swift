@@ -226,7 +226,7 @@ package final class ControlLoop {
         for tunnel in state.connections.flatMap(\.tunnels) { addPeer(tunnel) }
         publishForwarding()
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
-        keeper.reconcile(state.prefixes, now: now)
+        keeper.reconcile(kernelPrefixes, now: now)
         if settings.managesLink { try keeper.addAddresses() }
         try dataPlane.start()
         for peer in device.peers { device.initiate(peer, now: now) }
@@ -274,7 +274,7 @@ package final class ControlLoop {
         device.handleTimeout(now: now)
         handleEndpointTimeouts()
         if isTunHere, let deadline = keeper.deadline, deadline <= now {
-            keeper.reconcile(state.prefixes, now: now)
+            keeper.reconcile(kernelPrefixes, now: now)
         }
         if let routesCheckAt, routesCheckAt <= now { underlayHasChanged() }
         if socketCheckAt <= now {

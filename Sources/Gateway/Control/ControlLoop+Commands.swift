@@ -128,7 +128,7 @@ extension ControlLoop {
 
     private func routesChanged() {
         publishForwarding()
-        if isTunHere { keeper.reconcile(state.prefixes, now: now) }
+        if isTunHere { keeper.reconcile(kernelPrefixes, now: now) }
     }
 
     private func parse(_ text: String) throws(APIError) -> IPPrefix {

@@ -39,6 +39,12 @@ extension GatewayConfiguration {
                     ))
             }
         }
+        for hook in hooks {
+            rows.append(("", ""))
+            rows.append(("hook", hook.run.joined(separator: " ")))
+            rows.append(("  on", hook.on.joined(separator: ", ")))
+            rows.append(("  timeout", "\(hook.timeout)"))
+        }
         return rows.map { label, value in
             let padding = String(repeating: " ", count: max(0, 20 - label.count))
             return label.isEmpty ? "" : label + padding + value

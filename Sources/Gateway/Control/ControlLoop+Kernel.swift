@@ -1,3 +1,4 @@
+internal import ControlAPI
 internal import LinuxIO
 internal import Logging
 internal import WireGuard
@@ -59,6 +60,10 @@ extension ControlLoop {
         if link.mtu != mtu {
             mtu = link.mtu
             device.mtu = mtu
+            for peer in tunnels.peers {
+                tunnels[peer]?.pathMTU?.maximumChanged(to: mtu, now: now)
+                follow(peer)
+            }
             publishForwarding()
             log.info("interface MTU changed", metadata: ["interface": "\(link.name)", "mtu": "\(mtu)"])
         }

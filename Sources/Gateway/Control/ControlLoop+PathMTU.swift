@@ -5,15 +5,13 @@ internal import WireGuard
 /// What each tunnel's path carries (``PathMTUSearch``), for the data threads.
 extension ControlLoop {
     func handlePathMTUTimeout(of peer: PeerID) {
-        guard let path = device.path(of: peer), let record = tunnels[peer], record.pathMTU != nil else { return }
-        if let sent = path.lastDataSent, sent > record.dataSeenAt {
-            tunnels[peer]?.dataSeenAt = sent
-            // Probes are data too; what an operator would call so comes more often than they do.
-            if path.transmittedPackets &- record.packetsSeen > record.probesSent {
-                tunnels[peer]?.pathMTU?.dataSent(now: now)
+        guard let record = tunnels[peer], record.pathMTU != nil else { return }
+        if let sent = device.path(of: peer)?.lastTrafficSent, sent > record.trafficSeenAt {
+            tunnels[peer]?.trafficSeenAt = sent
+            if let roundTrip = record.health.statistics(now: now).smoothedRoundTrip {
+                tunnels[peer]?.pathMTU?.setRoundTrip(roundTrip)
             }
-            tunnels[peer]?.packetsSeen = path.transmittedPackets
-            tunnels[peer]?.probesSent = 0
+            tunnels[peer]?.pathMTU?.dataSent(now: now)
         }
         tunnels[peer]?.pathMTU?.handleTimeout(now: now)
     }
@@ -26,7 +24,7 @@ extension ControlLoop {
                 let packet = ProbePacket.echo(
                     from: inside.local, to: inside.remote, token: probeToken, peer: peer,
                     sequence: sequence, purpose: .pathMTU, length: size)
-                if let packet, device.sendProbe(packet, to: peer, now: now) { tunnels[peer]?.probesSent += 1 }
+                if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
             case .found(let innerMTU):
                 device.path(of: peer)?.setInnerMTU(innerMTU)
                 log.info("path MTU found", metadata: names(of: peer, adding: ["inner": "\(innerMTU)"]))

@@ -122,7 +122,8 @@ package final class ControlLoop {
             let queues = try Self.openQueues(settings, count: workers)
             tun = queues[0]
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
-            learned = state.connections.contains(where: \.isDynamic) ? LearnedRoutes(interface: tun.index) : nil
+            learned =
+                state.connections.contains(where: \.isDynamic) ? LearnedRoutes(interface: tun.index) : nil
             keypairs = KeypairTable(capacity: Self.keypairCapacity, workers: workers)
             dataPlane = try DataPlane(
                 queues: queues, sockets: underlays.groups, keypairs: keypairs, wake: dataWake,

@@ -38,14 +38,18 @@ let package = Package(
         .systemLibrary(name: "CBlake2", pkgConfig: "libb2", providers: [.apt(["libb2-dev"])]),
         .systemLibrary(
             name: "CNetlink", pkgConfig: "libnl-route-3.0", providers: [.apt(["libnl-route-3-dev"])]),
+        .systemLibrary(name: "CCares", pkgConfig: "libcares", providers: [.apt(["libc-ares-dev"])]),
         .target(name: "CLinux"),
+        .target(name: "CResolver", dependencies: ["CCares"]),
         .target(name: "CNullCipher"),
 
         // The protocol and the packet's way: pure, no socket, no clock.
         .target(name: "WireGuard", dependencies: ["CSodium", "CBlake2"], swiftSettings: settings),
 
-        // The system: descriptors, epoll, UDP batches, TUN, netlink, threads, clock, random.
-        .target(name: "LinuxIO", dependencies: ["CLinux", "CNetlink", "WireGuard"], swiftSettings: settings),
+        // The system: descriptors, epoll, UDP batches, TUN, netlink, names, threads, clock, random.
+        .target(
+            name: "LinuxIO", dependencies: ["CLinux", "CNetlink", "CResolver", "WireGuard"],
+            swiftSettings: settings),
 
         // Requests and answers between vgwd and vgwctl.
         .target(name: "ControlAPI", swiftSettings: settings),

@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -133,6 +134,19 @@ int cl_signalfd_read(int fd) {
     ssize_t count = read(fd, &info, sizeof info);
     return count < (ssize_t)sizeof info ? -1 : (int)info.ssi_signo;
 }
+
+int cl_pipe(int *ends) { return pipe2(ends, O_CLOEXEC); }
+
+int cl_spawn_close_from(posix_spawn_file_actions_t *actions, int first) {
+    return posix_spawn_file_actions_addclosefrom_np(actions, first);
+}
+
+int cl_spawn_change_folder(posix_spawn_file_actions_t *actions, const char *path) {
+    return posix_spawn_file_actions_addchdir_np(actions, path);
+}
+
+// As a system call: Glibc has it since 2.36 only.
+int cl_pidfd_open(pid_t process) { return (int)syscall(SYS_pidfd_open, process, 0); }
 
 // Swift takes `flock` for the struct of that name.
 int cl_flock(int fd, int operation) { return flock(fd, operation); }

@@ -5,13 +5,21 @@
 /// | `GET /v1/status` | | `GatewayStatus` |
 /// | `GET /v1/connections` | | `ConnectionList` |
 /// | `GET /v1/connections/NAME` | | `ConnectionStatus` |
+/// | `POST /v1/connections/NAME/drill` | `DrillRequest`, or none | `DrillReport`, when it is over |
 /// | `GET /v1/tunnels` | | `TunnelList` |
 /// | `GET /v1/tunnels/NAME` | | `TunnelStatus` |
+/// | `POST /v1/tunnels/NAME/down`, `up`, `prefer` | | `TunnelStatus` |
+/// | `DELETE /v1/tunnels/NAME/prefer` | | `TunnelStatus` |
 /// | `GET /v1/routes` | | `RouteList` |
+/// | `GET /v1/routes/get?destination=ADDRESS` | | `RouteExplanation` |
 /// | `POST /v1/routes` | `RouteRequest` | 201 and the `RouteEntry` |
-/// | `DELETE /v1/routes?prefix=PREFIX` | | 200 and the `RouteEntry` that was taken out |
+/// | `DELETE /v1/routes?prefix=PREFIX[&save=1]` | | 200 and the `RouteEntry` that was taken out |
+/// | `GET /v1/events[?since=SEQUENCE][&follow=1]` | | `EventLine`, one a line |
 ///
 /// Every other status carries an `APIError`. A prefix stands in the query, as its slash would split a path.
+///
+/// Events come oldest first: all that the daemon keeps, or those after `since`. A `since` that was not reached
+/// yet is of an earlier run, and all are sent. With `follow` the answer goes on until either end closes it.
 package enum APIPath {
     package static let defaultSocket = "/run/vgwd/vgwd.sock"
 
@@ -19,9 +27,19 @@ package enum APIPath {
     package static let connections = "/v1/connections"
     package static let tunnels = "/v1/tunnels"
     package static let routes = "/v1/routes"
+    package static let routeGet = "/v1/routes/get"
+    package static let events = "/v1/events"
 
-    /// The query parameter of `DELETE /v1/routes`.
+    package static func drill(_ connection: String) -> String { "\(connections)/\(connection)/drill" }
+
+    package static func tunnel(_ name: String) -> String { "\(tunnels)/\(name)" }
+
+    // Query parameters. A flag is on as `1`.
     package static let prefixParameter = "prefix"
+    package static let saveParameter = "save"
+    package static let destinationParameter = "destination"
+    package static let sinceParameter = "since"
+    package static let followParameter = "follow"
 
     /// Bodies past this size are refused unread, by both sides.
     package static let requestLimit = 64 * 1024

@@ -23,6 +23,8 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
     package var connections: [ConnectionStatus]
     /// Packets that went no further, by the name of the reason; reasons that never occurred may be left out.
     package var drops: [String: UInt64]
+    /// Nil where no hook is configured.
+    package var hooks: HookStatus?
 
     package init(
         version: String, name: String, interface: String, isInterfaceUp: Bool, mtu: Int, addresses: [String],
@@ -45,6 +47,21 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
         self.isSingleThreaded = isSingleThreaded
         self.connections = connections
         self.drops = drops
+    }
+}
+
+/// Programs started for events, in this run.
+package struct HookStatus: Codable, Hashable, Sendable {
+    package var started: UInt64
+    /// Ended with another status than 0, by a signal or by their time limit, or could not be started.
+    package var failures: UInt64
+    /// Events that were not given to a hook, since as many as it may have waited already.
+    package var queueFull: UInt64
+
+    package init(started: UInt64, failures: UInt64, queueFull: UInt64) {
+        self.started = started
+        self.failures = failures
+        self.queueFull = queueFull
     }
 }
 
@@ -79,6 +96,23 @@ package struct ConnectionStatus: Codable, Hashable, Sendable {
     package var policy: String
     package var tunnels: [TunnelStatus]
 
+    // Later than the first version of this answer: nil where the daemon does not know.
+
+    /// Whether some tunnel can carry traffic.
+    package var isUsable: Bool?
+    /// Names of those that carry it now: one under failover.
+    package var activeTunnels: [String]?
+    /// Seconds since `isUsable` changed.
+    package var since: Double?
+    /// What becomes of the kernel's routes while it is not usable: `unreachable`, `withdraw`.
+    package var onDown: String?
+    /// Of the kernel's routes.
+    package var metric: UInt32?
+    /// How often it became unusable in this run.
+    package var flaps: Int?
+    /// The recovery time objective that drills are held against, in seconds.
+    package var rto: Double?
+
     package init(name: String, state: State, routes: [String], policy: String, tunnels: [TunnelStatus]) {
         self.name = name
         self.state = state
@@ -96,8 +130,12 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
         case connecting
         /// No session and nothing tried: none was needed yet.
         case idle
-        /// Handshakes fail; `reason` says how.
+        /// Handshakes fail, or nobody answers probes; `reason` says how.
         case down
+        /// It carries traffic, with more loss or delay than its limits: it is used last.
+        case degraded
+        /// An operator took it down.
+        case disabled
     }
 
     package var name: String
@@ -132,6 +170,32 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
     /// Packets that wait for a session.
     package var stagedPackets: Int
 
+    // Later than the first version of this answer: nil where the daemon does not know, or it does not apply.
+
+    /// Seconds in `state`.
+    package var since: Double?
+    /// Why it is in `state`, for programs: `probe-timeout`.
+    package var reasonCode: String?
+    /// It carries its connection's traffic now, or a share of it.
+    package var isActive: Bool?
+    /// An operator prefers it.
+    package var isPreferred: Bool?
+    /// The lowest healthy one is taken.
+    package var priority: Int?
+    /// Its share under `balance`.
+    package var weight: Int?
+    /// Inside addresses, which probes go between.
+    package var insideLocal: String?
+    package var insideRemote: String?
+    /// What probes found, the shortest window first; empty before the first probe.
+    package var windows: [WindowStatus]?
+    /// Seconds that probes must still be answered before it is used again.
+    package var holdDown: Double?
+    /// Bytes of an outer packet that pass.
+    package var pathMTU: Int?
+    /// The device that its outer packets leave by, where it is bound to one.
+    package var underlayDevice: String?
+
     package init(
         name: String, connection: String, publicKey: String, hasPresharedKey: Bool, cipher: String,
         state: State, reason: String?, hint: String?, endpoint: String?, configuredEndpoint: String?,
@@ -158,6 +222,24 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
         self.lastReceivedAge = lastReceivedAge
         self.persistentKeepalive = persistentKeepalive
         self.stagedPackets = stagedPackets
+    }
+}
+
+/// What probes through a tunnel found over the last `seconds`.
+package struct WindowStatus: Codable, Hashable, Sendable {
+    package var seconds: Int
+    /// Mean round-trip time, and the mean difference between successive ones, in seconds. Nil without an
+    /// answer.
+    package var roundTrip: Double?
+    package var jitter: Double?
+    /// Share of the probes without an answer, 0 to 1. Nil without a probe.
+    package var loss: Double?
+
+    package init(seconds: Int, roundTrip: Double? = nil, jitter: Double? = nil, loss: Double? = nil) {
+        self.seconds = seconds
+        self.roundTrip = roundTrip
+        self.jitter = jitter
+        self.loss = loss
     }
 }
 

@@ -32,27 +32,13 @@ package enum Detachment {
 
         var variables = environment
         variables[variable] = String(writing.rawValue)
-        let code = unsafe spawn(
-            &actions, &attributes, arguments, variables.map { "\($0.key)=\($0.value)" })
-        guard code == 0 else { throw SystemError(call: "start in the background", code: code) }
+        _ = try unsafe System.spawn(
+            "/proc/self/exe", "start in the background", &actions, &attributes, arguments: arguments,
+            environment: variables.map { "\($0.key)=\($0.value)" })
 
         _ = consume writing
         var byte: UInt8 = 0
         return System.attempt { unsafe Glibc.read(reading.rawValue, &byte, 1) } == 1
-    }
-
-    private static func spawn(
-        _ actions: UnsafePointer<posix_spawn_file_actions_t>, _ attributes: UnsafePointer<posix_spawnattr_t>,
-        _ arguments: [String], _ environment: [String]
-    ) -> Int32 {
-        func copies(_ texts: [String]) -> [UnsafeMutablePointer<CChar>?] {
-            unsafe texts.map { unsafe strdup($0) } + [nil]
-        }
-        let argv = unsafe copies(arguments)
-        let envp = unsafe copies(environment)
-        defer { unsafe (argv + envp).forEach { unsafe free($0) } }
-        var process = pid_t()
-        return unsafe posix_spawn(&process, "/proc/self/exe", actions, attributes, argv, envp)
     }
 
     /// In the second process, from its first thread, once it is ready.

@@ -153,6 +153,24 @@ package struct Netlink: ~Copyable {
         return routes
     }
 
+    /// Those that have a hop on one link, whoever made them, in all tables and both families.
+    package func routes(through interface: UInt32) throws(SystemError) -> [NetlinkRoute] {
+        var routes: [NetlinkRoute] = []
+        for family in IPAddress.Family.allCases {
+            let header = [UInt8(NetlinkParsing.number(family))] + [UInt8](repeating: 0, count: 11)
+            routes += try unsafe dump(
+                "list routes on link \(interface)", RTM_GETROUTE, header,
+                attributes: { $0.put(4, interface) }  // RTA_OIF
+            ) { message, list in
+                guard let route = unsafe NetlinkParsing.parseRoute(message),
+                    route.hops.contains(where: { $0.interface == interface })
+                else { return }
+                list.append(route)
+            }
+        }
+        return routes
+    }
+
     /// How a packet to `destination` with this mark would leave now. ENETUNREACH, or the errno of the
     /// unreachable route that it meets.
     package func way(to destination: IPAddress, mark: UInt32 = 0) throws(SystemError) -> NetlinkWay {
@@ -270,12 +288,15 @@ package struct Netlink: ~Copyable {
     // MARK: Helpers
 
     private func dump<Element>(
-        _ call: String, _ type: Int, _ header: [UInt8], _ body: (OpaquePointer, inout [Element]) -> Void
+        _ call: String, _ type: Int, _ header: [UInt8],
+        attributes: (borrowing NetlinkMessage) -> Void = { _ in },
+        _ body: (OpaquePointer, inout [Element]) -> Void
     ) throws(SystemError) -> [Element] {
         var attempts = 0
         while true {
             attempts += 1
             let message = try NetlinkMessage(type: type, flags: NLM_F_REQUEST | NLM_F_DUMP, header: header)
+            attributes(message)
             var list: [Element] = []
             do throws(SystemError) {
                 try unsafe socket.query(call, message, isDump: true) { answer in unsafe body(answer, &list) }

@@ -57,11 +57,10 @@ enum NetlinkParsing {
     static func parseWay(_ message: OpaquePointer) -> NetlinkWay? {
         unsafe withRoute(message) { object in
             guard let family = unsafe family(Int32(rtnl_route_get_family(object))),
-                let hop = unsafe rtnl_route_nexthop_n(object, 0)
+                let hop = unsafe hop(object, 0, family)
             else { return nil }
             return unsafe NetlinkWay(
-                interface: UInt32(bitPattern: rtnl_route_nh_get_ifindex(hop)),
-                gateway: address(rtnl_route_nh_get_gateway(hop), family),
+                interface: hop.interface, gateway: hop.gateway,
                 source: address(rtnl_route_get_pref_src(object), family))
         }
     }
@@ -86,10 +85,12 @@ enum NetlinkParsing {
 
     static func link(_ link: OpaquePointer) -> NetlinkLink {
         let name = unsafe rtnl_link_get_name(link)
+        let flags = unsafe rtnl_link_get_flags(link)
         return unsafe NetlinkLink(
             index: UInt32(bitPattern: rtnl_link_get_ifindex(link)),
             name: name.map { unsafe String(cString: $0) } ?? "",
-            mtu: Int(rtnl_link_get_mtu(link)), isUp: rtnl_link_get_flags(link) & UInt32(IFF_UP) != 0)
+            mtu: Int(rtnl_link_get_mtu(link)), isUp: flags & UInt32(IFF_UP) != 0,
+            hasCarrier: flags & 0x1_0000 != 0)  // IFF_LOWER_UP
     }
 
     static func address(_ object: OpaquePointer) -> NetlinkAddress? {
@@ -114,14 +115,30 @@ enum NetlinkParsing {
         let length = unsafe target.map { unsafe Int(nl_addr_get_prefixlen($0)) } ?? 0
         guard let prefix = unsafe IPPrefix(address: address(target, family) ?? .any(family), length: length)
         else { return nil }
-        let hop = unsafe rtnl_route_nexthop_n(object, 0)
+        let hops = unsafe (0..<max(rtnl_route_get_nnexthops(object), 0)).compactMap {
+            unsafe hop(object, $0, family)
+        }
         return unsafe NetlinkRoute(
-            destination: prefix,
-            interface: hop.map { unsafe UInt32(bitPattern: rtnl_route_nh_get_ifindex($0)) } ?? 0,
-            gateway: hop.flatMap { unsafe address(rtnl_route_nh_get_gateway($0), family) },
+            destination: prefix, interface: hops.first?.interface ?? 0, gateway: hops.first?.gateway,
+            otherHops: Array(hops.dropFirst()),
             table: rtnl_route_get_table(object), protocol: rtnl_route_get_protocol(object),
             metric: rtnl_route_get_priority(object), kind: kind,
             preferredSource: address(rtnl_route_get_pref_src(object), family))
+    }
+
+    private static func hop(
+        _ route: OpaquePointer, _ position: Int32, _ family: IPAddress.Family
+    ) -> NetlinkHop? {
+        // One of several whose link is down stays in the route, unused.
+        guard let hop = unsafe rtnl_route_nexthop_n(route, position),
+            unsafe rtnl_route_nh_get_flags(hop) & UInt32(RTNH_F_DEAD) == 0
+        else { return nil }
+        // RTA_VIA: of the other family.
+        let other: IPAddress.Family = family == .v4 ? .v6 : .v4
+        return unsafe NetlinkHop(
+            interface: UInt32(bitPattern: rtnl_route_nh_get_ifindex(hop)),
+            gateway: address(rtnl_route_nh_get_gateway(hop), family)
+                ?? address(rtnl_route_nh_get_via(hop), other))
     }
 
     /// Of a message, not an object: libnl 3.7 leaves out FIB_RULE_INVERT and the suppressed length.

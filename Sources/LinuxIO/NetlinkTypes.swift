@@ -8,12 +8,15 @@ package struct NetlinkLink: Hashable, Sendable {
     package let mtu: Int
     /// IFF_UP: the administrator's wish, not the carrier's state.
     package let isUp: Bool
+    /// IFF_LOWER_UP: there is something at the other end of the wire.
+    package let hasCarrier: Bool
 
-    package init(index: UInt32, name: String, mtu: Int, isUp: Bool) {
+    package init(index: UInt32, name: String, mtu: Int, isUp: Bool, hasCarrier: Bool = true) {
         self.index = index
         self.name = name
         self.mtu = mtu
         self.isUp = isUp
+        self.hasCarrier = hasCarrier
     }
 }
 
@@ -32,6 +35,19 @@ package struct NetlinkAddress: Hashable, Sendable {
     }
 }
 
+/// Where a route leads next.
+package struct NetlinkHop: Hashable, Sendable {
+    /// 0 where the kernel finds it by the gateway.
+    package let interface: UInt32
+    /// Of an IPv4 route it may be an IPv6 address (RFC 8950). Nil: the destination is on the link.
+    package let gateway: IPAddress?
+
+    package init(interface: UInt32, gateway: IPAddress? = nil) {
+        self.interface = interface
+        self.gateway = gateway
+    }
+}
+
 /// A route in one of the kernel's tables.
 package struct NetlinkRoute: Hashable, Sendable {
     package enum Kind: UInt8, Sendable {
@@ -47,11 +63,17 @@ package struct NetlinkRoute: Hashable, Sendable {
     package static let mainTable: UInt32 = 254
     package static let localTable: UInt32 = 255
 
+    /// RTPROT_* of rtnetlink.h: what the kernel makes by itself, for a redirect and for an address.
+    package static let redirectProtocol: UInt8 = 1
+    package static let kernelProtocol: UInt8 = 2
+
     /// With its host bits cleared.
     package let destination: IPPrefix
     /// The first next hop's; 0 where the kind has none.
     package let interface: UInt32
     package let gateway: IPAddress?
+    /// Behind the first: those of a multipath route.
+    package let otherHops: [NetlinkHop]
     package let table: UInt32
     package let `protocol`: UInt8
     /// Less is preferred. The kernel turns an IPv6 metric of 0 into 1024, and so does `init`.
@@ -61,20 +83,23 @@ package struct NetlinkRoute: Hashable, Sendable {
     package let preferredSource: IPAddress?
 
     package init(
-        destination: IPPrefix, interface: UInt32, gateway: IPAddress? = nil, table: UInt32 = mainTable,
-        protocol: UInt8 = ownProtocol, metric: UInt32 = 0, kind: Kind = .unicast,
+        destination: IPPrefix, interface: UInt32, gateway: IPAddress? = nil, otherHops: [NetlinkHop] = [],
+        table: UInt32 = mainTable, protocol: UInt8 = ownProtocol, metric: UInt32 = 0, kind: Kind = .unicast,
         preferredSource: IPAddress? = nil
     ) {
         self.destination = destination.network
         // The kernel gives an IPv6 route without a way the loopback interface.
         self.interface = kind == .unicast || kind == .local ? interface : 0
         self.gateway = gateway
+        self.otherHops = otherHops
         self.table = table
         self.protocol = `protocol`
         self.metric = destination.family == .v6 && metric == 0 ? 1024 : metric
         self.kind = kind
         self.preferredSource = preferredSource
     }
+
+    package var hops: [NetlinkHop] { [NetlinkHop(interface: interface, gateway: gateway)] + otherHops }
 }
 
 /// A rule on the firewall mark: `[not] fwmark MARK/MASK lookup TABLE [suppress_prefixlength N]`.

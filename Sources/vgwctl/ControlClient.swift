@@ -10,18 +10,57 @@ struct ControlClient {
     /// For the whole exchange.
     var timeout: TimeAmount = .seconds(10)
 
-    func get<Answer: Decodable>(_ path: String) async throws -> Answer {
-        try await send(.GET, path, body: [])
+    func get<Answer: Decodable>(_ path: String, query: [(String, String)] = []) async throws -> Answer {
+        try await send(.GET, Self.uri(path, query), body: [])
+    }
+
+    func post<Answer: Decodable>(_ path: String) async throws -> Answer {
+        try await send(.POST, path, body: [])
     }
 
     func post<Answer: Decodable>(_ path: String, _ request: some Encodable) async throws -> Answer {
         try await send(.POST, path, body: try JSON.encode(request))
     }
 
-    func delete<Answer: Decodable>(_ path: String, query: [(String, String)]) async throws -> Answer {
-        let pairs = query.map { "\($0.0)=\(Self.percentEncoded($0.1))" }
-        return try await send(.DELETE, path + "?" + pairs.joined(separator: "&"), body: [])
+    func delete<Answer: Decodable>(_ path: String, query: [(String, String)] = []) async throws -> Answer {
+        try await send(.DELETE, Self.uri(path, query), body: [])
     }
+
+    /// Each line of an answer as it comes, without its end. Returns when the answer has ended, and waits for
+    /// that without limit; `timeout` is for its beginning.
+    func lines(
+        _ path: String, query: [(String, String)], _ body: @Sendable ([UInt8]) async throws -> Void
+    ) async throws {
+        var refusal: [UInt8] = []
+        var line: [UInt8] = []
+        let status = try await exchange(.GET, Self.uri(path, query), body: [], limitsBody: false) {
+            status, buffer in
+            guard status == 200 else {
+                refusal += buffer.readableBytesView.prefix(APIPath.requestLimit - refusal.count)
+                return
+            }
+            for byte in buffer.readableBytesView {
+                if byte != UInt8(ascii: "\n") {
+                    line.append(byte)
+                } else {
+                    try await body(line)
+                    line.removeAll(keepingCapacity: true)
+                }
+            }
+            guard line.count <= APIPath.requestLimit else {
+                throw Failure(.protocolBroken, "\(socket) sent a line without an end")
+            }
+        }
+        if status != 200 { throw self.refusal(status, refusal) }
+    }
+
+    private static func uri(_ path: String, _ query: [(String, String)]) -> String {
+        guard !query.isEmpty else { return path }
+        return path + "?" + query.map { "\($0.0)=\(percentEncoded($0.1))" }.joined(separator: "&")
+    }
+
+    /// A name as a part of a path. `=` ends the names of peers that `wg` added, and stays as it is.
+    static func pathEncoded(_ name: String) -> String { percentEncoded(name).replacing("%3D", with: "=") }
 
     /// RFC 3986, section 2.3: all but the unreserved characters.
     static func percentEncoded(_ text: String) -> String {
@@ -39,13 +78,11 @@ struct ControlClient {
     private func send<Answer: Decodable>(_ method: HTTPMethod, _ uri: String, body: [UInt8]) async throws
         -> Answer
     {
-        let (status, bytes) = try await exchange(method, uri, body: body)
-        guard (200..<300).contains(status) else {
-            if let error = try? JSON.decode(APIError.self, from: bytes) { throw Failure(error) }
-            throw Failure(
-                .protocolBroken, "\(socket) answered with HTTP status \(status) and no reason",
-                hint: "Is it the control socket of a vgwd?")
+        var bytes: [UInt8] = []
+        let status = try await exchange(method, uri, body: body) { _, buffer in
+            bytes += buffer.readableBytesView
         }
+        guard (200..<300).contains(status) else { throw refusal(status, bytes) }
         do {
             return try JSON.decode(Answer.self, from: bytes)
         } catch {
@@ -55,9 +92,21 @@ struct ControlClient {
         }
     }
 
+    private func refusal(_ status: Int, _ bytes: [UInt8]) -> Failure {
+        if let error = try? JSON.decode(APIError.self, from: bytes) { return Failure(error) }
+        return Failure(
+            .protocolBroken, "\(socket) answered with HTTP status \(status) and no reason",
+            hint: "Is it the control socket of a vgwd?")
+    }
+
     private typealias Channel = NIOAsyncChannel<HTTPClientResponsePart, HTTPClientRequestPart>
 
-    private func exchange(_ method: HTTPMethod, _ uri: String, body: [UInt8]) async throws -> (Int, [UInt8]) {
+    /// The status, once the answer is whole. Parts of its body go to `take` as they come; with `limitsBody` they
+    /// are not more than `APIPath.answerLimit`, and the whole exchange takes no longer than `timeout`.
+    private func exchange(
+        _ method: HTTPMethod, _ uri: String, body: [UInt8], limitsBody: Bool = true,
+        _ take: (_ status: Int, ByteBuffer) async throws -> Void
+    ) async throws -> Int {
         let channel = try await connect()
         let deadline = NIODeadline.now() + timeout
         let expiry = channel.channel.eventLoop.scheduleTask(deadline: deadline) {
@@ -65,7 +114,7 @@ struct ControlClient {
         }
         defer { expiry.cancel() }
         var status: Int?
-        var bytes: [UInt8] = []
+        var count = 0
         do {
             let isComplete = try await channel.executeThenClose { inbound, outbound in
                 var head = HTTPRequestHead(version: .http1_1, method: method, uri: uri)
@@ -83,16 +132,19 @@ struct ControlClient {
                 try await outbound.write(contentsOf: request)
                 for try await part in inbound {
                     switch part {
-                    case .head(let head): status = Int(head.status.code)
+                    case .head(let head):
+                        status = Int(head.status.code)
+                        if !limitsBody { expiry.cancel() }
                     case .body(let buffer):
-                        guard bytes.count + buffer.readableBytes <= APIPath.answerLimit else { return false }
-                        bytes += buffer.readableBytesView
+                        count += buffer.readableBytes
+                        guard !limitsBody || count <= APIPath.answerLimit else { return false }
+                        try await take(status ?? 0, buffer)
                     case .end: return true
                     }
                 }
                 return false
             }
-            if isComplete, let status { return (status, bytes) }
+            if isComplete, let status { return status }
         } catch is ChannelError {
             // Closed by the expiry or by the daemon.
         } catch is HTTPParserError {

@@ -8,13 +8,14 @@ struct RouteCommand: AsyncParsableCommand {
         abstract: "Show or change which prefixes lie behind which connection.",
         discussion: """
             A route has two sides: packets for the prefix are sent to the connection, and packets from the prefix are \
-            taken from it. What is changed here lasts until vgwd restarts; for good, write it into its configuration.
+            taken from it. What is changed here lasts until vgwd restarts, or with --save until it is changed again.
 
               vgwctl route list
+              vgwctl route get 10.20.0.10
               vgwctl route add 10.30.0.0/16 via aws-vpc
               vgwctl route del 10.30.0.0/16
             """,
-        subcommands: [List.self, Add.self, Delete.self],
+        subcommands: [List.self, Get.self, Add.self, Delete.self],
         defaultSubcommand: List.self)
 
     struct List: AsyncParsableCommand {
@@ -42,7 +43,8 @@ struct RouteCommand: AsyncParsableCommand {
             table.rows = list.routes.map { route in
                 let state = route.installed ? "yes" : "no" + (route.reason.map { ": \($0)" } ?? "")
                 return [
-                    Table.Cell(route.prefix), Table.Cell(route.connection), Table.Cell(route.origin.rawValue),
+                    Table.Cell(route.prefix), Table.Cell(route.connection),
+                    Table.Cell(route.origin.rawValue + (route.isSaved == true ? ", saved" : "")),
                     Table.Cell(state) { route.installed ? $0 : palette.yellow($0) },
                 ]
             }
@@ -50,11 +52,67 @@ struct RouteCommand: AsyncParsableCommand {
         }
     }
 
+    struct Get: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "get",
+            abstract: "Say which way a packet to an address would take now, and why, step by step.",
+            discussion: """
+                  vgwctl route get 10.20.0.10
+
+                The exit status is 0 when a tunnel would carry it, and 1 otherwise.
+                """)
+
+        @OptionGroup var target: SocketOption
+
+        @Argument(help: "The address, such as 10.20.0.10 or 2001:db8:20::10.")
+        var destination: String
+
+        @Flag(help: "Print it as JSON, for programs.")
+        var json = false
+
+        func validate() throws {
+            guard IPAddress(destination) != nil else {
+                throw ValidationError("'\(destination)' is no address: write 10.20.0.10 or 2001:db8:20::10")
+            }
+        }
+
+        func run() async throws {
+            let way: RouteExplanation = try await target.client.get(
+                APIPath.routeGet, query: [(APIPath.destinationParameter, destination)])
+            if json {
+                print(String(decoding: try JSON.encode(way, pretty: true), as: UTF8.self))
+            } else {
+                print(Self.lines(way, Palette(isOn: Terminal.hasColour)).joined(separator: "\n"))
+            }
+            if way.verdict != .tunnel { throw ExitCode(Failure.Status.refused.rawValue) }
+        }
+
+        static func lines(_ way: RouteExplanation, _ palette: Palette) -> [String] {
+            var first: String
+            switch way.verdict {
+            case .tunnel: first = "\(way.destination) by " + palette.green("tunnel \(way.tunnel ?? "?")")
+            case .unreachable: first = "\(way.destination) " + palette.red("unreachable")
+            case .elsewhere: first = "\(way.destination) " + palette.yellow("not by any tunnel")
+            default: first = "\(way.destination) \(way.verdict.rawValue)"
+            }
+            if let connection = way.connection { first += " of connection \(connection)" }
+            var outer: [String] = []
+            if let endpoint = way.endpoint { outer.append("to \(endpoint)") }
+            if let interface = way.interface { outer.append("out of \(interface)") }
+            if let source = way.source { outer.append("from \(source)") }
+            return [outer.isEmpty ? first : "\(first), \(outer.joined(separator: " "))"]
+                + way.steps.enumerated().map { "  \($0.offset + 1). \($0.element)" }
+        }
+    }
+
     struct Add: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "add", abstract: "Send a prefix to a connection until vgwd restarts.",
-            usage: "vgwctl route add <prefix> via <connection> [--socket <path>]",
-            discussion: "  vgwctl route add 10.30.0.0/16 via aws-vpc")
+            commandName: "add", abstract: "Send a prefix to a connection.",
+            usage: "vgwctl route add <prefix> via <connection> [--save] [--socket <path>]",
+            discussion: """
+                  vgwctl route add 10.30.0.0/16 via aws-vpc          until vgwd restarts
+                  vgwctl route add 10.30.0.0/16 via aws-vpc --save   after that too
+                """)
 
         @OptionGroup var target: SocketOption
 
@@ -67,6 +125,9 @@ struct RouteCommand: AsyncParsableCommand {
         @Argument(help: "The name of the connection, as 'vgwctl status' shows it.")
         var connection: String
 
+        @Flag(help: "Keep it when vgwd restarts.")
+        var save = false
+
         func validate() throws {
             try Prefixes.validate(prefix)
             guard via == "via" else {
@@ -76,7 +137,7 @@ struct RouteCommand: AsyncParsableCommand {
         }
 
         func run() async throws {
-            let request = RouteRequest(prefix: prefix, connection: connection)
+            let request = RouteRequest(prefix: prefix, connection: connection, save: save ? true : nil)
             let entry: RouteEntry = try await target.client.post(APIPath.routes, request)
             let note =
                 entry.installed ? "" : " (not installed in the kernel\(entry.reason.map { ": \($0)" } ?? ""))"
@@ -86,19 +147,26 @@ struct RouteCommand: AsyncParsableCommand {
 
     struct Delete: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "del", abstract: "Take a prefix from its connection until vgwd restarts.",
-            discussion: "  vgwctl route del 10.30.0.0/16", aliases: ["delete"])
+            commandName: "del", abstract: "Take a prefix that was added here from its connection.",
+            discussion: """
+                  vgwctl route del 10.30.0.0/16          a saved one is back after a restart
+                  vgwctl route del 10.30.0.0/16 --save   for good
+                """, aliases: ["delete"])
 
         @OptionGroup var target: SocketOption
 
         @Argument(help: "The prefix, as 'vgwctl route list' shows it.")
         var prefix: String
 
+        @Flag(help: "Also when vgwd restarts.")
+        var save = false
+
         func validate() throws { try Prefixes.validate(prefix) }
 
         func run() async throws {
             let entry: RouteEntry = try await target.client.delete(
-                APIPath.routes, query: [(APIPath.prefixParameter, prefix)])
+                APIPath.routes,
+                query: [(APIPath.prefixParameter, prefix)] + (save ? [(APIPath.saveParameter, "1")] : []))
             print("removed \(entry.prefix) via \(entry.connection)")
         }
     }

@@ -7,10 +7,13 @@ struct StatusCommand: AsyncParsableCommand {
         abstract: "Show every connection and tunnel, and why one is down.",
         discussion: """
             A tunnel is 'up' with a session, 'connecting' while a handshake is under way, 'idle' while nothing needed \
-            one, and 'down' when handshakes fail: then the reason stands below the table.
+            one, 'degraded' past its limits of loss or delay, 'disabled' by an operator, and 'down' when handshakes \
+            fail or nobody answers probes: then the reason stands below the table. '*' marks the tunnels that carry \
+            the traffic of a connection of several; round-trip time and loss are of the last 10 s.
 
               vgwctl status
               vgwctl status --drops            what is dropped, by reason
+              vgwctl tunnel show zone-a        all that is known of one tunnel
               vgwctl status --json | jq -r '.connections[].tunnels[] | select(.state != "up") | .name'
             """)
 

@@ -24,41 +24,137 @@ struct StatusReport {
         if tunnels.isEmpty {
             lines.append("No connection is configured.")
         } else {
-            lines += table(tunnels).rendered(palette)
+            lines += table(status.connections).rendered(palette)
             lines += tunnels.flatMap(why)
         }
+        for connection in status.connections { lines += outage(connection) }
         for connection in status.connections where connection.routes.isEmpty {
             lines.append("\(connection.name): no routes, so nothing is sent there")
+        }
+        if let hooks = status.hooks, hooks.failures > 0 || hooks.queueFull > 0 {
+            lines.append("")
+            lines.append(
+                palette.yellow(
+                    "hooks: \(hooks.failures) of \(hooks.started) failed, \(hooks.queueFull) came too late to start"
+                ))
+            lines.append("  vgwctl events, and the log of vgwd, say why")
         }
         if showsDrops { lines += drops(status.drops) }
         return lines
     }
 
-    private func table(_ tunnels: [TunnelStatus]) -> Table {
-        var table = Table(
-            header: [
-                "CONNECTION", "TUNNEL", "STATE", "ENDPOINT", "CIPHER", "LAST HANDSHAKE", "RECEIVED", "SENT",
-            ])
-        if showsKeys { table.header.append("PUBLIC KEY") }
-        table.rightAligned = [6, 7]
-        table.rows = tunnels.map { tunnel in
-            var cells = [
-                Table.Cell(tunnel.connection), Table.Cell(tunnel.name),
-                Table.Cell(tunnel.state.rawValue) { paint($0, tunnel.state) },
-                Table.Cell(tunnel.endpoint ?? tunnel.configuredEndpoint ?? "not known"),
-                Table.Cell(tunnel.cipher),
-                Table.Cell(Human.ago(tunnel.lastHandshakeAge)),
-                Table.Cell(Human.bytes(tunnel.rxBytes)), Table.Cell(Human.bytes(tunnel.txBytes)),
-            ]
-            if showsKeys { cells.append(Table.Cell(tunnel.publicKey)) }
-            return cells
+    /// A row a tunnel; a connection of several has one of its own above them, and `*` at those that carry its
+    /// traffic. Columns that nobody could fill are left out, so that the table stays narrow.
+    private func table(_ connections: [ConnectionStatus]) -> Table {
+        let tunnels = connections.flatMap(\.tunnels)
+        var columns: [Column] = [.name, .state]
+        if tunnels.contains(where: { $0.since != nil }) { columns.append(.since) }
+        if tunnels.contains(where: { $0.windows != nil }) { columns += [.roundTrip, .loss] }
+        if tunnels.contains(where: { $0.windows == nil }) { columns.append(.handshake) }
+        columns += [.received, .sent, .endpoint]
+        if showsKeys { columns.append(.publicKey) }
+
+        var table = Table(header: columns.map(\.rawValue))
+        let rightAligned: Set<Column> = [.roundTrip, .loss, .received, .sent]
+        table.rightAligned = Set(columns.indices.filter { rightAligned.contains(columns[$0]) })
+        for connection in connections {
+            if let only = connection.tunnels.first, connection.tunnels.count == 1 {
+                let name = only.name == connection.name ? only.name : "\(connection.name)/\(only.name)"
+                table.rows.append(
+                    columns.map { cell($0, only, named: name, notes: notes(connection, named: false)) })
+            } else {
+                table.rows.append(columns.map { cell($0, connection) })
+                for tunnel in connection.tunnels {
+                    let name = (tunnel.isActive == true ? "* " : "  ") + tunnel.name
+                    table.rows.append(columns.map { cell($0, tunnel, named: name, notes: []) })
+                }
+            }
         }
         return table
     }
 
+    private enum Column: String {
+        case name = "CONNECTION"
+        case state = "STATE"
+        case since = "FOR"
+        case roundTrip = "RTT"
+        case loss = "LOSS"
+        case handshake = "HANDSHAKE"
+        case received = "RECEIVED"
+        case sent = "SENT"
+        case endpoint = "ENDPOINT"
+        case publicKey = "PUBLIC KEY"
+    }
+
+    private func cell(
+        _ column: Column, _ tunnel: TunnelStatus, named name: String, notes: [String]
+    ) -> Table.Cell {
+        // Short enough to be of now, long enough not to jump.
+        let window = tunnel.windows?.first { $0.seconds == 10 } ?? tunnel.windows?.last
+        switch column {
+        case .name: return Table.Cell(name)
+        case .state: return Table.Cell(tunnel.state.rawValue) { palette.paint($0, tunnel.state) }
+        case .since: return Table.Cell(tunnel.since.map { Human.short($0) } ?? "-")
+        case .roundTrip: return Table.Cell(window?.roundTrip.map { Human.milliseconds($0) } ?? "-")
+        case .loss: return Table.Cell(window?.loss.map { Human.percent($0) } ?? "-")
+        case .handshake: return Table.Cell(tunnel.lastHandshakeAge.map { Human.short($0) } ?? "never")
+        case .received: return Table.Cell(Human.bytes(tunnel.rxBytes))
+        case .sent: return Table.Cell(Human.bytes(tunnel.txBytes))
+        case .endpoint:
+            let endpoint = tunnel.endpoint ?? tunnel.configuredEndpoint ?? "not known"
+            let device = tunnel.underlayDevice.map { " by \($0)" } ?? ""
+            return Table.Cell(([endpoint + device] + self.notes(tunnel) + notes).joined(separator: ", "))
+        case .publicKey: return Table.Cell(tunnel.publicKey)
+        }
+    }
+
+    private func cell(_ column: Column, _ connection: ConnectionStatus) -> Table.Cell {
+        switch column {
+        case .name: return Table.Cell(connection.name)
+        case .state:
+            return Table.Cell(connection.state.rawValue) { text in
+                switch connection.state {
+                case .up: palette.green(text)
+                case .idle: palette.dim(text)
+                case .down: palette.red(text)
+                }
+            }
+        case .since: return Table.Cell(connection.since.map { Human.short($0) } ?? "-")
+        case .endpoint: return Table.Cell(notes(connection, named: true).joined(separator: ", "))
+        case .roundTrip, .loss, .handshake, .received, .sent, .publicKey: return Table.Cell("")
+        }
+    }
+
+    private func notes(_ tunnel: TunnelStatus) -> [String] {
+        var notes: [String] = []
+        if tunnel.cipher != "chacha20-poly1305" { notes.append(tunnel.cipher) }
+        if tunnel.isPreferred == true { notes.append("preferred") }
+        if let left = tunnel.holdDown, left > 0 { notes.append("held down \(Human.short(left))") }
+        return notes
+    }
+
+    private func notes(_ connection: ConnectionStatus, named isNamed: Bool) -> [String] {
+        var notes = isNamed ? [connection.policy] : []
+        if let metric = connection.metric { notes.append("metric \(metric)") }
+        if let flaps = connection.flaps, flaps > 0 { notes.append(flaps == 1 ? "1 flap" : "\(flaps) flaps") }
+        return notes
+    }
+
+    /// What becomes of traffic to a connection that nothing carries.
+    private func outage(_ connection: ConnectionStatus) -> [String] {
+        guard connection.isUsable == false else { return [] }
+        let routes =
+            switch connection.onDown {
+            case "unreachable": ": its routes are unreachable"
+            case "withdraw": ": its routes are withdrawn"
+            default: ""
+            }
+        return ["", palette.red("\(connection.name): no usable tunnel\(routes)")]
+    }
+
     private func why(_ tunnel: TunnelStatus) -> [String] {
         guard tunnel.state != .up, let reason = tunnel.reason else { return [] }
-        return ["", "\(paint(tunnel.name, tunnel.state)): \(reason)"]
+        return ["", "\(palette.paint(tunnel.name, tunnel.state)): \(reason)"]
             + (tunnel.hint.map { ["  \($0)"] } ?? [])
     }
 
@@ -70,15 +166,6 @@ struct StatusReport {
         table.rows = occurred.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
             .map { [Table.Cell($0.key), Table.Cell(String($0.value))] }
         return [""] + table.rendered(palette)
-    }
-
-    private func paint(_ text: String, _ state: TunnelStatus.State) -> String {
-        switch state {
-        case .up: palette.green(text)
-        case .connecting: palette.yellow(text)
-        case .idle: palette.dim(text)
-        case .down: palette.red(text)
-        }
     }
 
     private func threads(_ status: GatewayStatus) -> String {

@@ -63,4 +63,23 @@ enum Human {
         guard let seconds else { return "never" }
         return seconds < 1 ? "now" : duration(seconds) + " ago"
     }
+
+    /// For a narrow column: `3h12m`.
+    static func short(_ seconds: Double) -> String {
+        duration(seconds).replacing("min", with: "m").filter { $0 != " " }
+    }
+
+    /// Of seconds: `0.4 ms`, `12.3 ms`, `340 ms`.
+    static func milliseconds(_ seconds: Double) -> String {
+        guard seconds.isFinite, seconds >= 0, seconds < 1e6 else { return "?" }
+        let tenths = Int((seconds * 10_000).rounded())
+        return tenths >= 1000 ? "\((tenths + 5) / 10) ms" : "\(tenths / 10).\(tenths % 10) ms"
+    }
+
+    /// Of a share from 0 to 1: `0 %`, `0.5 %`, `12 %`. What is not nothing never looks like it.
+    static func percent(_ share: Double) -> String {
+        guard share.isFinite, share >= 0, share <= 1 else { return "?" }
+        let tenths = share > 0 ? max(1, Int((share * 1000).rounded())) : 0
+        return tenths % 10 == 0 || tenths >= 100 ? "\(tenths / 10) %" : "\(tenths / 10).\(tenths % 10) %"
+    }
 }

@@ -1,3 +1,4 @@
+internal import ControlAPI
 internal import FoundationEssentials
 internal import Glibc
 
@@ -51,6 +52,15 @@ struct Palette {
     func red(_ text: String) -> String { paint(text, "31") }
     func bold(_ text: String) -> String { paint(text, "1") }
     func dim(_ text: String) -> String { paint(text, "2") }
+
+    func paint(_ text: String, _ state: TunnelStatus.State) -> String {
+        switch state {
+        case .up: green(text)
+        case .connecting, .degraded: yellow(text)
+        case .idle, .disabled: dim(text)
+        case .down: red(text)
+        }
+    }
 
     private func paint(_ text: String, _ code: String) -> String {
         isOn ? "\u{1b}[\(code)m\(text)\u{1b}[0m" : text

@@ -27,19 +27,24 @@ struct Vgwctl: AsyncParsableCommand {
         commandName: "vgwctl",
         abstract: "Look after a vgwd gateway: see its tunnels, change its routes, make its keys.",
         discussion: """
-            A gateway has connections, one for each far site; a connection has a tunnel, which is a WireGuard peer.
+            A gateway has connections, one for each far site; a connection has tunnels, each a WireGuard peer.
 
               New link between two sites:    vgwctl pair
               From an existing wg-quick:     vgwctl import /etc/wireguard/wg0.conf
               Is it up, and if not, why:     vgwctl status
               What is being dropped:         vgwctl status --drops
+              What happened, and happens:    vgwctl events --follow
+              Which way a packet takes:      vgwctl route get 10.20.0.10
               A prefix for now:              vgwctl route add 10.30.0.0/16 via aws-vpc
+              Before work on a link:         vgwctl tunnel down zone-a
+              Would a cut be survived:       vgwctl drill aws-vpc
 
             Exit statuses: 0 done; 1 the gateway refused; 64 wrong usage; 65 wrong input; 69 no gateway answers; \
             73 a file cannot be written; 74 a file cannot be read; 76 the answer makes no sense; 77 not allowed.
             """,
         subcommands: [
-            StatusCommand.self, RouteCommand.self, PairCommand.self, ImportCommand.self, GenkeyCommand.self,
+            StatusCommand.self, EventsCommand.self, RouteCommand.self, TunnelCommand.self, DrillCommand.self,
+            PairCommand.self, ImportCommand.self, GenkeyCommand.self,
             PubkeyCommand.self, GenpskCommand.self,
         ])
 }

@@ -202,7 +202,23 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         .more(
             "[metrics]\nlisten = \"localhost:9586\"", line: 12, "metrics.listen", "is no address with a port"),
         .more(
-            "[[hook]]\non = [\"started\"]\nrun = [\"/bin/x\"]", line: 11, "hook[#1]", "not in this version"),
+            "[[hook]]\non = [\"vpn-*\"]\nrun = [\"/x\"]", line: 12, "hook[#1].on[#1]",
+            "is no event; known: tunnel-up"),
+        .more(
+            "[[hook]]\non = \"*-up\"\nrun = [\"/x\"]", line: 12, "hook[#1].on", "is no event"),
+        .more(
+            "[[hook]]\non = [\"hook-failed\"]\nrun = [\"/x\"]", line: 12, "hook[#1].on[#1]",
+            "starts no hook"),
+        .more("[[hook]]\non = []\nrun = [\"/x\"]", line: 12, "hook[#1].on", "names no event"),
+        .more("[[hook]]\non = [\"*\"]\nrun = []", line: 13, "hook[#1].run", "names no program"),
+        .more(
+            "[[hook]]\non = [\"*\"]\nrun = [\"/x\"]\ntimeout = 10", line: 14, "hook[#1].timeout",
+            "is no duration that fits"),
+        .more(
+            "[[hook]]\non = [\"*\"]\nrun = [\"/x\"]\ntimeout = \"0s\"", line: 14, "hook[#1].timeout",
+            "from 100ms to 1h"),
+        .more(
+            "[[hook]]\non = [\"*\"]\nrunn = [\"/x\"]", line: 13, "hook[#1].runn", "did you mean 'run'?"),
         .more(
             "[[hook]]\non = [\"connection-dwon\"]\nrun = [\"/x\"]", line: 12, "hook[#1].on[#1]",
             "'connection-down'"),
@@ -283,10 +299,9 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
                 "connection[aws].routes[#1]", "connection[aws].routes[#2]",
                 "connection[aws].tunnel[#1].public-key",
                 "connection[aws].tunnel[#1].endpoint", "connection[aws].tunnel[#1].cipher", "metrics",
-                "hook[#1]",
                 "hook[#1].on", "hook[#1].run",
             ])
-        #expect(errors.map(\.line) == [1, 2, 3, 4, 8, 8, 11, 12, 13, 14, 15, 15, 15])
+        #expect(errors.map(\.line) == [1, 2, 3, 4, 8, 8, 11, 12, 13, 14, 15, 15])
     }
 
     @Test("AES without hardware AES is refused, with the reason")

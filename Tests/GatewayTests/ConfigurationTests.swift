@@ -1,3 +1,4 @@
+import ControlAPI
 import FoundationEssentials
 import Gateway
 import Glibc
@@ -149,7 +150,7 @@ import WireGuard
         #expect(connection.health.maxRoundTrip == .milliseconds(80))
         let first = try #require(IPAddress("10.20.0.10"))
         let second = try #require(IPAddress("10.20.0.11"))
-        #expect(connection.health.targets == [.echo(first), .tcp(second, 443)])
+        #expect(connection.health.targets == [.echo(first), .tcp(second, port: 443)])
         let link = try #require(connection.tunnels.first)
         #expect(
             link.binding
@@ -208,6 +209,32 @@ import WireGuard
             ConfigurationExamples.text(gateway: "private-key-file = \"/etc/vgwd/private.key\"\n" + line))
         #expect(configuration.routeTableNumber == table)
         #expect(configuration.needsRoutingRule == rule)
+    }
+
+    @Test func hooksAreRead() throws {
+        let configuration = try ConfigurationExamples.load(
+            ConfigurationExamples.text(
+                more: """
+                    [[hook]]
+                    on = ["tunnel-*", "started"]
+                    run = ["/usr/local/bin/page", "--loud"]
+                    timeout = "500ms"
+                    [[hook]]
+                    on = "*"
+                    run = "/bin/true"
+                    """))
+        let hooks = configuration.hooks
+        #expect(
+            hooks == [
+                HookConfiguration(
+                    on: ["tunnel-*", "started"], run: ["/usr/local/bin/page", "--loud"],
+                    timeout: .milliseconds(500)),
+                HookConfiguration(on: ["*"], run: ["/bin/true"], timeout: .seconds(10)),
+            ])
+        #expect(hooks[0].wants(.tunnelDegraded) && hooks[0].wants(.started))
+        #expect(!hooks[0].wants(.stopping) && !hooks[0].wants(.connectionUp))
+        #expect(hooks[1].wants(.connectionUp) && !hooks[1].wants(.hookFailed))
+        #expect(configuration.summary.contains("/usr/local/bin/page --loud"))
     }
 
     @Test func summarySaysWhatWouldBeAppliedAndNoSecret() throws {

@@ -4,6 +4,7 @@
 #define CLINUX_H
 
 #include <signal.h>
+#include <spawn.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -81,6 +82,13 @@ int cl_timerfd_arm(int fd, uint64_t nanoseconds);
 int cl_signalfd(const sigset_t *signals);
 /// The number of the signal read.
 int cl_signalfd_read(int fd);
+/// Two ends, closed on exec: what is written to the second is read from the first.
+int cl_pipe(int *ends);
+/// In the child, after the actions so far: close every descriptor from `first`; work in that folder.
+int cl_spawn_close_from(posix_spawn_file_actions_t *actions, int first);
+int cl_spawn_change_folder(posix_spawn_file_actions_t *actions, const char *path);
+/// Readable once the process has ended; closed on exec (the kernel sees to that).
+int cl_pidfd_open(pid_t process);
 int cl_flock(int fd, int operation);
 ssize_t cl_random(void *bytes, size_t count);
 

@@ -20,6 +20,7 @@ final class ControlServer: Sendable {
     /// Half of the descriptors that a process usually has: clients that say nothing do not keep others out,
     /// or the daemon short.
     private static let stopTimeout: Duration = .seconds(1)
+    private static let eventsInChunk = 100
 
     private let path: String
     private let mailbox: Mailbox<ControlCommand>
@@ -113,9 +114,12 @@ final class ControlServer: Sendable {
     ) async -> Response {
         var isUnderstood = false
         do throws(APIError) {
+            var query: [String: String] = [:]
+            for parameter in request.uri.queryParameters {
+                query[String(parameter.key)] = String(parameter.value)
+            }
             let asked = try ControlRequest(
-                method: request.method.rawValue, path: request.uri.path,
-                prefix: request.uri.queryParameters[APIPath.prefixParameter[...]].map { String($0) })
+                method: request.method.rawValue, path: request.uri.path, query: query)
             isUnderstood = true
             return try await answer(asked, request, mailbox)
         } catch {
@@ -170,13 +174,60 @@ final class ControlServer: Sendable {
             let routes: RouteList = try await ask(mailbox) { .routes($0) }
             return encode(routes)
         case .addRoute:
-            let wanted: RouteRequest = try await decodeBody(of: request)
+            let wanted: RouteRequest = try await decodeBody(
+                of: request, like: #"{"prefix": "10.20.0.0/16", "connection": "NAME"}"#)
             let entry: RouteEntry = try await ask(mailbox) { .addRoute(wanted, $0) }
             return encode(entry, status: .created)
-        case .removeRoute(let prefix):
-            let entry: RouteEntry = try await ask(mailbox) { .removeRoute(prefix: prefix, $0) }
+        case .removeRoute(let prefix, let save):
+            let entry: RouteEntry = try await ask(mailbox) { .removeRoute(prefix: prefix, save: save, $0) }
             return encode(entry)
+        case .explainRoute(let destination):
+            let way: RouteExplanation = try await ask(mailbox) {
+                .explainRoute(destination: destination, $0)
+            }
+            return encode(way)
+        case .order(let order, let name):
+            let tunnel: TunnelStatus = try await ask(mailbox) { .tunnel(order, name: name, $0) }
+            return encode(tunnel)
+        case .drill(let name):
+            let wanted: DrillRequest = try await decodeBody(
+                of: request, like: #"{"duration": 10}"#, whenEmpty: DrillRequest())
+            // As long as the drill takes. It goes on when its client does not wait.
+            let report: DrillReport = try await ask(mailbox) { .drill(connection: name, wanted, $0) }
+            return encode(report)
+        case .events(let since, let follow):
+            let page: EventPage = try await ask(mailbox) { .events(since: since, follow: follow, $0) }
+            return stream(page, to: request)
         }
+    }
+
+    /// A line an event, in chunks. The next is not taken from the follower before the last one is on its way,
+    /// so that a reader who is slow makes its own queue overflow, and nothing else grow.
+    private static func stream(_ page: EventPage, to request: Request) -> Response {
+        Response(
+            status: .ok, headers: [.contentType: "application/jsonl"],
+            body: ResponseBody { writer in
+                for lines in page.lines.chunks(of: eventsInChunk) { try await writer.write(encode(lines)) }
+                if let follower = page.follower {
+                    // Idle as a gateway is, only its closing tells that the client is gone.
+                    try await request.body.consumeWithInboundCloseHandler { _ in
+                        while let lines = await follower.next() { try await writer.write(encode(lines)) }
+                    } onInboundClosed: {
+                        follower.end()
+                    }
+                }
+                try await writer.finish(nil)
+            })
+    }
+
+    private static func encode(_ lines: some Sequence<EventLine>) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        for line in lines {
+            guard let bytes = try? JSON.encode(line) else { continue }
+            buffer.writeBytes(bytes)
+            buffer.writeInteger(UInt8(ascii: "\n"))
+        }
+        return buffer
     }
 
     private static func ask<Value: Sendable>(
@@ -189,19 +240,22 @@ final class ControlServer: Sendable {
         return try answer.get()
     }
 
-    private static func decodeBody<Value: Decodable>(of request: Request) async throws(APIError) -> Value {
+    /// `example` is what would be right.
+    private static func decodeBody<Value: Decodable>(
+        of request: Request, like example: String, whenEmpty fallback: Value? = nil
+    ) async throws(APIError) -> Value {
         let body: ByteBuffer
         do {
             body = try await request.body.collect(upTo: APIPath.requestLimit)
         } catch {
             throw APIError(code: .tooLarge, message: "the body is longer than \(APIPath.requestLimit) bytes")
         }
+        if body.readableBytes == 0, let fallback { return fallback }
         do {
             return try JSON.decode(from: Array(body.readableBytesView))
         } catch {
             throw APIError(
-                code: .badRequest, message: "the body is not what is expected here",
-                hint: #"send {"prefix": "10.20.0.0/16", "connection": "NAME"}"#)
+                code: .badRequest, message: "the body is not what is expected here", hint: "send \(example)")
         }
     }
 
@@ -210,5 +264,11 @@ final class ControlServer: Sendable {
         return Response(
             status: status, headers: [.contentType: "application/json"],
             body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+    }
+}
+
+extension Array {
+    fileprivate func chunks(of size: Int) -> [ArraySlice<Element>] {
+        stride(from: 0, to: count, by: size).map { self[$0..<Swift.min($0 + size, count)] }
     }
 }

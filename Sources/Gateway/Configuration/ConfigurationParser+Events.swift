@@ -1,9 +1,7 @@
-/// `[metrics]` and `[[hook]]`: read and checked, so that what is wrong shows today, and refused.
-extension ConfigurationParser {
-    private static let hookEvents = [
-        "connection-up", "connection-down", "tunnel-up", "tunnel-down", "started", "stopping", "reloaded",
-    ]
+internal import ControlAPI
 
+/// `[[hook]]`, and `[metrics]`: that is read and checked, so that what is wrong shows today, and refused.
+extension ConfigurationParser {
     mutating func readMetrics(_ node: ConfigurationNode) {
         guard let section = reader.section(node, known: ["listen"]) else { return }
         if let text = reader.string(section, "listen", example: "\"127.0.0.1:9586\""),
@@ -19,31 +17,48 @@ extension ConfigurationParser {
             node, "metrics", instead: "leave [metrics] out; 'vgwctl status --json' has the counters")
     }
 
-    mutating func readHook(_ node: ConfigurationNode) {
-        guard let section = reader.section(node, known: ["on", "run"]) else { return }
+    /// Nil where something is wrong with it.
+    mutating func readHook(_ node: ConfigurationNode) -> HookConfiguration? {
+        guard let section = reader.section(node, known: ["on", "run", "timeout"]) else { return nil }
         for name in ["on", "run"] where !section.has(name) {
             reader.report(
                 section, name, "is missing",
                 "write on = [\"connection-down\"] and run = [\"/path/of/program\"]")
         }
-        for (event, text) in reader.strings(section, "on", example: "\"connection-down\"") ?? []
-        where !Self.hookEvents.contains(text) {
-            let near = Names.nearest(to: text, in: Self.hookEvents).map { "did you mean '\($0)'?" }
-            reader.report(
-                event, "\(reader.quoted(text)) is no event",
-                near ?? "known: \(Self.hookEvents.joined(separator: ", "))")
+        let patterns = reader.strings(section, "on", example: "\"connection-down\"") ?? []
+        for (node, text) in patterns { checkHookEvent(node, text) }
+        if section.has("on"), patterns.isEmpty, let node = section["on"], case .list(let items) = node.value,
+            items.isEmpty
+        {
+            reader.report(node, "names no event", "write on = [\"connection-down\"], or \"*\" for all")
         }
-        if let run = reader.strings(section, "run", example: "\"/path/of/program\"") {
-            if let (program, text) = run.first {
-                if !text.hasPrefix("/") {
-                    reader.report(
-                        program, "is not absolute",
-                        "write the program's path from the root, then its arguments")
-                }
-            } else if let run = section["run"] {
-                reader.report(run, "names no program", "write run = [\"/path/of/program\"]")
+        let arguments = reader.strings(section, "run", example: "\"/path/of/program\"") ?? []
+        if let (program, text) = arguments.first {
+            if !text.hasPrefix("/") {
+                reader.report(
+                    program, "is not absolute",
+                    "write the program's path from the root, then its arguments")
             }
+        } else if let run = section["run"], case .list(let items) = run.value, items.isEmpty {
+            reader.report(run, "names no program", "write run = [\"/path/of/program\"]")
         }
-        reader.refuse(node, "hooks", instead: "leave [[hook]] out")
+        let timeout = duration(section, "timeout", in: .milliseconds(100) ... .seconds(3600), "100ms to 1h")
+        guard !patterns.isEmpty, !arguments.isEmpty else { return nil }
+        return HookConfiguration(
+            on: patterns.map(\.1), run: arguments.map(\.1),
+            timeout: timeout ?? HookConfiguration.defaultTimeout)
+    }
+
+    private mutating func checkHookEvent(_ node: ConfigurationNode, _ pattern: String) {
+        let known = HookConfiguration.kinds.map(\.rawValue)
+        guard !known.contains(where: { HookConfiguration.matches(pattern, $0) }) else { return }
+        guard pattern != GatewayEvent.Kind.hookFailed.rawValue else {
+            return reader.report(
+                node, "the failure of a hook starts no hook", "see it in the log and in 'vgwctl events'")
+        }
+        let near = Names.nearest(to: pattern, in: known).map { "did you mean '\($0)'?" }
+        reader.report(
+            node, "\(reader.quoted(pattern)) is no event",
+            near ?? "known: \(known.joined(separator: ", ")); \"tunnel-*\" and \"*\" stand for several")
     }
 }

@@ -1,6 +1,9 @@
 internal import WireGuard
 
 extension ConfigurationParser {
+    /// Each is asked through every tunnel.
+    private static let targetLimit = 8
+
     /// `health = "off"`, or
     /// `health = { interval = "200ms", down-after = 3, up-after = 5, target = ["10.20.0.10"] }`.
     mutating func readHealth(_ connection: ConfigurationReader.Section) -> HealthSettings {
@@ -59,7 +62,7 @@ extension ConfigurationParser {
             if let address = IPAddress(text), !address.isMulticast, !address.isUnspecified {
                 target = .echo(address)
             } else if let endpoint = Endpoint(text), endpoint.scope == 0, endpoint.port != 0 {
-                target = .tcp(endpoint.address, endpoint.port)
+                target = .tcp(endpoint.address, port: endpoint.port)
             } else {
                 reader.report(
                     node, "\(reader.quoted(text)) is no address",
@@ -73,10 +76,10 @@ extension ConfigurationParser {
             }
             targets.append(target)
         }
-        if targets.count > HealthSettings.targetLimit, let node = section["target"] {
+        if targets.count > Self.targetLimit, let node = section["target"] {
             reader.report(
                 node, "are \(targets.count) targets",
-                "write at most \(HealthSettings.targetLimit): each is asked through every tunnel")
+                "write at most \(Self.targetLimit): each is asked through every tunnel")
         }
         return targets
     }

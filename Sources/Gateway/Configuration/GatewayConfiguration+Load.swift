@@ -105,12 +105,13 @@ struct ConfigurationParser {
         let connections = nodes.map { readConnection($0) }
         let control = readControl(document["control"])
         if let node = document["metrics"] { readMetrics(node) }
-        for node in reader.elements(document, "hook") { readHook(node) }
+        let hooks = reader.elements(document, "hook").compactMap { readHook($0) }
 
         findConflicts(document, nodes: nodes, connections: connections, gateway: gateway)
         guard reader.errors.isEmpty, var gateway else { return nil }
         gateway.connections = connections.compactMap { $0 }
         gateway.control = control
+        gateway.hooks = hooks
         return gateway
     }
 

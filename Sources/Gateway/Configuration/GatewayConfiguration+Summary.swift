@@ -22,6 +22,12 @@ extension GatewayConfiguration {
             rows.append(("connections", "none: nothing is sent until 'wg set' adds a peer"))
         }
         for connection in connections { rows += self.rows(of: connection) }
+        for hook in hooks {
+            rows.append(("", ""))
+            rows.append(("hook", hook.run.joined(separator: " ")))
+            rows.append(("  on", hook.on.joined(separator: ", ")))
+            rows.append(("  timeout", "\(hook.timeout)"))
+        }
         return rows.map { label, value in
             let padding = String(repeating: " ", count: max(0, 20 - label.count))
             return label.isEmpty ? "" : label + padding + value

@@ -29,6 +29,7 @@ package struct GatewayConfiguration: Sendable {
     package var stateDirectory: String
     package var connections: [ConnectionConfiguration]
     package var control: ControlConfiguration
+    package var hooks: [HookConfiguration] = []
 
     package enum MTU: Hashable, Sendable {
         /// What the paths to the peers carry, less the outer headers.

@@ -16,6 +16,7 @@ struct Underlays {
     private(set) var problems: [SystemError?]
     /// Of the devices that are bound to; 0 is none.
     private var interfaces: [UInt32]
+    private var isRunning: [String: Bool] = [:]
 
     private var options: UDPSocketOptions
 
@@ -48,13 +49,20 @@ struct Underlays {
     private(set) var port: UInt16
     let workers: Int
 
+    /// Whether a tunnel can leave by this number: there are sockets, and the device that they are bound to is up
+    /// and has a carrier.
+    func isUp(_ number: UInt8) -> Bool {
+        guard groups[number] != nil else { return false }
+        return bindings[Int(number)].device.map { isRunning[$0] ?? false } ?? true
+    }
+
     /// After links or addresses came or went: what is bound to a device that is gone, or another now, is bound
     /// again, and so is what has no sockets yet. True when the sockets are others than before.
     mutating func followLinks() -> Bool {
         var hasChanged = false
         for number in bindings.indices.dropFirst() {
             let wasThere = groups[UInt8(number)] != nil
-            if let device = bindings[number].device, Self.index(of: device) != interfaces[number] {
+            if let device = bindings[number].device, look(at: device) != interfaces[number] {
                 groups[UInt8(number)] = nil
                 hasChanged = hasChanged || wasThere
             }
@@ -92,7 +100,7 @@ struct Underlays {
         var options = options
         options.device = binding.device
         options.source = binding.source
-        interfaces[number] = binding.device.map { Self.index(of: $0) } ?? 0
+        interfaces[number] = binding.device.map { look(at: $0) } ?? 0
         do throws(SystemError) {
             let group = try UDPSocketGroup.bind(
                 port: binding.listenPort ?? port, workers: workers, options: options, beside: groups)
@@ -106,8 +114,13 @@ struct Underlays {
         }
     }
 
-    private static func index(of device: String) -> UInt32 {
-        guard let netlink = try? Netlink(), let link = (try? netlink.link(device)) ?? nil else { return 0 }
+    /// Its index; 0 when there is none of that name.
+    private mutating func look(at device: String) -> UInt32 {
+        guard let netlink = try? Netlink(), let link = (try? netlink.link(device)) ?? nil else {
+            isRunning[device] = false
+            return 0
+        }
+        isRunning[device] = link.isUp && link.hasCarrier
         return link.index
     }
 }

@@ -9,12 +9,18 @@ package enum ControlCommand: Sendable {
     case status(Answer<GatewayStatus>)
     case routes(Answer<RouteList>)
     case addRoute(RouteRequest, Answer<RouteEntry>)
-    case removeRoute(prefix: String, Answer<RouteEntry>)
+    case removeRoute(prefix: String, save: Bool, Answer<RouteEntry>)
+    case explainRoute(destination: String, Answer<RouteExplanation>)
+    case tunnel(TunnelOrder, name: String, Answer<TunnelStatus>)
+    /// Answered when the drill is over.
+    case drill(connection: String, DrillRequest, Answer<DrillReport>)
+    case events(since: UInt64?, follow: Bool, Answer<EventPage>)
     /// The control server listens.
     case serverIsReady
     case serverHasFailed(String)
     /// Of the resolver: the endpoint that the name of a tunnel stands for now, or what is wrong with it.
     case resolved(PublicKey, Endpoint?, problem: String?)
+    case hookHasFailed(HookRunner.Failure)
 }
 
 extension ControlCommand {
@@ -24,8 +30,12 @@ extension ControlCommand {
         switch self {
         case .status(let answer): answer(.failure(error))
         case .routes(let answer): answer(.failure(error))
-        case .addRoute(_, let answer), .removeRoute(_, let answer): answer(.failure(error))
-        case .serverIsReady, .serverHasFailed, .resolved: break
+        case .addRoute(_, let answer), .removeRoute(_, _, let answer): answer(.failure(error))
+        case .explainRoute(_, let answer): answer(.failure(error))
+        case .tunnel(_, _, let answer): answer(.failure(error))
+        case .drill(_, _, let answer): answer(.failure(error))
+        case .events(_, _, let answer): answer(.failure(error))
+        case .serverIsReady, .serverHasFailed, .resolved, .hookHasFailed: break
         }
     }
 }

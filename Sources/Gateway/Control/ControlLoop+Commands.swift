@@ -11,12 +11,33 @@ extension ControlLoop {
         case .routes(let answer): answer(.success(routeList()))
         case .addRoute(let request, let answer):
             answer(Result { () throws(APIError) in try addRoute(request) })
-        case .removeRoute(let prefix, let answer):
-            answer(Result { () throws(APIError) in try removeRoute(prefix) })
+        case .removeRoute(let prefix, let save, let answer):
+            answer(Result { () throws(APIError) in try removeRoute(prefix, save: save) })
+        case .explainRoute(let destination, let answer):
+            answer(Result { () throws(APIError) in try explainRoute(to: parseAddress(destination)) })
+        case .tunnel(let order, let name, let answer):
+            answer(Result { () throws(APIError) in try self.order(order, tunnel: name) })
+        case .drill(let connection, let request, let answer): startDrill(connection, request, answer)
+        case .events(let since, let follow, let answer):
+            answer(Result { () throws(APIError) in try eventPage(since: since, follow: follow) })
         case .serverIsReady: serverIsReady()
         case .serverHasFailed(let reason): serverHasFailed(reason)
         case .resolved(let key, let endpoint, let problem): nameWasResolved(key, endpoint, problem: problem)
+        case .hookHasFailed(let failure): hookHasFailed(failure)
         }
+    }
+
+    private func startDrill(
+        _ connection: String, _ request: DrillRequest, _ answer: @escaping ControlCommand.Answer<DrillReport>
+    ) {
+        guard DrillRequest.durationRange.contains(request.duration ?? DrillRequest.defaultDuration) else {
+            return answer(
+                .failure(
+                    APIError(
+                        code: .badRequest, message: "that is no duration of a drill",
+                        hint: "a drill takes 1 to 300 seconds: {\"duration\": 10}")))
+        }
+        drill(connection, request, answer: answer)
     }
 
     /// Who drives `wg` can do without it.
@@ -78,7 +99,14 @@ extension ControlLoop {
             routesChanged()
             throw APIError(code: .failed, message: "\(prefix) cannot be installed: \(Self.words(failure))")
         }
-        log.info("route added", metadata: ["prefix": "\(prefix)", "connection": "\(request.connection)"])
+        if request.save == true {
+            try keepRoutes(orBack: before) { () throws(APIError) in
+                try saveRoutes(adding: route, of: request.connection)
+            }
+        }
+        raise(
+            .routeAdded, connection: request.connection, reason: "operator",
+            "\(prefix) goes via \(request.connection) now", details: ["prefix": "\(prefix)"])
         return entry(route, request.connection)
     }
 
@@ -108,7 +136,7 @@ extension ControlLoop {
         }
     }
 
-    private func removeRoute(_ text: String) throws(APIError) -> RouteEntry {
+    private func removeRoute(_ text: String, save: Bool) throws(APIError) -> RouteEntry {
         let prefix = try parse(text)
         guard let owner = state.owner(of: prefix),
             let route = state.connection(named: owner)?.routes.first(where: { $0.prefix == prefix })
@@ -118,17 +146,44 @@ extension ControlLoop {
                 code: .conflict, message: "\(prefix) via \(owner) is in the configuration file",
                 hint: "take it out there and restart vgwd")
         }
+        let before = state
         var entry = entry(route, owner)
         state.takeOut(prefix)
         routesChanged()
+        if save {
+            try keepRoutes(orBack: before) { () throws(APIError) in try saveRoutes(removing: prefix) }
+        }
         entry.installed = false
-        log.info("route removed", metadata: ["prefix": "\(prefix)", "connection": "\(owner)"])
+        raise(
+            .routeRemoved, connection: owner, reason: "operator", "\(prefix) goes via \(owner) no longer",
+            details: ["prefix": "\(prefix)"])
         return entry
+    }
+
+    /// What cannot be kept is refused as a whole.
+    private func keepRoutes(
+        orBack before: GatewayState, _ save: () throws(APIError) -> Void
+    ) throws(APIError) {
+        do throws(APIError) {
+            try save()
+        } catch {
+            state = before
+            routesChanged()
+            throw error
+        }
     }
 
     private func routesChanged() {
         publishForwarding()
-        if isTunHere { keeper.reconcile(state.prefixes, now: now) }
+        if isTunHere { keeper.reconcile(kernelPrefixes, now: now) }
+    }
+
+    private func parseAddress(_ text: String) throws(APIError) -> IPAddress {
+        guard text.utf8.count <= 64, let address = IPAddress(text) else {
+            throw APIError(
+                code: .badRequest, message: "that is no address", hint: "write 10.20.0.10 or 2001:db8:20::10")
+        }
+        return address
     }
 
     private func parse(_ text: String) throws(APIError) -> IPPrefix {

@@ -25,8 +25,10 @@ extension ControlLoop {
             addTunnel(tunnel, at: place, of: connection)
         }
         guard connections[connection.name] == nil else { return }
-        connections[connection.name] = ConnectionRecord(
-            selection: selection(of: connection, current: nil, preferred: nil), since: now)
+        var record = ConnectionRecord(
+            selection: TunnelSelection(isBalanced: connection.policy == .balance), since: now)
+        record.selection.update(candidates(of: connection, preferred: nil))
+        connections[connection.name] = record
     }
 
     /// Those that the state no longer has.
@@ -39,17 +41,18 @@ extension ControlLoop {
         connection.tunnels.compactMap { tunnels.peer(named: $0.name) }
     }
 
-    private func selection(
-        of connection: Connection, current: TunnelSelection?, preferred: String?
-    ) -> TunnelSelection {
-        let candidates = peers(of: connection).compactMap { peer -> TunnelSelection.Candidate? in
+    private func candidates(
+        of connection: Connection, preferred: String?
+    ) -> [TunnelSelection.Candidate] {
+        peers(of: connection).compactMap { peer in
             guard let record = tunnels[peer] else { return nil }
             let tunnel = connection.tunnels[record.place]
             return TunnelSelection.Candidate(
-                priority: tunnel.priority, weight: tunnel.weight, state: record.health.state,
-                hasSession: record.isUp, isPreferred: record.name == preferred)
+                name: record.name, priority: tunnel.priority, weight: tunnel.weight,
+                state: record.health.state, hasSession: record.health.hasSession,
+                isPreferred: record.name == preferred, hasFailed: record.health.hasFailed,
+                isHeldDown: record.health.isHeldDown)
         }
-        return TunnelSelection(policy: connection.policy, candidates: candidates, current: current)
     }
 
     func connectionChanged(_ name: String) { connections[name]?.isStale = true }
@@ -60,13 +63,15 @@ extension ControlLoop {
         for (name, record) in connections where record.isStale {
             connections[name]?.isStale = false
             guard let connection = state.connection(named: name) else { continue }
-            let next = selection(of: connection, current: record.selection, preferred: record.preferred)
-            guard next != record.selection else { continue }
+            var next = record.selection
+            next.update(candidates(of: connection, preferred: record.preferred))
             connections[name]?.selection = next
-            apply(next, at: record.place, in: forwarding)
-            reportSwitch(from: record.selection, to: next, of: connection)
+            if next.active != record.selection.active || next.buckets != record.selection.buckets {
+                apply(next, at: record.place, in: forwarding)
+                reportSwitch(from: record.selection, to: next, of: connection)
+            }
             if next.isUsable != record.selection.isUsable {
-                usabilityChanged(of: connection, to: next)
+                usabilityChanged(of: connection, isUsable: next.isUsable)
                 isRoutingStale = true
             }
         }
@@ -77,34 +82,41 @@ extension ControlLoop {
     }
 
     private func apply(_ selection: TunnelSelection, at place: Int, in table: ForwardingTable) {
-        if let buckets = selection.buckets {
-            table.assign(buckets, of: place)
+        if selection.isBalanced {
+            table.assign(selection.buckets, of: place)
         } else {
             table.activate(selection.active, of: place)
         }
     }
 
+    /// Of the tunnels that carry the connection's packets; none where all are disabled.
+    func activeTunnels(of connection: Connection, by selection: TunnelSelection) -> [String] {
+        let names = peers(of: connection).compactMap { tunnels[$0]?.name }
+        let places = selection.isBalanced ? Set(selection.buckets).sorted() : [selection.active].compactMap(\.self)
+        return places.filter { names.indices.contains($0) }.map { names[$0] }
+    }
+
     private func reportSwitch(
         from old: TunnelSelection, to new: TunnelSelection, of connection: Connection
     ) {
-        let names = peers(of: connection).compactMap { tunnels[$0]?.name }
-        func text(_ selection: TunnelSelection) -> String? {
-            let active = selection.activeTunnels.compactMap { names.indices.contains($0) ? names[$0] : nil }
-            return active.isEmpty ? nil : active.joined(separator: ",")
-        }
-        let (before, after) = (text(old), text(new))
+        let before = activeTunnels(of: connection, by: old)
+        let after = activeTunnels(of: connection, by: new)
+        drillNotices(of: connection.name, active: after.first)
         guard before != after else { return }
-        let reason = old.active.flatMap { names.indices.contains($0) ? tunnels.peer(named: names[$0]) : nil }
-            .flatMap { tunnels[$0]?.health.reason }
+        // Those that were left, or, where one came back, the one that did.
+        let moved = before.first { !after.contains($0) } ?? after.first { !before.contains($0) }
+        let reason = moved.flatMap { tunnels.peer(named: $0) }.flatMap { tunnels[$0]?.health.reason }
+        func text(_ names: [String]) -> String? { names.isEmpty ? nil : names.joined(separator: ", ") }
         raise(
-            .failover, connection: connection.name, from: before, to: after, reason: reason?.name,
-            "\(connection.name) goes by \(after ?? "no tunnel"), no longer by \(before ?? "none")",
+            .failover, connection: connection.name, from: text(before), to: text(after),
+            reason: reason?.name,
+            "\(connection.name) goes by \(text(after) ?? "no tunnel") now, and went by \(text(before) ?? "none")",
             level: .notice)
     }
 
-    private func usabilityChanged(of connection: Connection, to selection: TunnelSelection) {
+    private func usabilityChanged(of connection: Connection, isUsable: Bool) {
         connections[connection.name]?.since = now
-        if selection.isUsable {
+        if isUsable {
             raise(
                 .connectionUp, connection: connection.name, from: "down", to: "up",
                 "\(connection.name) is up", level: .notice)
@@ -126,11 +138,11 @@ extension ControlLoop {
         let table = ForwardingTable(
             connections: connections.enumerated().map { number, connection in
                 ForwardingTable.Connection(
-                    prefixes: choice.prefixes(of: number),
+                    prefixes: choice.prefixes[number],
                     paths: peers(of: connection).compactMap { device.path(of: $0) },
                     isBalanced: connection.policy == .balance,
-                    watched: connection.health.targets.map(\.address),
-                    sources: choice.sources(of: number), active: nil)
+                    watched: connection.health.isOn ? connection.health.targets.map(\.address) : [],
+                    sources: choice.sources[number], active: nil)
             }, mtu: mtu, probeToken: probeToken)
         for (place, connection) in connections.enumerated() {
             guard let record = self.connections[connection.name] else { continue }
@@ -141,7 +153,44 @@ extension ControlLoop {
         dataPlane.publish(table)
     }
 
-    func isUsable(_ connection: Connection) -> Bool {
-        connections[connection.name]?.selection.isUsable ?? true
+    private func prefixChoice(_ connections: [Connection]) -> PrefixChoice {
+        PrefixChoice(connections.map { candidate($0) })
+    }
+
+    func candidate(_ connection: Connection) -> PrefixChoice.Candidate {
+        PrefixChoice.Candidate(
+            connection.routes.map { route in
+                PrefixChoice.Claim(route.prefix, metric: connection.metric ?? settings.plan.metric)
+            }, health: health(of: connection),
+            onDown: connection.onDown == .unreachable ? .unreachable : .withdraw)
+    }
+
+    /// Settled once its far end, too, must have noticed what there was to notice.
+    private func health(of connection: Connection) -> PrefixChoice.Health {
+        guard let record = connections[connection.name] else { return .usable }
+        return record.selection.isUsable ? .usable : .dead
+    }
+
+    // MARK: Routes
+
+    func reconcileRoutes() {
+        guard isTunHere else { return }
+        keeper.reconcile(routePrefixes(), now: now)
+    }
+
+    /// What the kernel shall route, and how: what connections carry, and the far ends of the inside links, which
+    /// are there whatever becomes of the connection, so that who speaks to them comes back by himself.
+    func routePrefixes() -> [RoutePlan.Prefix] {
+        let connections = state.connections
+        let ends = connections.flatMap(\.tunnels).compactMap(\.inside?.remote).map { IPPrefix(host: $0) }
+        let carried = prefixChoice(
+            connections.map { connection in
+                var connection = connection
+                // The routing daemon's own routes are there already.
+                connection.routes.removeAll { $0.origin == .learned }
+                return connection
+            }
+        ).kernel
+        return ends.map { RoutePlan.Prefix($0) } + carried.filter { !ends.contains($0.prefix) }
     }
 }

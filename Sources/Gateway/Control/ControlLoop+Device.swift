@@ -10,8 +10,8 @@ extension ControlLoop {
     private static let roamingInterval: Duration = .seconds(1)
 
     func handle(_ event: DatapathEvent) {
-        if case .probeReply(_, let packet, let length, let at) = event {
-            probeWasAnswered(packet, length: length, at: at)
+        if case .probeReply(let peer, let packet, let length, let at) = event {
+            probeWasAnswered(packet, length: length, by: peer, at: at)
         } else {
             device.handle(event, now: now)
         }
@@ -68,6 +68,8 @@ extension ControlLoop {
         case .handshakeStarted:
             if tunnels[peer]?.askingSince == nil { tunnels[peer]?.askingSince = now }
             log.debug("handshake started", metadata: names(of: peer))
+            tunnels[peer]?.health.handle(.handshakeStarted, now: now)
+            follow(peer)
         case .handshakeCompleted(let role):
             let isNew = tunnels[peer]?.isUp != true
             tunnels[peer]?.isUp = true
@@ -78,12 +80,12 @@ extension ControlLoop {
             log.log(
                 level: isNew ? .info : .debug, isNew ? "session begun" : "session renewed",
                 metadata: names(of: peer, adding: ["role": "\(role)", "endpoint": "\(endpoint)"]))
-            tunnels[peer]?.health.handle(.sessionBegan, now: now)
+            tunnels[peer]?.health.handle(.sessionBegun, now: now)
             tunnels[peer]?.endpoints.works(now: now)
             tunnels[peer]?.pathMTU?.sessionBegan(now: now)
             follow(peer)
         case .initiationUnanswered(let failure):
-            tunnels[peer]?.health.handle(.handshakeFailed(failure), now: now)
+            tunnels[peer]?.health.handle(.handshakeUnanswered(HealthReason(failure)), now: now)
             tunnels[peer]?.endpoints.failed(now: now)
             follow(peer)
         case .handshakeGaveUp(let dropped):
@@ -134,5 +136,19 @@ extension ControlLoop {
         metadata["connection"] = "\(tunnels[peer]?.connection ?? "removed")"
         metadata["tunnel"] = "\(tunnels[peer]?.name ?? "removed")"
         return metadata
+    }
+}
+
+extension HealthReason {
+    /// Why there is no session, in the words of a tunnel's health.
+    fileprivate init(_ failure: HandshakeFailure) {
+        self =
+            switch failure {
+            case .noEndpoint: .endpointUnknown
+            case .dropped(.mac1Invalid): .mac1Wrong
+            case .dropped(.timestampNotNewer): .timestampNotNewer
+            case .dropped: .handshakeRefused
+            case .noReply, .noPrivateKey, .noFreeIndex: .noReplyToHandshake
+            }
     }
 }

@@ -7,30 +7,89 @@ internal import WireGuard
 extension ControlLoop {
     func send(_ probe: TunnelHealth.Probe, by peer: PeerID) {
         guard let record = tunnels[peer], let inside = record.inside else { return }
-        let target = probe.target.flatMap { number in
-            state.connection(named: record.connection)?.health.targets[number]
+        var packet: [UInt8]?
+        if let number = probe.target {
+            switch record.health.settings.targets[number] {
+            case .echo(let address):
+                packet = ProbePacket.echo(
+                    from: inside.local, to: address, token: probeToken, peer: peer,
+                    sequence: probe.sequence, purpose: .target(number))
+            case .tcp(let address, let port):
+                packet = ProbePacket.syn(
+                    from: inside.local, to: address, port: port, token: probeToken,
+                    sequence: probe.sequence, ports: ForwardingTable.probePorts)
+            }
+        } else {
+            packet = ProbePacket.echo(
+                from: inside.local, to: inside.remote, token: probeToken, peer: peer,
+                sequence: probe.sequence)
         }
-        let packet = ProbePacket.make(
-            from: inside.local, to: target ?? .echo(inside.remote), token: probeToken, peer: peer,
-            sequence: probe.sequence, target: probe.target)
-        _ = device.sendProbe(packet, to: peer, now: now)
+        if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
     }
 
-    func probeWasAnswered(_ packet: [UInt8], length: Int, at: Instant) {
-        guard let answer = ProbePacket.parse(packet, length: length, token: probeToken) else { return }
-        tunnels[answer.peer]?.health.handle(.answered(answer.sequence, target: answer.target, at: at), now: now)
-        follow(answer.peer)
+    /// `arrival` is the tunnel that the answer came by, which need not be the one that was asked.
+    func probeWasAnswered(_ packet: [UInt8], length: Int, by arrival: PeerID, at: Instant) {
+        guard
+            let reply = ProbeReply(
+                packet, length: length, token: probeToken, ports: ForwardingTable.probePorts)
+        else { return }
+        switch reply.kind {
+        case .echo(let peer, .health):
+            // By another way than the probe it says nothing of this one.
+            guard peer == arrival else { return }
+            noteAnswer(reply.sequence, target: nil, of: peer, at: at)
+        case .echo(let peer, .target):
+            guard let target = tunnels[peer]?.health.settings.target(of: reply) else { return }
+            noteAnswer(reply.sequence, target: target, of: peer, at: at)
+        case .echo(let peer, .pathMTU): pathMTUWasAnswered(reply, of: peer)
+        case .echo(_, .drill): drillWasAnswered(reply.sequence, by: arrival)
+        case .synAck, .reset:
+            guard let connection = tunnels[arrival].flatMap({ state.connection(named: $0.connection) }),
+                let peer = peers(of: connection).first(where: {
+                    tunnels[$0]?.inside?.local == reply.destination
+                }),
+                let target = tunnels[peer]?.health.settings.target(of: reply)
+            else { return }
+            noteAnswer(reply.sequence, target: target, of: peer, at: at)
+            if let reset = ProbePacket.reset(answering: packet, length: length) {
+                _ = device.sendProbe(reset, to: peer, now: now)
+            }
+        }
+    }
+
+    private func noteAnswer(_ sequence: UInt32, target: Int?, of peer: PeerID, at: Instant) {
+        tunnels[peer]?.health.handle(.probeAnswered(sequence: sequence, target: target, at: at), now: now)
+        follow(peer)
     }
 
     func report(_ transition: TunnelHealth.Transition, of peer: PeerID) {
         guard let record = tunnels[peer] else { return }
         connectionChanged(record.connection)
-        if transition.to == .down { tunnels[peer]?.endpoints.failed(now: now) }
-        if transition.to == .up { tunnels[peer]?.endpoints.works(now: now) }
+        drillNotices(of: record.connection, tunnel: record.name, is: transition.to)
+        switch transition.to {
+        case .up: tunnels[peer]?.endpoints.works(now: now)
+        case .down:
+            tunnels[peer]?.failures += 1
+            tunnels[peer]?.endpoints.failed(now: now)
+            // The far end may have lost the session, and cannot say so.
+            if transition.reason == .probeTimeout { device.initiate(peer, now: now) }
+        default: break
+        }
         raise(
-            transition.kind, connection: record.connection, tunnel: record.name, from: transition.from.name,
-            to: transition.to.name, reason: transition.reason.name,
-            "\(record.name) is \(transition.to.name): \(transition.reason)",
+            Self.kind(of: transition.to), connection: record.connection, tunnel: record.name,
+            from: transition.from.rawValue, to: transition.to.rawValue, reason: transition.reason.name,
+            "\(record.name) is \(transition.to.rawValue): \(transition.reason.words)",
             level: transition.to == .down ? .warning : .info)
+    }
+
+    private static func kind(of state: HealthState) -> GatewayEvent.Kind {
+        switch state {
+        case .disabled: .tunnelDisabled
+        case .idle: .tunnelIdle
+        case .connecting: .tunnelConnecting
+        case .up: .tunnelUp
+        case .degraded: .tunnelDegraded
+        case .down: .tunnelDown
+        }
     }
 }

@@ -6,6 +6,9 @@ internal import WireGuard
 extension ControlLoop {
     private static let routesSettleTime: Duration = .milliseconds(250)
 
+    /// Each prefix once, as the kernel is to hold it.
+    var kernelPrefixes: [RoutePlan.Prefix] { state.prefixes.map { RoutePlan.Prefix($0) } }
+
     func readNetlink() {
         var mayHaveMoved = false
         do throws(SystemError) {
@@ -32,8 +35,11 @@ extension ControlLoop {
         case .linkChanged(let link) where link.index == tun.index && isTunHere: tunChanged()
         case .linkRemoved(let index, _) where index == tun.index && isTunHere: tunWasRemoved()
         // The kernel does not tell of the routes that an IPv4 link takes along when it goes down.
-        case .linkChanged, .linkRemoved: return true
+        case .linkChanged, .linkRemoved:
+            underlaysChanged()
+            return true
         case .addressRemoved(let address): forgetSource(address.prefix.address)
+        case .addressAdded: underlaysChanged()
         case .routeAdded(let route), .routeRemoved(let route):
             return route.protocol != NetlinkRoute.ownProtocol && route.table != NetlinkRoute.localTable
         case .ruleAdded(let rule), .ruleRemoved(let rule): return rule.protocol != NetlinkRoute.ownProtocol
@@ -76,6 +82,27 @@ extension ControlLoop {
         guard ending == nil else { return }
         let text = "interface \(settings.interface) was deleted"
         ending = settings.managesLink ? .failed(text) : .asked(text)
+    }
+
+    // MARK: Wires
+
+    /// A link or an address came or went: tunnels that are bound to it follow at once.
+    private func underlaysChanged() {
+        guard underlays.bindings.count > 1 else { return }
+        var next = underlays
+        if next.followLinks() {
+            do throws(SystemError) {
+                try use(next)
+            } catch {
+                log.error("sockets cannot be watched", metadata: ["error": "\(error)"])
+            }
+        } else {
+            underlays = next
+        }
+        for peer in tunnels.peers {
+            noteUnderlay(of: peer)
+            follow(peer)
+        }
     }
 
     // MARK: Sticky sources

@@ -12,8 +12,8 @@ extension ControlLoop {
         }
         let overflow = queueDropsBefore + underlays.groups.queueDrops
         if overflow > 0 { drops[DropReason.receiveQueueFull.name, default: 0] += overflow }
-        let udp = sockets.workers.flatMap(\.sockets).map(\.offloads)
-        return GatewayStatus(
+        let udp = underlays.groups.present.flatMap(\.group.workers).flatMap(\.sockets).map(\.offloads)
+        var status = GatewayStatus(
             version: Daemon.version, name: settings.name,
             interface: isTunHere ? tun.name : settings.interface,
             // In another namespace it is not ours to know.
@@ -26,7 +26,9 @@ extension ControlLoop {
                 udpGSO: udp.contains { $0.gso }, udpGRO: udp.contains { $0.gro }, tunTSO: tun.offloads.tso,
                 tunUSO: tun.offloads.uso),
             workers: underlays.workers, isSingleThreaded: dataPlane.isSingleThreaded,
-            connections: state.connections.map { status(of: $0) }, drops: drops)
+            connections: state.connections.map { self.status(of: $0) }, drops: drops)
+        status.hooks = hooks?.counts
+        return status
     }
 
     private func status(of connection: Connection) -> ConnectionStatus {

@@ -26,7 +26,7 @@ extension ControlLoop {
                 peer: peer, connection: connection.name, name: tunnel.name, socket: socket, place: place,
                 inside: isProbed ? tunnel.inside : nil,
                 health: TunnelHealth(
-                    settings: connection.health, isProbed: isProbed, phase: phase(of: peer), now: now),
+                    settings: connection.health, phase: Self.phase(of: peer), canProbe: isProbed, now: now),
                 endpoints: EndpointSelector(tunnel.endpoints, now: now),
                 pathMTU: isProbed && settings.mtu == .automatic ? PathMTUSearch(maximum: mtu, now: now) : nil))
         noteUnderlay(of: peer)
@@ -40,13 +40,14 @@ extension ControlLoop {
     }
 
     /// Probes of many tunnels go out together, in forty groups an interval: a wake-up costs more than a probe.
-    private func phase(of peer: PeerID) -> Double { Double(peer.rawValue * 17 % 40) / 40 }
+    private static func phase(of peer: PeerID) -> UInt32 {
+        UInt32.max / 40 * UInt32(truncatingIfNeeded: peer.rawValue * 17 % 40)
+    }
 
     /// Whether a tunnel's wire is there.
     func noteUnderlay(of peer: PeerID) {
         guard let record = tunnels[peer] else { return }
-        let isThere = underlays.groups[record.socket] != nil && underlays.isUp(record.socket)
-        tunnels[peer]?.health.handle(.underlay(isUp: isThere), now: now)
+        tunnels[peer]?.health.handle(.interface(isUp: underlays.isUp(record.socket)), now: now)
     }
 
     // MARK: What a tunnel's machines ask for

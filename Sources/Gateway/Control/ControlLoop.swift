@@ -65,6 +65,10 @@ package final class ControlLoop {
     let resolver = EndpointResolver()
     /// Of the `wg` socket, and of the control server.
     let requestDrops = DropCounters()
+    var eventLog = EventLog()
+    let events = EventHub()
+    /// Nil where no hook is configured.
+    let hooks: HookRunner?
 
     var state: GatewayState
     var now: Instant
@@ -125,6 +129,12 @@ package final class ControlLoop {
             device = Device(
                 privateKey: state.privateKey, keypairs: keypairs, entropy: entropy,
                 timestampFloor: timestamps.load())
+            hooks =
+                settings.hooks.isEmpty
+                ? nil
+                : try HookRunner(settings.hooks, gateway: settings.name, log: log) { [mailbox] failure in
+                    mailbox.post(.hookHasFailed(failure))
+                }
             now = SystemClock.now()
             startedAt = now
             socketCheckAt = now + Self.socketCheckInterval
@@ -235,6 +245,7 @@ package final class ControlLoop {
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
         reconcileRoutes()
         if settings.managesLink { try keeper.addAddresses() }
+        try hooks?.start()
         try dataPlane.start()
         settle()
     }
@@ -307,13 +318,17 @@ package final class ControlLoop {
         ServiceNotification.send("READY=1")
         if let descriptor = settings.readyDescriptor { Detachment.reportReady(descriptor) }
         log.info("ready", metadata: ["interface": "\(settings.interface)"])
+        tellOfStart()
     }
 
     private func finish() {
         ServiceNotification.send("STOPPING=1")
+        if isAnnounced { tellOfEnd() }
         dataPlane.stop()
         timestamps.end(device.lastTimestamp)
         if isTunHere { keeper.removeAll() }
+        events.end()
+        hooks?.stop()
         for command in mailbox.take() { command.refuse() }
     }
 }

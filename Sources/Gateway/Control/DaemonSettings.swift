@@ -14,6 +14,7 @@ package struct DaemonSettings: Sendable {
     package var stateDirectory: String
     /// Of the control API; nil for none. One that cannot be made ends a run by a configuration, and no other.
     package var controlSocket: String?
+    package var hooks: [HookConfiguration] = []
     /// Whether vgwd itself sets addresses and brings the interface up.
     package var managesLink: Bool
     /// Opened by whoever started us (WG_TUN_FD, WG_UAPI_FD).
@@ -37,6 +38,7 @@ package struct DaemonSettings: Sendable {
         workers = configuration.workers
         stateDirectory = configuration.stateDirectory
         controlSocket = configuration.control.socket
+        hooks = configuration.hooks
         managesLink = true
     }
 

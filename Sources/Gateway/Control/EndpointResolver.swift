@@ -1,63 +1,30 @@
 internal import LinuxIO
-internal import NIOCore
-internal import Synchronization
 internal import WireGuard
 
-/// Names of endpoints to addresses, on a thread of its own: the system's resolver may take half a minute to
-/// say no, and nothing may wait for that.
+/// Names of endpoints to addresses, off the control thread: a name server may take ten seconds to say nothing,
+/// and nobody may wait for that.
 ///
 /// Concurrency: control asks; the answer comes by the closure, on the resolver's thread.
 final class EndpointResolver: Sendable {
     typealias Answer = @Sendable (Endpoint?, _ problem: String?) -> Void
+    typealias FullAnswer = @Sendable (Result<[NameResolver.Address], NameResolver.Problem>) -> Void
 
-    private struct Question: Sendable {
-        let host: String
-        let port: UInt16
-        let answer: Answer
-    }
+    private let resolver = NameResolver()
 
-    private let questions = Mutex<(waiting: [Question], isRunning: Bool)>(([], false))
-
+    /// The first address, as the host prefers them.
     func resolve(_ host: String, port: UInt16, answer: @escaping Answer) {
-        let mustStart = questions.withLock { questions in
-            questions.waiting.append(Question(host: host, port: port, answer: answer))
-            defer { questions.isRunning = true }
-            return !questions.isRunning
-        }
-        guard mustStart else { return }
-        do throws(SystemError) {
-            _ = try Thread.spawn(name: "vgwd-resolve") { self.work() }
-        } catch {
-            let waiting = questions.withLock { questions in
-                defer { questions = ([], false) }
-                return questions.waiting
+        resolver.resolve(host) { result in
+            switch result {
+            case .success(let addresses):
+                answer(addresses.first.map { Endpoint(address: $0.address, port: port) }, nil)
+            case .failure(let problem): answer(nil, "\(problem)")
             }
-            for question in waiting { question.answer(nil, "\(error)") }
         }
     }
 
-    /// Until nothing is left to ask.
-    private func work() {
-        while true {
-            let question = questions.withLock { questions -> Question? in
-                guard !questions.waiting.isEmpty else {
-                    questions.isRunning = false
-                    return nil
-                }
-                return questions.waiting.removeFirst()
-            }
-            guard let question else { return }
-            do {
-                let address = try SocketAddress.makeAddressResolvingHost(
-                    question.host, port: Int(question.port))
-                if let text = address.ipAddress, let ip = IPAddress(text) {
-                    question.answer(Endpoint(address: ip, port: question.port), nil)
-                } else {
-                    question.answer(nil, "\(question.host) has no address")
-                }
-            } catch {
-                question.answer(nil, "\(question.host) does not resolve")
-            }
-        }
-    }
+    /// All addresses, in the order that the host prefers, and how long each holds.
+    func resolve(_ host: String, answer: @escaping FullAnswer) { resolver.resolve(host, answer: answer) }
+
+    /// At the end of a run: what is still open is answered as unresolved.
+    func stop() { resolver.stop() }
 }

@@ -1,23 +1,26 @@
-package import WireGuard
+/// How the tunnels of a connection are watched. The defaults find a cut within 650 ms.
 package struct HealthSettings: Hashable, Sendable {
-    package static let targetLimit = 8
+    /// Off: no probe is sent, and the state follows handshakes.
     package var isOn = true
+    /// From one probe of a tunnel to the next; not less than `shortestInterval`.
     package var interval: Duration = .milliseconds(200)
+    /// Consecutive unanswered probes that take a tunnel down.
     package var downAfter = 3
+    /// Consecutive answered probes that bring it up.
     package var upAfter = 5
+    /// How long it must go on answering after that, once it has flapped. It doubles with each flap.
     package var holdDown: Duration = .seconds(1)
+    package var maxHoldDown: Duration = .seconds(60)
+    /// Past this share of lost probes, 0 to 1, a tunnel is degraded. Nil: never.
     package var maxLoss: Double?
+    /// Past this mean round trip a tunnel is degraded. Nil: never.
     package var maxRoundTrip: Duration?
+    /// One that answers is enough.
     package var targets: [HealthTarget] = []
+
+    package static let shortestInterval: Duration = .milliseconds(10)
+    /// Targets are probed at this multiple of the interval: their owner did not ask for us.
+    package static let targetIntervals = 5
+
     package init() {}
-}
-package enum HealthTarget: Hashable, Sendable, CustomStringConvertible {
-    case echo(IPAddress)
-    case tcp(IPAddress, UInt16)
-    package var address: IPAddress {
-        switch self { case .echo(let a), .tcp(let a, _): a }
-    }
-    package var description: String {
-        switch self { case .echo(let a): "\(a)"; case .tcp(let a, let p): "\(Endpoint(address: a, port: p))" }
-    }
 }

@@ -25,18 +25,25 @@ extension KernelState {
     /// to a table after the routes in it, and addresses last, as what is sent from them must find a way into
     /// the tunnel. Addresses are only added: those that are not ours are an administrator's.
     package func changes(from found: KernelState) -> [KernelChange] {
-        func sorted(_ routes: Set<NetlinkRoute>) -> [NetlinkRoute] {
-            routes.sorted {
-                ($0.table, "\($0.destination)", $0.metric) < ($1.table, "\($1.destination)", $1.metric)
-            }
-        }
-        func sorted(_ rules: Set<NetlinkRule>) -> [NetlinkRule] {
-            rules.sorted { ($0.family.rawValue, $0.priority) < ($1.family.rawValue, $1.priority) }
-        }
-        return sorted(routes.subtracting(found.routes)).map { .addRoute($0) }
-            + sorted(rules.subtracting(found.rules)).map { .addRule($0) }
+        Self.sorted(routes.subtracting(found.routes)).map { .addRoute($0) }
+            + Self.sorted(rules.subtracting(found.rules)).map { .addRule($0) }
             + addresses.subtracting(found.addresses).sorted { "\($0)" < "\($1)" }.map { .addAddress($0) }
-            + sorted(found.rules.subtracting(rules)).map { .removeRule($0) }
-            + sorted(found.routes.subtracting(routes)).map { .removeRoute($0) }
+            // The first rule of a length lets longer prefixes pass by: it goes last.
+            + Self.sorted(found.rules.subtracting(rules)).reversed().map { .removeRule($0) }
+            + Self.sorted(found.routes.subtracting(routes)).map { .removeRoute($0) }
+    }
+
+    private static func sorted(_ routes: Set<NetlinkRoute>) -> [NetlinkRoute] {
+        routes.sorted {
+            ($0.table, $0.destination.family.rawValue, $0.destination.first, $0.destination.length, $0.metric)
+                < (
+                    $1.table, $1.destination.family.rawValue, $1.destination.first, $1.destination.length,
+                    $1.metric
+                )
+        }
+    }
+
+    private static func sorted(_ rules: Set<NetlinkRule>) -> [NetlinkRule] {
+        rules.sorted { ($0.family.rawValue, $0.priority) < ($1.family.rawValue, $1.priority) }
     }
 }

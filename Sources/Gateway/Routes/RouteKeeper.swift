@@ -13,11 +13,29 @@ package struct RouteKeeper: ~Copyable {
     private let log: Logger
     /// Why a prefix has no route.
     package private(set) var failures: [IPPrefix: SystemError] = [:]
+    /// Every change that the kernel refused the last time: a line in the log is for what is new.
+    private var refused: [KernelChange: SystemError] = [:]
+    /// What was wanted the last time, and the places of its routes: what somebody else may disturb.
+    private var wanted = KernelState()
+    private var places: Set<Place> = []
     /// Somebody may have taken something away: look again then.
     package private(set) var deadline: Instant?
     /// Grows while somebody else keeps undoing what we do, so that the two do not keep a processor busy.
     private var patience = Self.shortestPatience
     private var lastRepair: Instant?
+
+    /// The kernel has one route there, or takes the first of several.
+    private struct Place: Hashable {
+        let table: UInt32
+        let destination: IPPrefix
+        let metric: UInt32
+
+        init(_ route: NetlinkRoute) {
+            table = route.table
+            destination = route.destination
+            metric = route.metric
+        }
+    }
 
     private static let shortestPatience: Duration = .milliseconds(100)
     private static let longestPatience: Duration = .seconds(10)
@@ -52,6 +70,23 @@ package struct RouteKeeper: ~Copyable {
         (try? netlink.way(to: address, mark: mark))?.interface
     }
 
+    /// Whether outer packets with the mark, sent to `address`, would come back to us by the TUN: where a route
+    /// that is not the plan's, a routing daemon's in the main table, covers an endpoint. The data threads drop
+    /// them (`DropReason.routingLoop`).
+    package func leadsIntoTunnel(_ address: IPAddress, mark: UInt32) -> Bool {
+        self.interface(towards: address, mark: mark) == interface
+    }
+
+    /// What `LearnedRoutes` begins with.
+    package func routesIntoTunnel() throws(SystemError) -> [NetlinkRoute] {
+        try netlink.routes(through: interface)
+    }
+
+    /// For `RouteExplanation`: how a packet from this host would leave.
+    package func way(to address: IPAddress, mark: UInt32 = 0) throws(SystemError) -> NetlinkWay {
+        try netlink.way(to: address, mark: mark)
+    }
+
     package func link() -> NetlinkLink? { (try? netlink.link(index: interface)) ?? nil }
 
     package func setMTU(_ mtu: Int) throws(SystemError) { try netlink.setMTU(interface, mtu) }
@@ -67,36 +102,43 @@ package struct RouteKeeper: ~Copyable {
     // MARK: Routes
 
     /// Does what is wanting. What the kernel refuses is in `failures`, and logged when it is new.
-    package mutating func reconcile(_ prefixes: [IPPrefix], now: Instant) {
+    package mutating func reconcile(_ prefixes: [RoutePlan.Prefix], now: Instant) {
         deadline = nil
-        var wanted = plan.wanted(for: prefixes, interface: interface)
+        wanted = plan.wanted(for: prefixes, interface: interface)
         // The kernel takes the routes of a link that is down; when it is up again, there is an event.
         if !(link()?.isUp ?? false) {
             wanted.routes = wanted.routes.filter { $0.kind == .unreachable }
             wanted.addresses = []
         }
+        places = Set(wanted.routes.lazy.map(Place.init))
         do throws(SystemError) {
             let changes = wanted.changes(from: try found(wanted))
             if changes.isEmpty { patience = Self.shortestPatience }
-            var failed: [IPPrefix: SystemError] = [:]
-            for change in changes {
-                do throws(SystemError) {
-                    try apply(change)
-                } catch {
-                    if case .addRoute(let route) = change, route.kind == .unicast {
-                        failed[route.destination] = error
-                    }
-                    if change.prefix.map({ failures[$0] != error }) ?? true {
-                        log.error("kernel refused", metadata: ["error": "\(error)"])
-                    }
-                }
-            }
-            failures = failed
+            apply(changes)
             // An administrator's route in the way may go again.
-            if !failed.isEmpty { deadline = now + Self.longestPatience }
+            if !refused.isEmpty { deadline = now + Self.longestPatience }
         } catch {
             log.error("kernel routes cannot be read", metadata: ["error": "\(error)"])
             deadline = now + Self.longestPatience
+        }
+    }
+
+    private mutating func apply(_ changes: [KernelChange]) {
+        let before = refused
+        refused = [:]
+        failures = [:]
+        for change in changes {
+            do throws(SystemError) {
+                try apply(change)
+            } catch {
+                refused[change] = error
+                if case .addRoute(let route) = change, route.kind == .unicast {
+                    failures[route.destination] = error
+                }
+                if before[change] != error {
+                    log.error("kernel refused", metadata: ["error": "\(error)"])
+                }
+            }
         }
     }
 
@@ -104,7 +146,7 @@ package struct RouteKeeper: ~Copyable {
     /// between outer packets may be led into the tunnel, where they are dropped; the other way round inner
     /// ones would leave in clear. When `mark` throws, the new rules go instead.
     package mutating func changeMark(
-        to new: UInt32, prefixes: [IPPrefix], mark: () throws(SystemError) -> Void
+        to new: UInt32, prefixes: [RoutePlan.Prefix], mark: () throws(SystemError) -> Void
     ) throws(SystemError) {
         guard plan.table != nil, new != plan.mark else { return try mark() }
         let before = plan
@@ -145,13 +187,16 @@ package struct RouteKeeper: ~Copyable {
         for change in KernelState().changes(from: found) { try? apply(change) }
     }
 
-    /// Whether the monitor's event is about something that the plan wants or once wanted.
+    /// Whether the monitor's event tells of somebody else's hand on what was wanted the last time. Our own
+    /// changes come back as events too, and concern nobody.
     package func concerns(_ event: NetlinkEvent) -> Bool {
         switch event {
         case .addressRemoved(let address):
             address.interface == interface && plan.addresses.contains(address.prefix)
-        case .routeRemoved(let route): plan.owns(route, interface: interface)
-        case .ruleRemoved(let rule): plan.owns(rule)
+        case .routeRemoved(let route): wanted.routes.contains(route)
+        // The kernel does not tell of a route that was replaced but by its successor.
+        case .routeAdded(let route): places.contains(Place(route)) && !wanted.routes.contains(route)
+        case .ruleRemoved(let rule): wanted.rules.contains(rule)
         case .linkChanged(let link): link.index == interface && link.isUp
         case .overflow: true
         default: false
@@ -177,16 +222,6 @@ package struct RouteKeeper: ~Copyable {
         case .removeRoute(let route): try netlink.removeRoute(route)
         case .addRule(let rule): try netlink.addRule(rule)
         case .removeRule(let rule): try netlink.removeRule(rule)
-        }
-    }
-}
-
-extension KernelChange {
-    fileprivate var prefix: IPPrefix? {
-        switch self {
-        case .addAddress(let prefix): prefix
-        case .addRoute(let route), .removeRoute(let route): route.destination
-        case .addRule, .removeRule: nil
         }
     }
 }

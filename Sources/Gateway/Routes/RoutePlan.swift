@@ -3,29 +3,71 @@ package import WireGuard
 
 /// From the prefixes of all connections to what the kernel must hold. Pure.
 ///
-/// The routes are in a table of the gateway's own, and rules lead there only packets that have not the
+/// The routes are in tables of the gateway's own, and rules lead there only packets that have not the
 /// firewall mark: the outer packets are marked, so that they never see a route into the tunnel, whichever
 /// address a peer roams to.
 ///
 /// A rule is tried before the main table, where the routes of the local links are. So that the longest prefix
-/// still wins over both tables together, there are two rules for each length L among the prefixes, longest
+/// still wins over all tables together, there are four rules for each length L among the prefixes, longest
 /// first:
 /// ```
-/// not fwmark MARK lookup main  suppress_prefixlength L       what the main table has that is longer
-/// not fwmark MARK lookup TABLE suppress_prefixlength L-1     the tunnels' prefixes of length L
+/// 1  not fwmark MARK lookup main     suppress_prefixlength L      what the main table has that is longer
+/// 2  not fwmark MARK lookup TABLE    suppress_prefixlength L-1    what the tunnels carry, of length L
+/// 3  not fwmark MARK lookup main     suppress_prefixlength L-1    what the main table has of length L
+/// 4  not fwmark MARK lookup BACKSTOP(L)                           the last resort, of length L
 /// ```
-/// Of equal prefixes the tunnel's wins: a packet for it must not leave in clear. For the same reason each
-/// prefix has a second route, of the last resort: while the TUN is down, or vgwd was killed and is not back
-/// yet, the kernel has taken the routes into the TUN, and without it the packets would go by the default
-/// route.
+/// Of equal prefixes the tunnel's wins: a packet for it must not leave in clear. When the tunnel has none, an
+/// administrator's or another gateway's takes over: those of all gateways on the host come before anybody's
+/// last resort, as the priorities are the same for everybody. But 3 is left out for L = 0: the default route
+/// of the main table is the way in clear that the last resort is there to prevent.
+///
+/// The last resort is a route of type unreachable for each prefix, also while a tunnel carries it: when the
+/// TUN is down, or vgwd was killed and is not back yet, the kernel has taken the routes into the TUN, and
+/// without it the packets would go by the default route. It has a table for each length, because an
+/// unreachable route ends the lookup, whatever a rule suppresses: in one table with the others a shorter one
+/// would hide what is longer in the main table.
+///
+/// The same holds for an unreachable, prohibit or blackhole route that somebody else has in the main table,
+/// as routing daemons do for an aggregate: it ends the lookup at rule 1 for all that it covers, our longer
+/// prefixes too. Nothing leaves in clear by it, but the tunnel is not used: no such route may be in the main
+/// table over a prefix of a connection.
+///
+/// In the main table, where there is no rule, all are beside each other and metrics decide: the carried ones'
+/// own, then everybody else's, then the covered ones, then the last resort.
 package struct RoutePlan: Hashable, Sendable {
-    /// Rules of a gateway have priorities from here up, two for each length, below those of the main table
+    /// What a connection wants for a prefix.
+    package struct Prefix: Hashable, Sendable {
+        package enum State: Hashable, Sendable {
+            /// Into the TUN, before an equal prefix of anybody else's.
+            case carried
+            /// Into the TUN, where a shorter prefix takes it, and behind an equal one of anybody else's.
+            case covered
+            /// Nowhere, unless somebody else has an equal or longer prefix.
+            case unreachable
+            /// As if the gateway did not know it.
+            case withdrawn
+        }
+
+        package let prefix: IPPrefix
+        /// Of the route into the TUN where it is among others', in the main table; nil is the plan's.
+        package let metric: UInt32?
+        package let state: State
+
+        package init(_ prefix: IPPrefix, metric: UInt32? = nil, state: State = .carried) {
+            self.prefix = prefix.network
+            self.metric = metric
+            self.state = state
+        }
+    }
+
+    /// Rules of a gateway have priorities from here up, four for each length, below those of the main table
     /// (32766).
     package static let firstPriority: UInt32 = 32_000
-    package static let priorities = firstPriority..<(firstPriority + 258)
 
-    /// Of the routes of last resort: the weakest but one.
-    package static let backstopMetric: UInt32 = .max - 1
+    /// Worse than any that other people use, and each gateway's own by `tag`: two in the main table of one host
+    /// must not take each other's for theirs, and a covered prefix of one comes before the last resort of all.
+    package static let backstopMetrics: ClosedRange<UInt32> = 0xffff_0000 - 1...UInt32.max - 1
+    package static let coveredMetrics: ClosedRange<UInt32> = 0xfffe_0000 - 1...0xffff_0000 - 2
 
     /// Nil: somebody else installs routes.
     package var table: UInt32?
@@ -34,46 +76,78 @@ package struct RoutePlan: Hashable, Sendable {
     /// 0 leaves it to the kernel.
     package var metric: UInt32
     package var addresses: [IPPrefix]
+    /// Tells this gateway's last resort from another's in the main table.
+    package let tag: UInt16
 
-    package init(table: UInt32?, mark: UInt32, metric: UInt32 = 0, addresses: [IPPrefix]) {
+    package init(
+        table: UInt32?, mark: UInt32, metric: UInt32 = 0, addresses: [IPPrefix], interfaceName: String = ""
+    ) {
         self.table = table
         self.mark = mark
         self.metric = metric
         self.addresses = addresses
+        // FNV-1a: the same in every run, as what a killed one left must be known again.
+        let hash = interfaceName.utf8.reduce(UInt32(0x811c_9dc5)) { ($0 ^ UInt32($1)) &* 0x0100_0193 }
+        tag = UInt16(truncatingIfNeeded: hash ^ hash >> 16)
     }
 
     package init(_ configuration: GatewayConfiguration) {
         self.init(
             table: configuration.routeTableNumber, mark: configuration.firewallMark ?? 0,
-            metric: configuration.routeMetric ?? 0, addresses: configuration.addresses)
+            metric: configuration.routeMetric ?? 0, addresses: configuration.addresses,
+            interfaceName: configuration.interface)
     }
 
-    package func wanted(for prefixes: [IPPrefix], interface: UInt32) -> KernelState {
+    package func wanted(for prefixes: [Prefix], interface: UInt32) -> KernelState {
         var state = KernelState()
         state.addresses = Set(addresses)
         guard let table else { return state }
+        var lengths: Set<Length> = []
         for prefix in prefixes {
-            state.routes.insert(
-                NetlinkRoute(destination: prefix, interface: interface, table: table, metric: metric))
-        }
-        guard hasOwnTable else { return state }
-        for prefix in prefixes { state.routes.insert(Self.backstop(for: prefix, in: table)) }
-        for family in IPAddress.Family.allCases {
-            let lengths = Set(
-                state.routes.lazy.map(\.destination).filter { $0.family == family }.map(\.length))
-            for length in lengths {
-                let priority = Self.firstPriority + 2 * UInt32(family.width - length)
-                state.rules.insert(
-                    NetlinkRule(
-                        family: family, priority: priority, mark: mark, isInverted: true,
-                        table: NetlinkRoute.mainTable, suppressedPrefixLength: UInt32(length)))
-                state.rules.insert(
-                    NetlinkRule(
-                        family: family, priority: priority + 1, mark: mark, isInverted: true, table: table,
-                        suppressedPrefixLength: length == 0 ? nil : UInt32(length - 1)))
+            // Also where there is nothing to look up: a connection that comes and goes moves no rule.
+            lengths.insert(Length(family: prefix.prefix.family, length: prefix.prefix.length))
+            switch prefix.state {
+            case .carried:
+                state.routes.insert(
+                    NetlinkRoute(
+                        destination: prefix.prefix, interface: interface, table: table,
+                        metric: hasOwnTable ? metric : prefix.metric ?? metric))
+            case .covered:
+                state.routes.insert(
+                    NetlinkRoute(
+                        destination: prefix.prefix, interface: interface,
+                        table: backstopTable(of: prefix.prefix, table),
+                        metric: Self.coveredMetrics.upperBound - UInt32(tag)))
+            case .unreachable: break
+            case .withdrawn: continue
             }
+            state.routes.insert(backstop(for: prefix.prefix, table))
         }
+        if hasOwnTable { for length in lengths { state.rules.formUnion(rules(for: length, table)) } }
         return state
+    }
+
+    private struct Length: Hashable {
+        let family: IPAddress.Family
+        let length: Int
+    }
+
+    private func rules(for length: Length, _ table: UInt32) -> [NetlinkRule] {
+        func rule(_ position: UInt32, _ table: UInt32, suppressing suppressed: Int?) -> NetlinkRule {
+            NetlinkRule(
+                family: length.family,
+                priority: Self.firstPriority + 4 * UInt32(length.family.width - length.length) + position,
+                mark: mark, isInverted: true, table: table,
+                suppressedPrefixLength: suppressed.flatMap { UInt32(exactly: $0) })
+        }
+        let main = NetlinkRoute.mainTable
+        let shorter = length.length - 1
+        return [
+            rule(0, main, suppressing: length.length),
+            rule(1, table, suppressing: shorter),
+        ] + (length.length == 0 ? [] : [rule(2, main, suppressing: shorter)]) + [
+            rule(3, Self.backstopTable(of: table, length: length.length), suppressing: nil)
+        ]
     }
 
     /// Outer packets take the same routes: one over an endpoint would send the tunnel into itself.
@@ -81,22 +155,42 @@ package struct RoutePlan: Hashable, Sendable {
 
     private var hasOwnTable: Bool { mark != 0 && table != NetlinkRoute.mainTable }
 
-    private static func backstop(for prefix: IPPrefix, in table: UInt32) -> NetlinkRoute {
-        NetlinkRoute(
-            destination: prefix, interface: 0, table: table, metric: backstopMetric, kind: .unreachable)
+    // MARK: The last resort
+
+    /// Where nobody has tables by hand, and never `table` itself: its lowest 22 bits and the length, under the
+    /// highest bit, or the next one where `table` has that. Gateways on one host need tables that differ in
+    /// those 22 bits.
+    package static func backstopTable(of table: UInt32, length: Int) -> UInt32 {
+        (table >> 31 == 0 ? 1 << 31 : 1 << 30) | (table & 0x3f_ffff) << 8 | UInt32(length)
     }
 
-    /// Whether a route of our protocol is this gateway's.
+    private func backstopTable(of prefix: IPPrefix, _ table: UInt32) -> UInt32 {
+        hasOwnTable ? Self.backstopTable(of: table, length: prefix.length) : table
+    }
+
+    private func backstop(for prefix: IPPrefix, _ table: UInt32) -> NetlinkRoute {
+        NetlinkRoute(
+            destination: prefix, interface: 0, table: backstopTable(of: prefix, table),
+            metric: Self.backstopMetrics.upperBound - UInt32(tag), kind: .unreachable)
+    }
+
+    // MARK: Ownership
+
+    /// Whether a route of our protocol is this gateway's: from this run, or left by one that was killed, also
+    /// of an earlier version, which had the last resort in the same table.
     package func owns(_ route: NetlinkRoute, interface: UInt32) -> Bool {
         guard route.protocol == NetlinkRoute.ownProtocol else { return false }
-        return route.interface == interface
-            || (hasOwnTable && route == Self.backstop(for: route.destination, in: table ?? 0))
+        if route.interface == interface, interface != 0 { return true }
+        guard route.kind == .unreachable, let table else { return false }
+        if route.table == NetlinkRoute.mainTable {
+            return route.metric == Self.backstopMetrics.upperBound - UInt32(tag)
+        }
+        return route.table == table
+            || route.table == Self.backstopTable(of: table, length: route.destination.length)
     }
 
-    /// Whether a rule of our protocol is this gateway's: from this run, or left by one that was killed.
-    /// Another gateway on the host has another mark.
+    /// Whether a rule of our protocol is this gateway's: another one on the host has another mark.
     package func owns(_ rule: NetlinkRule) -> Bool {
         mark != 0 && rule.mark == mark && rule.isInverted && rule.protocol == NetlinkRoute.ownProtocol
-            && Self.priorities.contains(rule.priority)
     }
 }

@@ -77,4 +77,25 @@ enum Checksum {
         let sum = unsafe fold(add(packet, count: headerLength))
         unsafe packet.storeBytes(of: ~sum, toByteOffset: 10, as: UInt16.self)
     }
+
+    /// Takes a change of what a checksum covers into the field at `offset` (RFC 1624, equation 3). `old` and
+    /// `new` are sums of words as `add` and `word` give them. Never writes 0xffff where a recomputation would
+    /// write 0, or the other way round, unless all that is covered is zero.
+    @inline(__always)
+    static func update(_ packet: UnsafeMutableRawPointer, at offset: Int, from old: UInt64, to new: UInt64) {
+        let field = unsafe packet.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
+        let sum = fold(UInt64(~field) &+ UInt64(~fold(old)) &+ UInt64(fold(new)))
+        unsafe packet.storeBytes(of: ~sum, toByteOffset: offset, as: UInt16.self)
+    }
+
+    /// The same for a field that holds the sum itself, not its complement: the pseudo header's, while the
+    /// rest is still to be added (NEEDS_CSUM).
+    @inline(__always)
+    static func updatePartial(
+        _ packet: UnsafeMutableRawPointer, at offset: Int, from old: UInt64, to new: UInt64
+    ) {
+        let field = unsafe packet.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
+        let sum = fold(UInt64(field) &+ UInt64(~fold(old)) &+ UInt64(fold(new)))
+        unsafe packet.storeBytes(of: sum, toByteOffset: offset, as: UInt16.self)
+    }
 }

@@ -39,6 +39,9 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case innerVersionUnknown
     case innerLengthWrong
     case innerSourceNotAllowed
+    /// A router on the way marked congestion (CE) on a packet whose sender would not understand it: RFC 6040,
+    /// section 4.2, has it dropped instead.
+    case congestionMarked
     case tunWriteFailed
     /// No session to answer a probe of the peer's in, or more probes than fit in a batch.
     case probeUnanswerable
@@ -57,6 +60,12 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case noEndpoint
     /// One of our own outer packets, led into the tunnel by a route.
     case routingLoop
+    /// Larger than the tunnel's path carries; its sender was told (ICMP).
+    case outboundTooBig
+    /// A prefix is to be translated, and the packet's checksum lies in another fragment.
+    case untranslatable
+    /// Past the configured rate, with the queue before it full.
+    case rateLimited
     case stagedQueueFull
     case stagedExpired
     case sendCounterExhausted

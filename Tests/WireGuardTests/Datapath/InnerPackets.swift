@@ -92,3 +92,21 @@ enum InnerPackets {
         (0..<Value.bitWidth / 8).reversed().map { UInt8(truncatingIfNeeded: value >> Value($0 * 8)) }
     }
 }
+
+extension InnerPackets {
+    /// An echo request, or a reply, whose data is `payload`.
+    static func echo(
+        from source: IPAddress, to destination: IPAddress, isReply: Bool = false, payload: [UInt8],
+        identifier: UInt16 = 77
+    ) -> [UInt8] {
+        let isV4 = source.family == .v4
+        let type: UInt8 = isV4 ? (isReply ? 0 : 8) : (isReply ? 129 : 128)
+        var message = [type, 0, 0, 0] + bigEndian(identifier) + bigEndian(UInt16(3)) + payload
+        let sum =
+            isV4
+            ? internetChecksum(message)
+            : transportChecksum(message, from: source, to: destination, transport: 58)
+        message.replaceSubrange(2..<4, with: bigEndian(sum))
+        return ip(from: source, to: destination, transport: isV4 ? 1 : 58, body: message)
+    }
+}

@@ -1,0 +1,134 @@
+/// Which tunnels of a connection carry its packets, by policy and health.
+///
+/// | rank | a tunnel that |
+/// |---|---|
+/// | preferred | an operator prefers, while it is up or degraded |
+/// | up | |
+/// | degraded | |
+/// | answering | answers its probes, and is held down for having flapped |
+/// | untried | is connecting, with a session |
+/// | waiting | is idle, or connecting without a session, and has not failed: packets are staged there |
+/// | failing | is down, with a session |
+/// | hopeless | is anything else but disabled |
+///
+/// The best rank wins, then the lowest priority, then the tunnel that is active already. What has not been tried
+/// comes before what was found dead: without inside addresses only traffic shows whether a tunnel works.
+package struct TunnelSelection: Sendable {
+    package struct Candidate: Hashable, Sendable {
+        /// Unique in the gateway: flows keep to a tunnel by its name.
+        package var name: String
+        /// Lowest first.
+        package var priority: Int
+        /// Share of the flows under `balance`; less than 1 counts as 1.
+        package var weight: Int
+        package var state: HealthState
+        package var hasSession: Bool
+        /// By an operator.
+        package var isPreferred: Bool
+        /// As ``TunnelHealth`` has them.
+        package var hasFailed: Bool
+        package var isHeldDown: Bool
+
+        package init(
+            name: String, priority: Int = 10, weight: Int = 1, state: HealthState, hasSession: Bool,
+            isPreferred: Bool = false, hasFailed: Bool = false, isHeldDown: Bool = false
+        ) {
+            self.name = name
+            self.priority = priority
+            self.weight = weight
+            self.state = state
+            self.hasSession = hasSession
+            self.isPreferred = isPreferred
+            self.hasFailed = hasFailed
+            self.isHeldDown = isHeldDown
+        }
+    }
+
+    private enum Rank: Int, Comparable {
+        case preferred, up, degraded, answering, untried, waiting, failing, hopeless
+
+        static func < (a: Rank, b: Rank) -> Bool { a.rawValue < b.rawValue }
+    }
+
+    package let isBalanced: Bool
+    /// Where packets go, or, under `balance`, those that no bucket leads to. By place among the candidates; nil
+    /// when all are disabled.
+    package private(set) var active: Int?
+    /// Some tunnel carries traffic, or may, for all that is known. When not, routes follow `on-down`.
+    package private(set) var isUsable = false
+    /// Under `balance`: 256 places among the candidates, by the hash of a flow. Empty when all are disabled, and
+    /// under `failover`.
+    package private(set) var buckets: [Int] = []
+
+    private var activeName: String?
+    private var hashing = TunnelHashing()
+
+    package init(isBalanced: Bool) { self.isBalanced = isBalanced }
+
+    /// Call when anything about any candidate changed. The same again changes nothing.
+    package mutating func update(_ candidates: [Candidate]) {
+        let ranks = candidates.map { Self.rank(of: $0) }
+        active = best(candidates, ranks)
+        activeName = active.map { candidates[$0].name }
+        isUsable = ranks.contains { $0.map { $0 <= .answering } ?? false }
+            || candidates.contains { Self.isPromising($0) }
+        if isBalanced {
+            let carriers = carriers(candidates, ranks)
+            let members = candidates.indices.map { index in
+                TunnelHashing.Member(
+                    name: candidates[index].name, weight: max(candidates[index].weight, 1),
+                    isIn: carriers.contains(index))
+            }
+            buckets = hashing.assign(members)
+        }
+    }
+
+    private func best(_ candidates: [Candidate], _ ranks: [Rank?]) -> Int? {
+        var best: Int?
+        for (index, rank) in ranks.enumerated() {
+            guard let rank else { continue }
+            guard let leader = best, let leading = ranks[leader] else {
+                best = index
+                continue
+            }
+            let (mine, theirs) = (candidates[index], candidates[leader])
+            let isBetter =
+                (rank, mine.priority, mine.name == activeName ? 0 : 1)
+                < (leading, theirs.priority, theirs.name == activeName ? 0 : 1)
+            if isBetter { best = index }
+        }
+        return best
+    }
+
+    /// Who shares the flows: all of the best rank, if that carries; else the active one has them all.
+    private func carriers(_ candidates: [Candidate], _ ranks: [Rank?]) -> Set<Int> {
+        guard let top = ranks.compactMap({ $0 }).min() else { return [] }
+        guard top <= .answering else { return active.map { [$0] } ?? [] }
+        return Set(candidates.indices.filter { ranks[$0] == top })
+    }
+
+    private static func rank(of candidate: Candidate) -> Rank? {
+        switch candidate.state {
+        case .disabled: nil
+        case .up: candidate.isPreferred ? .preferred : .up
+        case .degraded: candidate.isPreferred ? .preferred : .degraded
+        case .connecting, .idle, .down:
+            if candidate.isHeldDown {
+                .answering
+            } else if candidate.state == .connecting, candidate.hasSession {
+                .untried
+            } else if isPromising(candidate) {
+                .waiting
+            } else if candidate.hasSession {
+                .failing
+            } else {
+                .hopeless
+            }
+        }
+    }
+
+    /// Idle or connecting, and was never down since it was last good.
+    private static func isPromising(_ candidate: Candidate) -> Bool {
+        (candidate.state == .idle || candidate.state == .connecting) && !candidate.hasFailed
+    }
+}

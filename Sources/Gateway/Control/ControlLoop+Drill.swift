@@ -1,0 +1,151 @@
+internal import ControlAPI
+internal import LinuxIO
+internal import Logging
+internal import WireGuard
+
+/// A drill that is going on, and who waits for its report.
+struct DrillRun {
+    var drill: Drill
+    let duration: Duration
+    let activeBefore: String?
+    let answer: ControlCommand.Answer<ControlAPI.DrillReport>
+}
+
+/// Drills: a tunnel taken away on purpose (``Drill``).
+extension ControlLoop {
+    func drill(
+        _ name: String, _ request: DrillRequest, answer: @escaping ControlCommand.Answer<ControlAPI.DrillReport>
+    ) {
+        guard let connection = state.connection(named: name), let record = connections[name] else {
+            return answer(
+                .failure(
+                    APIError(
+                        code: .notFound, message: "there is no connection \(name)",
+                        hint: "'vgwctl status' lists them")))
+        }
+        guard drills[name] == nil else {
+            return answer(.failure(APIError(code: .conflict, message: "a drill of \(name) is going on")))
+        }
+        let active = activeTunnels(of: connection, by: record.selection).first
+        let states = peers(of: connection).compactMap { tunnels[$0].map { ($0.name, $0.health.state) } }
+        let duration = Duration.milliseconds(Int64((request.duration ?? DrillRequest.defaultDuration) * 1000))
+        drills[name] = DrillRun(
+            drill: Drill(
+                connection: name, tunnels: Dictionary(uniqueKeysWithValues: states), active: active,
+                duration: duration, objective: connection.recoveryTimeObjective, now: now),
+            duration: duration, activeBefore: active, answer: answer)
+        followDrill(of: name)
+    }
+
+    var drillDeadline: Instant? { drills.values.lazy.compactMap(\.drill.nextTimeout).min() }
+
+    func handleDrillTimeouts() {
+        for (name, run) in drills where run.drill.nextTimeout.map({ $0 <= now }) ?? false {
+            drills[name]?.drill.handleTimeout(now: now)
+            followDrill(of: name)
+        }
+    }
+
+    func drillNotices(of connection: String, tunnel: String, is state: HealthState) {
+        guard drills[connection] != nil else { return }
+        drills[connection]?.drill.handle(.state(of: tunnel, state), now: now)
+        followDrill(of: connection)
+    }
+
+    func drillNotices(of connection: String, active: String?) {
+        guard drills[connection] != nil else { return }
+        drills[connection]?.drill.handle(.active(active), now: now)
+        followDrill(of: connection)
+    }
+
+    func drillWasAnswered(_ sequence: UInt32, by arrival: PeerID) {
+        guard let connection = tunnels[arrival]?.connection else { return }
+        drills[connection]?.drill.handle(.probeAnswered(sequence: sequence), now: now)
+    }
+
+    /// At the end of a run: what is cut is put back, and who waits is told.
+    func endDrills() {
+        for (name, run) in drills {
+            setCut(false, tunnel: run.activeBefore)
+            run.answer(.failure(APIError(code: .unavailable, message: "vgwd is stopping")))
+            drills[name] = nil
+        }
+    }
+
+    private func followDrill(of name: String) {
+        while let output = drills[name]?.drill.poll() {
+            switch output {
+            case .cut(let tunnel):
+                setCut(true, tunnel: tunnel)
+                raise(
+                    .drillStarted, connection: name, tunnel: tunnel, reason: HealthReason.operator.name,
+                    "a drill cuts \(tunnel) of \(name)", level: .notice)
+            case .probe(let sequence): sendLive(sequence, of: name)
+            case .restore(let tunnel): setCut(false, tunnel: tunnel)
+            case .finished(let report): finishDrill(of: name, report)
+            }
+        }
+    }
+
+    private func setCut(_ isCut: Bool, tunnel: String?) {
+        guard let peer = tunnel.flatMap({ tunnels.peer(named: $0) }) else { return }
+        device.path(of: peer)?.setCut(isCut)
+    }
+
+    /// By whatever tunnel is active, to a target where there is one: its answer comes back by the way that the
+    /// far end has chosen.
+    private func sendLive(_ sequence: UInt32, of name: String) {
+        guard let connection = state.connection(named: name), let record = connections[name],
+            let active = activeTunnels(of: connection, by: record.selection).first,
+            let peer = tunnels.peer(named: active), let inside = tunnels[peer]?.inside
+        else { return }
+        let target = connection.health.targets.lazy.compactMap { target -> IPAddress? in
+            if case .echo(let address) = target { address } else { nil }
+        }.first
+        let packet = ProbePacket.echo(
+            from: inside.local, to: target ?? inside.remote, token: probeToken, peer: peer,
+            sequence: sequence, purpose: .drill)
+        if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
+    }
+
+    private func finishDrill(of name: String, _ report: DrillReport) {
+        guard let run = drills.removeValue(forKey: name) else { return }
+        if let refusal = report.refusal {
+            return run.answer(
+                .failure(APIError(code: .conflict, message: "no drill of \(name): \(refusal.words)")))
+        }
+        let answer = ControlAPI.DrillReport(report, run)
+        let recovered = answer.timeToRecover.map { "\(Int(($0 * 1000).rounded())) ms" } ?? "never"
+        raise(
+            .drillFinished, connection: name, tunnel: report.cut,
+            "traffic of \(name) was back after: \(recovered)",
+            details: ["probes-lost": "\(report.probesLost)"], level: .notice)
+        run.answer(.success(answer))
+    }
+}
+
+extension ControlAPI.DrillReport {
+    fileprivate init(_ report: DrillReport, _ run: DrillRun) {
+        var notes: [String] = []
+        if report.wasAborted { notes.append("somebody ended it before its time") }
+        if report.timeToDetect == nil { notes.append("the tunnel was never held to be down") }
+        if report.timeToReturn == nil { notes.append("the tunnel was not back 10 s after it was mended") }
+        if report.probesLostAfter > 0 {
+            notes.append("\(report.probesLostAfter) live probes were lost after it was mended")
+        }
+        if !report.hasFailedBack, report.activeWhileCut != nil {
+            notes.append("traffic did not return to it: it is held down, or another is preferred")
+        }
+        self.init(
+            connection: report.connection, tunnel: report.cut ?? "", duration: run.duration.seconds,
+            timeToDetect: report.timeToDetect?.seconds, timeToRecover: report.timeToRecover?.seconds,
+            probesSent: report.probesSent, probesLost: report.probesLost,
+            longestGap: report.longestGap.seconds, activeBefore: run.activeBefore,
+            activeDuring: report.activeWhileCut, activeAfter: report.activeAfter,
+            rto: report.objective?.seconds, rtoMet: report.isMet, notes: notes)
+    }
+}
+
+extension Duration {
+    var seconds: Double { Double(wholeNanoseconds) / 1e9 }
+}

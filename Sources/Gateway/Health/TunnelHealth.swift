@@ -1,0 +1,312 @@
+package import WireGuard
+
+/// What one tunnel is good for, from handshakes, from the probes that it asks for, and from what is around it.
+///
+///     1. tell it what happened   handle, handleTimeout
+///     2. take what it asks for   poll until nil: probes to send, transitions to tell others of
+///     3. come back               at `nextTimeout`, or when something happens
+///
+/// Observations are kept as facts, and the state is what follows from all of them: so they may come in any
+/// order, twice or late. The rules, from the first that applies:
+///
+/// | what is so | state |
+/// |---|---|
+/// | an operator turned it off | disabled |
+/// | the interface that it leaves by is down | down |
+/// | no session, and a handshake failed | down |
+/// | no session, but probed, or a handshake is under way | connecting |
+/// | no session | idle |
+/// | not probed; handshakes fail, and nothing was heard for 15 s | down |
+/// | not probed | up |
+/// | probed, `downAfter` in a row unanswered, or no target answers | down until `upAfter` are and the hold-down is over |
+/// | probed, and nothing known yet | connecting |
+/// | too much loss, or too long a round trip | degraded until it is below 80 % of the limit |
+/// | probes are answered | up |
+///
+/// Concurrency: a value, owned by the control thread.
+package struct TunnelHealth: Sendable {
+    package enum Observation: Hashable, Sendable {
+        /// A handshake completed: there is a session, be it the first or the next one.
+        case sessionBegun
+        /// Expired, wiped or taken away, and no other took its place.
+        case sessionEnded
+        /// The first initiation of an attempt was sent.
+        case handshakeStarted
+        /// An initiation got no reply in time, or could not be sent.
+        case handshakeUnanswered(HealthReason)
+        /// A message of the far end's was dropped, or ours by the far end.
+        case handshakeRefused(HealthReason)
+        /// `target` as in the probe; of a TCP target the low 16 bits of `sequence` suffice.
+        case probeAnswered(sequence: UInt32, target: Int?, at: Instant)
+        /// Anything authentic. Without probes this is what keeps a tunnel up while handshakes fail: to be told
+        /// before `handleTimeout`, too.
+        case heard(at: Instant)
+        case endpoint(EndpointKnowledge)
+        /// The interface that the tunnel is bound to, or that its packets leave by.
+        case interface(isUp: Bool)
+        case disabledByOperator
+        case enabledByOperator
+        /// Whether both inside addresses are known.
+        case probing(isPossible: Bool)
+    }
+
+    package enum EndpointKnowledge: Hashable, Sendable {
+        case known
+        /// It has a name, and the name has no address.
+        case unresolved
+        /// None is configured, and the far end has not spoken yet.
+        case unknown
+    }
+
+    package struct Probe: Hashable, Sendable {
+        package var sequence: UInt32
+        /// Nil for the far inside address, or an index into the settings' targets.
+        package var target: Int?
+    }
+
+    package struct Transition: Hashable, Sendable {
+        package var from: HealthState
+        package var to: HealthState
+        package var reason: HealthReason
+        package var at: Instant
+    }
+
+    package enum Output: Hashable, Sendable {
+        case probe(Probe)
+        case transition(Transition)
+    }
+
+    package private(set) var settings: HealthSettings
+    package private(set) var state: HealthState
+    /// Why it is in that state. While it stays down or is connecting, the newest that is known.
+    package private(set) var reason = HealthReason.started
+    /// Of the state.
+    package private(set) var since: Instant
+    /// It has been down, and neither up, degraded nor idle since.
+    package private(set) var hasFailed = false
+
+    // Facts.
+    private var isEnabled = true
+    private var isInterfaceUp = true
+    private var canProbe: Bool
+    package private(set) var hasSession = false
+    private var isHandshaking = false
+    private var endpoint = EndpointKnowledge.known
+    /// Of handshakes, since the last that completed.
+    private var failure: HealthReason?
+    /// What the far end's messages were dropped for since then: it says more than that no reply came.
+    private var refusal: HealthReason?
+    private var lastHeard: Instant?
+    /// What began the wait, or the session, of now.
+    private var cause = HealthReason.started
+
+    private var probes: TunnelProbes
+    private var holdDown: HoldDown
+    /// Since when it has been up or degraded.
+    private var carriedSince: Instant?
+
+    private var outputs: [Output] = []
+    private var outputsTaken = 0
+
+    /// `phase` in 2^32ths of an interval, another one for each tunnel.
+    package init(settings: HealthSettings, phase: UInt32, canProbe: Bool, now: Instant) {
+        self.settings = settings
+        self.canProbe = canProbe
+        probes = TunnelProbes(settings: settings, phase: phase)
+        holdDown = HoldDown(base: settings.holdDown, maximum: settings.maxHoldDown)
+        state = settings.isOn && canProbe ? .connecting : .idle
+        since = now
+    }
+
+    // MARK: What happens
+
+    package mutating func handle(_ observation: Observation, now: Instant) {
+        switch observation {
+        case .sessionBegun:
+            hasSession = true
+            isHandshaking = false
+            failure = nil
+            refusal = nil
+            lastHeard = latest(lastHeard, now)
+            cause = .handshakeCompleted
+        case .sessionEnded:
+            guard hasSession else { return }
+            // What the probes found stays true until a new session shows otherwise.
+            if case .failed = probes.verdict { failure = failure ?? .sessionExpired }
+            hasSession = false
+            cause = .sessionExpired
+        case .handshakeStarted:
+            isHandshaking = true
+            if !hasSession { cause = .started }
+        case .handshakeUnanswered(let reason):
+            isHandshaking = true
+            failure = refusal ?? reason
+        case .handshakeRefused(let reason):
+            refusal = reason
+            if !hasSession { failure = reason }
+        case .probeAnswered(let sequence, let target, let at):
+            probes.answer(
+                sequence, target: target, at: min(at, now), now: now,
+                holdDown: holdDown.span(carriedSince: nil, now: now))
+        case .heard(let at):
+            lastHeard = latest(lastHeard, min(at, now))
+            if !isProbed, hasSession, state == .down { cause = .trafficHeard }
+        case .endpoint(let knowledge):
+            if endpoint != .known, knowledge == .known, !hasSession { forgetHandshakes() }
+            endpoint = knowledge
+        case .interface(let isUp):
+            guard isUp != isInterfaceUp else { return }
+            isInterfaceUp = isUp
+            forgetHandshakes()
+            cause = .started
+        case .disabledByOperator:
+            isEnabled = false
+        case .enabledByOperator:
+            guard !isEnabled else { return }
+            isEnabled = true
+            forgetHandshakes()
+            holdDown.forget()
+            cause = .operator
+        case .probing(let isPossible):
+            canProbe = isPossible
+        }
+        settle(now: now)
+    }
+
+    /// New settings; what is known of the tunnel stays. The same ones again change nothing.
+    package mutating func apply(_ settings: HealthSettings, now: Instant) {
+        guard settings != self.settings else { return }
+        self.settings = settings
+        holdDown.base = settings.holdDown
+        holdDown.maximum = settings.maxHoldDown
+        probes.apply(settings, now: now)
+        settle(now: now)
+    }
+
+    /// What failed was asked of somebody else, or by another way: it says nothing of the next attempt.
+    private mutating func forgetHandshakes() {
+        failure = nil
+        refusal = nil
+        isHandshaking = false
+    }
+
+    // MARK: Time and output
+
+    /// When `handleTimeout` has something to do; nil while nothing is awaited.
+    package var nextTimeout: Instant? { probes.isRunning ? probes.nextTimeout : silenceDeadline }
+
+    package mutating func handleTimeout(now: Instant) {
+        probes.expire(now: now)
+        while let probe = probes.takeDue(at: now) { outputs.append(.probe(probe)) }
+        settle(now: now)
+    }
+
+    package mutating func poll() -> Output? {
+        if outputsTaken < outputs.count {
+            outputsTaken += 1
+            return outputs[outputsTaken - 1]
+        }
+        outputs.removeAll(keepingCapacity: outputs.count <= 8)
+        outputsTaken = 0
+        return nil
+    }
+
+    // MARK: Looking
+
+    package struct Statistics: Hashable, Sendable {
+        package var second: ProbeStatistics.Window
+        package var tenSeconds: ProbeStatistics.Window
+        package var minute: ProbeStatistics.Window
+        /// RFC 6298, section 2; nil before the first answer.
+        package var smoothedRoundTrip: Duration?
+        package var roundTripVariation: Duration?
+    }
+
+    /// Of the probes to the far inside address.
+    package func statistics(now: Instant) -> Statistics {
+        Statistics(
+            second: probes.statistics.window(.second, at: now),
+            tenSeconds: probes.statistics.window(.tenSeconds, at: now),
+            minute: probes.statistics.window(.minute, at: now),
+            smoothedRoundTrip: probes.estimator.smoothed, roundTripVariation: probes.estimator.variation)
+    }
+
+    package var isProbed: Bool { settings.isOn && canProbe }
+
+    /// Its probes are answered well enough, and only for having flapped is it not up yet.
+    package var isHeldDown: Bool { probes.isHeldDown }
+
+    /// How long it would have to behave, were it to come up now.
+    package func holdDown(now: Instant) -> Duration {
+        holdDown.span(carriedSince: carriedSince, now: now)
+    }
+
+    /// By index into the settings' targets; nil while that is not known.
+    package func isReachable(target: Int) -> Bool? { probes.isReachable(target: target) }
+
+    // MARK: State
+
+    /// Brings probing and the state to what the facts say.
+    private mutating func settle(now: Instant) {
+        let shouldProbe = isProbed && isEnabled && isInterfaceUp && hasSession
+        if shouldProbe, !probes.isRunning {
+            // One that was up without probes stays so until they show otherwise.
+            probes.start(at: now, as: state.isCarrying ? .answered : .awaited)
+        } else if !shouldProbe, probes.isRunning {
+            probes.stop()
+        }
+        let (next, why) = conclusion(at: now)
+        guard next != state else {
+            if state != .up, state != .idle { reason = why }
+            return
+        }
+        switch (state.isCarrying, next.isCarrying) {
+        case (false, true): carriedSince = now
+        case (true, false):
+            if next == .down { holdDown.flap(carriedSince: carriedSince, now: now) }
+            carriedSince = nil
+        default: break
+        }
+        if next == .down { hasFailed = true } else if next != .connecting { hasFailed = false }
+        outputs.append(.transition(Transition(from: state, to: next, reason: why, at: now)))
+        state = next
+        reason = why
+        since = now
+    }
+
+    /// The table at the top.
+    private func conclusion(at now: Instant) -> (HealthState, HealthReason) {
+        guard isEnabled else { return (.disabled, .operator) }
+        guard isInterfaceUp else { return (.down, .interfaceDown) }
+        guard hasSession else {
+            if let failure { return (.down, failure) }
+            switch endpoint {
+            case .unresolved: return (.down, .endpointUnresolved)
+            case .unknown: return (isProbed ? .connecting : .idle, .endpointUnknown)
+            case .known: return (isProbed || isHandshaking ? .connecting : .idle, cause)
+            }
+        }
+        guard isProbed else {
+            if let failure, !isHeard(at: now) { return (.down, failure) }
+            return (.up, cause)
+        }
+        switch probes.verdict {
+        case .awaited: return (.connecting, cause)
+        case .failed(let reason): return (.down, reason)
+        case .answered: return probes.complaint.map { (.degraded, $0) } ?? (.up, .probesAnswered)
+        }
+    }
+
+    private func isHeard(at now: Instant) -> Bool {
+        guard let lastHeard else { return false }
+        return now < lastHeard + Protocol.deadPeerTimeout
+    }
+
+    /// When a session without probes, whose handshakes fail, has been silent for too long.
+    private var silenceDeadline: Instant? {
+        guard isEnabled, isInterfaceUp, hasSession, !isProbed, failure != nil, state == .up else { return nil }
+        return lastHeard.map { $0 + Protocol.deadPeerTimeout }
+    }
+}
+
+private func latest(_ a: Instant?, _ b: Instant) -> Instant { a.map { max($0, b) } ?? b }

@@ -1,0 +1,151 @@
+package import WireGuard
+
+/// From all connections' prefixes, metrics and health to who carries what: for the forwarding table, and for
+/// the kernel. Pure.
+///
+/// Longest prefix, then metric, then health decides. For each prefix, of the connections that have it:
+/// 1. the usable one with the best metric carries it; of equal metrics the first;
+/// 2. if there is none, a usable one with a shorter prefix does: the prefix is nobody's then;
+/// 3. if there is none either, the best one that was not declared dead, or else the best one, has what is sent
+///    there: it can say why nothing passes.
+package struct PrefixChoice: Hashable, Sendable {
+    package enum Health: Hashable, Sendable {
+        /// Usable for longer than the far end may hold back after a flap: packets come from where ours go.
+        case settled
+        /// Some tunnel carries packets, or none has failed yet.
+        case usable
+        /// No tunnel does, and the time after which the kernel's routes follow has not passed.
+        case failing
+        /// Nor was there one for all that time.
+        case dead
+
+        package var isUsable: Bool { self == .settled || self == .usable }
+    }
+
+    /// What becomes of a dead connection's prefixes in the kernel.
+    package enum OnDown: String, Hashable, Sendable, CaseIterable {
+        case unreachable
+        case withdraw
+    }
+
+    package struct Claim: Hashable, Sendable {
+        package let prefix: IPPrefix
+        /// Less is preferred.
+        package let metric: UInt32
+
+        package init(_ prefix: IPPrefix, metric: UInt32 = 0) {
+            self.prefix = prefix.network
+            self.metric = metric
+        }
+    }
+
+    /// A connection.
+    package struct Candidate: Hashable, Sendable {
+        package var claims: [Claim]
+        package var health: Health
+        package var onDown: OnDown
+
+        package init(_ claims: [Claim], health: Health, onDown: OnDown = .unreachable) {
+            self.claims = claims
+            self.health = health
+            self.onDown = onDown
+        }
+    }
+
+    /// By connection: what leads there now.
+    package let prefixes: [[IPPrefix]]
+    /// By connection: what its packets may come from. Its own prefixes, whoever has them now, as the far end
+    /// may have failed over and this one not; and longer ones of others that fell through to it, or may have
+    /// at the far end. While such a longer one's connection is settled, another must not speak for it.
+    package let sources: [[IPPrefix]]
+    /// Each prefix once, in order.
+    package let kernel: [RoutePlan.Prefix]
+
+    private struct Owner {
+        let connection: Int
+        let metric: UInt32
+    }
+
+    package init(_ candidates: [Candidate]) {
+        var owners: [IPPrefix: [Owner]] = [:]
+        for (connection, candidate) in candidates.enumerated() {
+            for claim in candidate.claims {
+                let list = owners[claim.prefix] ?? []
+                // Of a connection that has it twice, as configured and learned, the better one counts.
+                let others = list.filter { $0.connection != connection }
+                let before = list.lazy.filter { $0.connection == connection }.map(\.metric).min()
+                owners[claim.prefix] =
+                    others + [Owner(connection: connection, metric: min(claim.metric, before ?? .max))]
+            }
+        }
+        for prefix in owners.keys {
+            owners[prefix]?.sort { ($0.metric, $0.connection) < ($1.metric, $1.connection) }
+        }
+        let ordered = owners.keys.sorted {
+            ($0.family.rawValue, $0.first, $0.length) < ($1.family.rawValue, $1.first, $1.length)
+        }
+        let ladder = Ladder(ordered)
+
+        func health(_ owner: Owner) -> Health { candidates[owner.connection].health }
+        var prefixes = candidates.map { _ in [IPPrefix]() }
+        var sources = prefixes
+        var kernel: [RoutePlan.Prefix] = []
+        for prefix in ordered {
+            guard let list = owners[prefix], let best = list.first else { continue }
+            for owner in list { sources[owner.connection].append(prefix) }
+            let usable = list.first { health($0).isUsable }
+            let alive = usable ?? list.first { health($0) != .dead }
+            let wider = ladder.wider(than: prefix).map { owners[$0] ?? [] }
+            let isCovered = wider.contains { $0.contains { health($0).isUsable } }
+            if usable != nil || !isCovered {
+                prefixes[(alive ?? best).connection].append(prefix)
+            }
+            if !list.contains(where: { health($0) == .settled }) {
+                var allowed = Set(list.map(\.connection))
+                for owners in wider {
+                    for owner in owners where allowed.insert(owner.connection).inserted {
+                        sources[owner.connection].append(prefix)
+                    }
+                    if owners.contains(where: { health($0) == .settled }) { break }
+                }
+            }
+            let state: RoutePlan.Prefix.State =
+                if alive != nil {
+                    .carried
+                } else {
+                    switch candidates[best.connection].onDown {
+                    case .withdraw: .withdrawn
+                    case .unreachable: isCovered ? .covered : .unreachable
+                    }
+                }
+            kernel.append(RoutePlan.Prefix(prefix, metric: (alive ?? best).metric, state: state))
+        }
+        self.prefixes = prefixes
+        self.sources = sources
+        self.kernel = kernel
+    }
+
+    /// Finds the shorter prefixes around one.
+    private struct Ladder {
+        private let known: Set<IPPrefix>
+        private var lengths: [IPAddress.Family: [Int]] = [:]
+
+        init(_ prefixes: [IPPrefix]) {
+            known = Set(prefixes)
+            for family in IPAddress.Family.allCases {
+                lengths[family] = Set(prefixes.lazy.filter { $0.family == family }.map(\.length)).sorted(
+                    by: >)
+            }
+        }
+
+        /// Longest first.
+        func wider(than prefix: IPPrefix) -> [IPPrefix] {
+            (lengths[prefix.family] ?? []).compactMap { length in
+                guard length < prefix.length,
+                    let wider = IPPrefix(address: prefix.address, length: length)?.network
+                else { return nil }
+                return known.contains(wider) ? wider : nil
+            }
+        }
+    }
+}

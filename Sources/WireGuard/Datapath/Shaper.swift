@@ -1,0 +1,100 @@
+/// What an outbound thread holds back so that a ``RateLimiter`` is kept: a queue for each class, some tens of
+/// milliseconds of the rate long. A sender of TCP so meets a delay that grows before it meets loss; to drop at
+/// once what comes too early, as a policer does, would cost it most of the rate.
+///
+/// Packets wait as they came, unsealed: each goes under the key and to the endpoint of the moment it goes, and
+/// one that is dropped has cost no cipher.
+///
+/// How `Outbound` uses one, a thread having its own for each limited path:
+/// 1. `begin` once a batch;
+/// 2. for each finished packet or segment, `offer`: `.send` seals it as ever, `.held` copied it, `.dropped`
+///    is counted (`.rateLimited`);
+/// 3. after the batch, and when `nextOpening` has come, until the send buffer is full or there is nothing:
+///    `release`, seal, `removeReleased`;
+/// 4. the thread waits for its device until the earliest `nextOpening` at most.
+///
+/// Concurrency: made and used by one thread; the limiter is shared.
+@safe final class Shaper {
+    enum Verdict {
+        case send
+        case held
+        case dropped
+    }
+
+    let limiter: RateLimiter
+    /// Added to an inner packet's length, padded: what it is on the wire.
+    private let overhead: Int
+    private var small: PacketQueue
+    private var bulk: PacketQueue
+    private var position: UInt64 = 0
+    private var released: TrafficClass?
+
+    private static let bulkTime: UInt64 = 50
+    private static let smallTime: UInt64 = 20
+
+    /// `overhead` is the outer headers, 60 with IPv4 and 80 with IPv6. Takes the memory of both queues: 70 ms of
+    /// the rate, from 256 KB up to 5 MB.
+    init(limiter: RateLimiter, overhead: Int) {
+        self.limiter = limiter
+        self.overhead = overhead
+        func capacity(_ milliseconds: UInt64, _ range: ClosedRange<UInt64>) -> Int {
+            Int(min(max(limiter.rate * milliseconds / 1000, range.lowerBound), range.upperBound))
+        }
+        bulk = PacketQueue(capacity: capacity(Self.bulkTime, 128 << 10...4 << 20))
+        small = PacketQueue(capacity: capacity(Self.smallTime, 128 << 10...1 << 20))
+    }
+
+    @inline(__always)
+    func begin(now: Instant) { position = limiter.position(at: now) }
+
+    /// One inner packet, whole, its checksums finished.
+    @inline(__always)
+    func offer(_ packet: UnsafeRawPointer, count: Int, _ traffic: TrafficClass) -> Verdict {
+        switch traffic {
+        case .small:
+            if small.isEmpty, limiter.take(wireLength(count), of: .small, at: position) { return .send }
+            return unsafe small.append(packet, count: count) ? .held : .dropped
+        case .bulk:
+            if bulk.isEmpty, limiter.take(wireLength(count), of: .bulk, at: position) { return .send }
+            return unsafe bulk.append(packet, count: count) ? .held : .dropped
+        }
+    }
+
+    /// The next packet whose time has come, small before bulk, with 16 bytes behind it that may be written to.
+    /// It is counted as gone: seal it, then call `removeReleased`.
+    func release() -> UnsafeMutableRawBufferPointer? {
+        if let packet = unsafe small.first {
+            guard limiter.take(wireLength(packet.count), of: .small, at: position) else { return nil }
+            released = .small
+            return unsafe packet
+        }
+        if let packet = unsafe bulk.first {
+            guard limiter.take(wireLength(packet.count), of: .bulk, at: position) else { return nil }
+            released = .bulk
+            return unsafe packet
+        }
+        return nil
+    }
+
+    func removeReleased() {
+        switch released {
+        case .small: small.removeFirst()
+        case .bulk: bulk.removeFirst()
+        case nil: break
+        }
+        released = nil
+    }
+
+    private func wireLength(_ count: Int) -> Int { (count &+ 15) & ~15 &+ overhead }
+
+    /// When `release` will have something; nil while nothing waits.
+    var nextOpening: Instant? {
+        if let packet = unsafe small.first {
+            return limiter.opening(for: wireLength(packet.count), of: .small)
+        }
+        if let packet = unsafe bulk.first {
+            return limiter.opening(for: wireLength(packet.count), of: .bulk)
+        }
+        return nil
+    }
+}

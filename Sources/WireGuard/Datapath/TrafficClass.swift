@@ -1,0 +1,39 @@
+/// Which of two classes a packet is in where a rate is limited: bulk gets what small leaves.
+package enum TrafficClass: UInt8, Sendable {
+    /// Voice, video, routing protocols: whatever its sender marked so, and TCP acknowledgements without data,
+    /// which keep the other direction's transfers going.
+    ///
+    /// The packet's size says nothing by itself: the short last segment of a transfer would overtake the long
+    /// ones before it, and its receiver would take that for loss. An acknowledgement that overtakes is only
+    /// early.
+    case small
+    case bulk
+
+    /// A bit for each DSCP that is small: AF41, AF42, AF43 (RFC 2597), CS5, VOICE-ADMIT (RFC 5865), EF
+    /// (RFC 3246), CS6 and CS7 (RFC 2474).
+    static let smallCodepoints: UInt64 = [34, 36, 38, 40, 44, 46, 48, 56].reduce(0) { $0 | 1 << $1 }
+
+    /// FIN, SYN and RST are part of what a stream carries: an acknowledgement has none of them.
+    private static let streamFlags: UInt8 = 0x07
+
+    @inline(__always)
+    init(_ packet: UnsafeRawPointer, header: InnerHeader) {
+        let codepoint = unsafe ECN.trafficClass(packet, family: header.family) >> 2
+        if Self.smallCodepoints &>> UInt64(codepoint) & 1 != 0 {
+            self = .small
+        } else {
+            self = unsafe Self.isAcknowledgement(packet, header) ? .small : .bulk
+        }
+    }
+
+    @inline(__always)
+    private static func isAcknowledgement(_ packet: UnsafeRawPointer, _ header: InnerHeader) -> Bool {
+        guard header.transport == InnerHeader.tcp, !header.isFragment,
+            header.totalLength >= header.ipLength &+ 20
+        else { return false }
+        let tcp = unsafe packet + header.ipLength
+        let length = Int(unsafe tcp.load(fromByteOffset: 12, as: UInt8.self) >> 4) &* 4
+        let flags = unsafe tcp.load(fromByteOffset: 13, as: UInt8.self)
+        return header.totalLength == header.ipLength &+ length && flags & streamFlags == 0
+    }
+}

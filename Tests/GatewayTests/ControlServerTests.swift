@@ -1,0 +1,211 @@
+import ControlAPI
+import FoundationEssentials
+import LinuxIO
+import Logging
+import NIOCore
+import Synchronization
+import Testing
+import WireGuard
+
+@testable import Gateway
+@testable import vgwctl
+
+/// The server and the client over a real socket; a task stands in for the control thread.
+@Suite struct ControlServerTests {
+    private final class Daemon: Sendable {
+        let path = "/tmp/vgwd-control-\(UInt64.random(in: .min ... .max)).sock"
+        let hub = EventHub(limit: 3)
+        let log = Mutex(EventLog())
+        let asked = Mutex<[String]>([])
+        private let wake: EventCounter
+        private let mailbox: Mailbox<ControlCommand>
+        private let server: ControlServer
+        private let thread = Mutex<Thread?>(nil)
+        private let isEnding = Atomic(false)
+
+        init() async throws {
+            wake = try EventCounter()
+            mailbox = Mailbox(wake: wake)
+            let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            server = ControlServer(
+                path: path, mailbox: mailbox, connectionLimit: 16, drops: DropCounters(), log: quiet)
+            server.start()
+            let (isReady, ready) = AsyncStream.makeStream(of: Void.self)
+            let thread = try Thread.spawn(name: "test-control") { [self] in work(ready) }
+            self.thread.withLock { $0 = thread }
+            for await _ in isReady { break }
+        }
+
+        private func work(_ ready: AsyncStream<Void>.Continuation) {
+            var poll = PollSet(wake.fd)
+            while !isEnding.load(ordering: .acquiring) {
+                _ = poll.wait(timeout: nil)
+                wake.drain()
+                for command in mailbox.take() {
+                    if case .serverIsReady = command { ready.yield() } else { answer(command) }
+                }
+            }
+        }
+
+        private func answer(_ command: ControlCommand) {
+            switch command {
+            case .events(let since, let follow, let answer):
+                answer(
+                    Result { () throws(APIError) in
+                        EventPage(
+                            lines: log.withLock { $0.lines(after: since) },
+                            follower: follow ? try hub.follow() : nil)
+                    })
+            case .drill(let connection, let request, let answer):
+                answer(
+                    .success(
+                        DrillReport(connection: connection, tunnel: "a", duration: request.duration ?? -1)))
+            case .tunnel(let order, let name, let answer):
+                asked.withLock { $0.append("\(order) \(name)") }
+                answer(.failure(APIError(code: .notFound, message: "no \(name)")))
+            default: command.refuse()
+            }
+        }
+
+        func raise(_ kind: GatewayEvent.Kind) {
+            hub.publish(log.withLock { $0.append(EventExamples.event(kind)) })
+        }
+
+        /// As `ControlLoop.finish` does it.
+        func stop() {
+            hub.end()
+            server.stop()
+            isEnding.store(true, ordering: .releasing)
+            wake.signal()
+            thread.withLock { $0 }?.join()
+        }
+
+        var client: ControlClient { ControlClient(socket: path) }
+    }
+
+    /// What came, one line each.
+    private final class Lines: Sendable {
+        private let kinds = Mutex<[String]>([])
+
+        func add(_ bytes: [UInt8]) throws {
+            let line = try JSON.decode(EventLine.self, from: bytes)
+            kinds.withLock { kinds in
+                switch line {
+                case .event(let event): kinds.append(event.kind.rawValue)
+                case .lost(let count): kinds.append("lost \(count)")
+                }
+            }
+        }
+
+        var all: [String] { kinds.withLock { $0 } }
+
+        func wait(for count: Int) async throws {
+            for _ in 0..<3000 where all.count < count { try await Task.sleep(for: .milliseconds(10)) }
+        }
+    }
+
+    private func run(_ body: (Daemon) async throws -> Void) async throws {
+        let daemon = try await Daemon()
+        do {
+            try await body(daemon)
+        } catch {
+            daemon.stop()
+            throw error
+        }
+        daemon.stop()
+    }
+
+    @Test func eventsThatAreKeptComeAtOnceAndThatIsAll() async throws {
+        try await run { daemon in
+            for _ in 0..<250 { daemon.raise(.tunnelUp) }
+            daemon.raise(.stopping)
+            let lines = Lines()
+            try await daemon.client.lines(APIPath.events, query: []) { try lines.add($0) }
+            #expect(lines.all.count == 251 && lines.all.last == "stopping")
+            let later = Lines()
+            try await daemon.client.lines(APIPath.events, query: [("since", "249")]) { try later.add($0) }
+            #expect(later.all == ["tunnel-up", "stopping"])
+        }
+    }
+
+    @Test func whoFollowsGetsWhatComesUntilTheDaemonEnds() async throws {
+        try await run { daemon in
+            daemon.raise(.started)
+            let lines = Lines()
+            let client = daemon.client
+            async let following: Void = client.lines(APIPath.events, query: [("follow", "1")]) {
+                try lines.add($0)
+            }
+            try await lines.wait(for: 1)
+            daemon.raise(.tunnelUp)
+            try await lines.wait(for: 2)
+            daemon.raise(.stopping)
+            daemon.hub.end()
+            try await following
+            #expect(lines.all == ["started", "tunnel-up", "stopping"])
+        }
+    }
+
+    @Test func followersPastTheLimitAreRefusedAndOneThatWentLeavesItsPlace() async throws {
+        try await run { daemon in
+            daemon.raise(.started)
+            let client = daemon.client
+            func follow(_ lines: Lines) -> Task<Void, any Error> {
+                Task {
+                    try await client.lines(APIPath.events, query: [("follow", "1")]) { try lines.add($0) }
+                }
+            }
+            let lines = [Lines(), Lines(), Lines()]
+            let tasks = lines.map { follow($0) }
+            for lines in lines { try await lines.wait(for: 1) }
+            let failure = await #expect(throws: Failure.self) {
+                try await client.lines(APIPath.events, query: [("follow", "1")]) { _ in }
+            }
+            #expect(failure?.message == "3 clients follow the events already")
+            tasks[0].cancel()
+            _ = await tasks[0].result
+            // The server sees the end of the connection a moment later.
+            let next = Lines()
+            let last = Task {
+                for _ in 0..<3000 {
+                    do {
+                        return try await client.lines(APIPath.events, query: [("follow", "1")]) {
+                            try next.add($0)
+                        }
+                    } catch is Failure {
+                        try await Task.sleep(for: .milliseconds(10))
+                    }
+                }
+            }
+            try await next.wait(for: 1)
+            #expect(next.all == ["started"])
+            daemon.hub.end()
+            for task in tasks + [last] { _ = await task.result }
+        }
+    }
+
+    @Test func ordersAndDrillsReachControl() async throws {
+        try await run { daemon in
+            let client = daemon.client
+            for (method, path) in [
+                ("POST", "down"), ("POST", "up"), ("POST", "prefer"), ("DELETE", "prefer"),
+            ] {
+                let failure = await #expect(throws: Failure.self) {
+                    let _: TunnelStatus =
+                        method == "POST"
+                        ? try await client.post("/v1/tunnels/zone-a/\(path)")
+                        : try await client.delete("/v1/tunnels/zone-a/\(path)")
+                }
+                #expect(failure?.message == "no zone-a")
+            }
+            #expect(
+                daemon.asked.withLock { $0 } == [
+                    "down zone-a", "up zone-a", "prefer zone-a", "unprefer zone-a",
+                ])
+            let report: DrillReport = try await client.post(APIPath.drill("aws"), DrillRequest(duration: 2.5))
+            #expect(report.duration == 2.5 && report.connection == "aws")
+            let short: DrillReport = try await client.post(APIPath.drill("aws"))
+            #expect(short.duration == -1)
+        }
+    }
+}

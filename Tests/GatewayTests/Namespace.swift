@@ -1,0 +1,1 @@
+../LinuxIOTests/Namespace.swift

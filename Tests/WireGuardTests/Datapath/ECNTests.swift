@@ -1,0 +1,65 @@
+import Testing
+
+@testable import WireGuard
+
+@Suite("ECN through the tunnel")
+struct ECNTests {
+    private func decapsulate(_ packet: [UInt8], outer: UInt8) throws -> [UInt8] {
+        var packet = packet
+        try InnerPackets.edit(&packet) { bytes, header in
+            try unsafe ECN.decapsulate(bytes, family: header.family, outer: outer)
+        }
+        return packet
+    }
+
+    private func packet(_ family: Int, trafficClass: UInt8) -> [UInt8] {
+        let (source, destination) = DatapathTests.families[family]
+        return InnerPackets.tcp(
+            from: source, to: destination, payload: InnerPackets.payload(20), typeOfService: trafficClass)
+    }
+
+    /// RFC 6040, figure 4: a row an inner codepoint, a column an outer one; Not-ECT, ECT(1), ECT(0), CE by
+    /// their numbers.
+    private static let table: [[UInt8?]] = [
+        [0, 0, 0, nil],
+        [1, 1, 1, 3],
+        [2, 1, 2, 3],
+        [3, 3, 3, 3],
+    ]
+
+    @Test("an opened packet has what both headers said, and a right checksum", arguments: [0, 1])
+    func decapsulation(family: Int) throws {
+        for inner in UInt8(0)..<4 {
+            for outer in UInt8(0)..<4 {
+                for codepoint: UInt8 in [0, 46 << 2, 0xfc] {
+                    let before = packet(family, trafficClass: codepoint | inner)
+                    // The outer DSCP is the network's own affair.
+                    let marked = 0xb8 | outer
+                    if let expected = Self.table[Int(inner)][Int(outer)] {
+                        let after = try decapsulate(before, outer: marked)
+                        #expect(after == packet(family, trafficClass: codepoint | expected))
+                        #expect(InnerPackets.isIntact(after))
+                    } else {
+                        #expect(throws: DropReason.congestionMarked) {
+                            try decapsulate(before, outer: marked)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    @Test("the outer packet has the inner ECN, and the inner DSCP only on request", arguments: [0, 1])
+    func encapsulation(family: Int) throws {
+        for inner in UInt8.min...UInt8.max {
+            var packet = packet(family, trafficClass: inner)
+            let read = try InnerPackets.edit(&packet) { bytes, header in
+                unsafe ECN.trafficClass(bytes, family: header.family)
+            }
+            #expect(read == inner)
+            #expect(ECN.outer(inner: read, copiesDSCP: true) == inner)
+            #expect(ECN.outer(inner: read, copiesDSCP: false) == inner & 3)
+            #expect(ECN.outer(inner: read, ours: 0x8b, copiesDSCP: false) == 0x88 | inner & 3)
+        }
+    }
+}

@@ -17,6 +17,8 @@ package struct RouteEntry: Codable, Hashable, Sendable {
         case configured
         /// Added through the control API; gone after a restart unless it was saved.
         case runtime
+        /// A routing daemon's, through the far end's inside address.
+        case learned
     }
 
     package var prefix: String

@@ -44,8 +44,8 @@ extension ConfigurationParser {
             copiesDSCP: copiesDSCP, tunnels: tunnels.compactMap { $0 })
     }
 
-    /// The two above are those of routes of last resort.
-    private static let greatestMetric = Int(RoutePlan.backstopMetric) - 1
+    /// Those above are of routes of last resort.
+    private static let greatestMetric = Int(RoutePlan.coveredMetrics.lowerBound) - 1
 
     private mutating func readRoutes(
         _ section: ConfigurationReader.Section, isRequired: Bool

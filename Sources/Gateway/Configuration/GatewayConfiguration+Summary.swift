@@ -98,7 +98,7 @@ extension GatewayConfiguration {
     private static func text(of health: HealthSettings) -> String {
         guard health.isOn else { return "off: handshakes tell when the far end is gone" }
         var text =
-            "a probe every \(health.interval.milliseconds) ms, down after \(health.downAfter) unanswered, "
+            "a probe every \(health.interval.wholeNanoseconds / 1_000_000) ms, down after \(health.downAfter) unanswered, "
             + "up after \(health.upAfter) answered"
         if !health.targets.isEmpty {
             text += ", targets " + health.targets.map(\.description).joined(separator: ", ")

@@ -62,7 +62,8 @@ struct TunnelHashing: Sendable {
                 // draw / weight < bestDraw / best.weight. Equal ones: the first of a fixed order.
                 let mine = draw.multipliedFullWidth(by: UInt64(best.weight))
                 let theirs = bestDraw.multipliedFullWidth(by: UInt64(member.weight))
-                if bestDraw == .max || (mine.high, mine.low, member.key) < (theirs.high, theirs.low, best.key) {
+                if bestDraw == .max || (mine.high, mine.low, member.key) < (theirs.high, theirs.low, best.key)
+                {
                     best = member
                     bestDraw = draw
                 }

@@ -70,7 +70,8 @@ package struct TunnelSelection: Sendable {
         let ranks = candidates.map { Self.rank(of: $0) }
         active = best(candidates, ranks)
         activeName = active.map { candidates[$0].name }
-        isUsable = ranks.contains { $0.map { $0 <= .answering } ?? false }
+        isUsable =
+            ranks.contains { $0.map { $0 <= .answering } ?? false }
             || candidates.contains { Self.isPromising($0) }
         if isBalanced {
             let carriers = carriers(candidates, ranks)

@@ -56,6 +56,13 @@ struct Underlays {
         return bindings[Int(number)].device.map { isRunning[$0] ?? false } ?? true
     }
 
+    /// Why nothing can leave by this number, in words; nil when it can.
+    func problem(of number: UInt8) -> String? {
+        if let problem = problems[Int(number)] { return "\(problem)" }
+        guard !isUp(number), let device = bindings[Int(number)].device else { return nil }
+        return "interface \(device) is down"
+    }
+
     /// After links or addresses came or went: what is bound to a device that is gone, or another now, is bound
     /// again, and so is what has no sockets yet. True when the sockets are others than before.
     mutating func followLinks() -> Bool {

@@ -1,4 +1,5 @@
 package import ControlAPI
+package import LinuxIO
 package import WireGuard
 
 /// What other threads ask of the control thread, through its mailbox. An answer is given exactly once, by
@@ -10,16 +11,17 @@ package enum ControlCommand: Sendable {
     case routes(Answer<RouteList>)
     case addRoute(RouteRequest, Answer<RouteEntry>)
     case removeRoute(prefix: String, save: Bool, Answer<RouteEntry>)
-    case explainRoute(destination: String, Answer<RouteExplanation>)
+    case explainRoute(destination: String, Answer<ControlAPI.RouteExplanation>)
     case tunnel(TunnelOrder, name: String, Answer<TunnelStatus>)
     /// Answered when the drill is over.
-    case drill(connection: String, DrillRequest, Answer<DrillReport>)
+    case drill(connection: String, DrillRequest, Answer<ControlAPI.DrillReport>)
     case events(since: UInt64?, follow: Bool, Answer<EventPage>)
     /// The control server listens.
     case serverIsReady
     case serverHasFailed(String)
-    /// Of the resolver: the endpoint that the name of a tunnel stands for now, or what is wrong with it.
-    case resolved(PublicKey, Endpoint?, problem: String?)
+    /// Of the resolver: the addresses that the name of a tunnel's endpoint stands for now, or what is wrong with
+    /// it.
+    case resolved(PeerID, host: String, port: UInt16, Result<[NameResolver.Address], NameResolver.Problem>)
     case hookHasFailed(HookRunner.Failure)
 }
 

@@ -22,13 +22,14 @@ extension ControlLoop {
             answer(Result { () throws(APIError) in try eventPage(since: since, follow: follow) })
         case .serverIsReady: serverIsReady()
         case .serverHasFailed(let reason): serverHasFailed(reason)
-        case .resolved(let key, let endpoint, let problem): nameWasResolved(key, endpoint, problem: problem)
+        case .resolved(let peer, let host, let port, let answer):
+            nameWasResolved(host, port: port, answer, for: peer)
         case .hookHasFailed(let failure): hookHasFailed(failure)
         }
     }
 
     private func startDrill(
-        _ connection: String, _ request: DrillRequest, _ answer: @escaping ControlCommand.Answer<DrillReport>
+        _ connection: String, _ request: DrillRequest, _ answer: @escaping ControlCommand.Answer<ControlAPI.DrillReport>
     ) {
         guard DrillRequest.durationRange.contains(request.duration ?? DrillRequest.defaultDuration) else {
             return answer(
@@ -53,11 +54,11 @@ extension ControlLoop {
     private func routeList() -> RouteList {
         RouteList(
             routes: state.connections.flatMap { connection in
-                connection.routes.map { entry($0, connection.name) }
+                connection.routes.map { entry($0, connection) }
             })
     }
 
-    private func entry(_ route: Connection.Route, _ connection: String) -> RouteEntry {
+    private func entry(_ route: Connection.Route, _ connection: Connection) -> RouteEntry {
         var reason: String?
         if !isTunHere {
             reason = "the interface is in another network namespace"
@@ -65,11 +66,24 @@ extension ControlLoop {
             reason = "the interface is down"
         } else if let failure = keeper.failures[route.prefix] {
             reason = Self.words(failure)
+        } else if !isUsable(connection) {
+            reason = "the connection is down"
         }
-        return RouteEntry(
-            prefix: route.prefix.description, connection: connection,
-            origin: route.origin == .configured ? .configured : .runtime,
-            installed: keeper.installsRoutes && reason == nil, reason: reason)
+        let isLearned = route.origin == .learned
+        var entry = RouteEntry(
+            prefix: route.prefix.description, connection: connection.name, origin: Self.origin(of: route),
+            installed: (isLearned || keeper.installsRoutes) && reason == nil, reason: reason)
+        entry.isSaved = route.origin == .kept
+        entry.metric = connection.metric
+        return entry
+    }
+
+    private static func origin(of route: Connection.Route) -> RouteEntry.Origin {
+        switch route.origin {
+        case .configured: .configured
+        case .runtime, .kept: .runtime
+        case .learned: .learned
+        }
     }
 
     private static func words(_ failure: SystemError) -> String {
@@ -79,20 +93,22 @@ extension ControlLoop {
 
     private func addRoute(_ request: RouteRequest) throws(APIError) -> RouteEntry {
         let prefix = try parse(request.prefix)
-        guard state.connection(named: request.connection) != nil else {
+        guard let connection = state.connection(named: request.connection) else {
             throw APIError(
                 code: .notFound, message: "there is no connection \(request.connection)",
                 hint: "'vgwctl status' lists them")
         }
-        if let owner = state.owner(of: prefix) {
+        let owners = state.owners(of: prefix).compactMap { state.connection(named: $0) }
+        if let owner = owners.first(where: { $0.metric == connection.metric || $0.name == connection.name }) {
             throw APIError(
-                code: .conflict, message: "\(prefix) goes via \(owner) already",
-                hint: owner == request.connection ? nil : "delete it there first")
+                code: .conflict, message: "\(prefix) goes via \(owner.name) already",
+                hint: owner.name == connection.name
+                    ? nil : "delete it there first, or give one of the two connections a metric")
         }
         try check(prefix)
         let before = state
-        let route = Connection.Route(prefix, origin: .runtime)
-        state.give(route, to: request.connection)
+        let route = Connection.Route(prefix, origin: request.save == true ? .kept : .runtime)
+        state.add(route, to: connection.name)
         routesChanged()
         if let failure = keeper.failures[prefix] {
             state = before
@@ -100,14 +116,14 @@ extension ControlLoop {
             throw APIError(code: .failed, message: "\(prefix) cannot be installed: \(Self.words(failure))")
         }
         if request.save == true {
-            try keepRoutes(orBack: before) { () throws(APIError) in
-                try saveRoutes(adding: route, of: request.connection)
+            try keepRoutes(orBack: before) { () throws(SystemError) in
+                try kept.keep(KeptRoutes.Route(prefix, connection: connection.name))
             }
         }
         raise(
-            .routeAdded, connection: request.connection, reason: "operator",
-            "\(prefix) goes via \(request.connection) now", details: ["prefix": "\(prefix)"])
-        return entry(route, request.connection)
+            .routeAdded, connection: connection.name, reason: "operator",
+            "\(prefix) goes via \(connection.name) now", details: ["prefix": "\(prefix)"])
+        return entry(route, connection)
     }
 
     /// As the configuration file is checked.
@@ -119,14 +135,10 @@ extension ControlLoop {
         }
         guard keeper.leadsOuterPackets else { return }
         for tunnel in state.connections.flatMap(\.tunnels) {
-            var addresses: [IPAddress] = []
-            if case .address(let endpoint) = tunnel.endpoint { addresses.append(endpoint.address) }
-            // It may have moved, or have been given by name.
-            if let path = device.peerID(for: tunnel.publicKey).flatMap({ device.path(of: $0) }),
-                let underlay = path.underlay
-            {
-                addresses.append(underlay.endpoint.address)
-            }
+            guard let peer = tunnels.peer(named: tunnel.name) else { continue }
+            var addresses = tunnels[peer]?.endpoints.candidates.map(\.address) ?? []
+            // It may have moved.
+            if let underlay = device.path(of: peer)?.underlay { addresses.append(underlay.endpoint.address) }
             guard let covered = addresses.first(where: { prefix.contains($0) }) else { continue }
             throw APIError(
                 code: .conflict,
@@ -138,44 +150,61 @@ extension ControlLoop {
 
     private func removeRoute(_ text: String, save: Bool) throws(APIError) -> RouteEntry {
         let prefix = try parse(text)
-        guard let owner = state.owner(of: prefix),
-            let route = state.connection(named: owner)?.routes.first(where: { $0.prefix == prefix })
-        else { throw APIError(code: .notFound, message: "there is no route to \(prefix)") }
-        guard route.origin == .runtime else {
+        let owners = state.owners(of: prefix).compactMap { state.connection(named: $0) }
+        guard let first = owners.first else {
+            throw APIError(code: .notFound, message: "there is no route to \(prefix)")
+        }
+        let found = owners.lazy.compactMap { owner in
+            owner.routes.first { $0.prefix == prefix && ($0.origin == .runtime || $0.origin == .kept) }
+                .map { (owner, $0) }
+        }.first
+        guard let (owner, route) = found else {
             throw APIError(
-                code: .conflict, message: "\(prefix) via \(owner) is in the configuration file",
+                code: .conflict,
+                message: first.isDynamic && !first.routes.contains(Connection.Route(prefix, origin: .configured))
+                    ? "\(prefix) via \(first.name) is a routing daemon's"
+                    : "\(prefix) via \(first.name) is in the configuration file",
                 hint: "take it out there and restart vgwd")
+        }
+        if route.origin == .kept, !save {
+            throw APIError(
+                code: .conflict, message: "\(prefix) via \(owner.name) was saved, and would be back after a restart",
+                hint: "vgwctl route del \(prefix) --save")
         }
         let before = state
         var entry = entry(route, owner)
-        state.takeOut(prefix)
+        state.takeOut(prefix, of: owner.name)
         routesChanged()
-        if save {
-            try keepRoutes(orBack: before) { () throws(APIError) in try saveRoutes(removing: prefix) }
+        if route.origin == .kept {
+            try keepRoutes(orBack: before) { () throws(SystemError) in
+                try kept.forget(prefix, connection: owner.name)
+            }
         }
         entry.installed = false
         raise(
-            .routeRemoved, connection: owner, reason: "operator", "\(prefix) goes via \(owner) no longer",
-            details: ["prefix": "\(prefix)"])
+            .routeRemoved, connection: owner.name, reason: "operator",
+            "\(prefix) goes via \(owner.name) no longer", details: ["prefix": "\(prefix)"])
         return entry
     }
 
     /// What cannot be kept is refused as a whole.
     private func keepRoutes(
-        orBack before: GatewayState, _ save: () throws(APIError) -> Void
+        orBack before: GatewayState, _ keep: () throws(SystemError) -> Void
     ) throws(APIError) {
-        do throws(APIError) {
-            try save()
+        do throws(SystemError) {
+            try keep()
         } catch {
             state = before
             routesChanged()
-            throw error
+            throw APIError(
+                code: .failed, message: "the route cannot be kept: \(error)",
+                hint: "without --save it holds until vgwd ends")
         }
     }
 
     private func routesChanged() {
         publishForwarding()
-        if isTunHere { keeper.reconcile(kernelPrefixes, now: now) }
+        reconcileRoutes()
     }
 
     private func parseAddress(_ text: String) throws(APIError) -> IPAddress {

@@ -171,6 +171,10 @@ extension ControlLoop {
         return record.selection.isUsable ? .usable : .dead
     }
 
+    func isUsable(_ connection: Connection) -> Bool {
+        connections[connection.name]?.selection.isUsable ?? true
+    }
+
     // MARK: Routes
 
     func reconcileRoutes() {

@@ -42,9 +42,7 @@ extension ControlLoop {
         case .sourceInvalid:
             if let peer { device.path(of: peer)?.forgetSource() }
             note(sendProblem: nil, of: peer)
-        case .tooBig:
-            device.dropCounters.add(.sendTooBig)
-            if let peer { sendWasTooBig(peer) }
+        case .tooBig: device.dropCounters.add(.sendTooBig)
         case .failed(let code):
             device.dropCounters.add(.sendFailed)
             note(sendProblem: code, of: peer)
@@ -82,7 +80,6 @@ extension ControlLoop {
                 metadata: names(of: peer, adding: ["role": "\(role)", "endpoint": "\(endpoint)"]))
             tunnels[peer]?.health.handle(.sessionBegun, now: now)
             tunnels[peer]?.endpoints.works(now: now)
-            tunnels[peer]?.pathMTU?.sessionBegan(now: now)
             follow(peer)
         case .initiationUnanswered(let failure):
             tunnels[peer]?.health.handle(.handshakeUnanswered(HealthReason(failure)), now: now)

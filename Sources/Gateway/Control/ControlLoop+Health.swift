@@ -41,7 +41,7 @@ extension ControlLoop {
         case .echo(let peer, .target):
             guard let target = tunnels[peer]?.health.settings.target(of: reply) else { return }
             noteAnswer(reply.sequence, target: target, of: peer, at: at)
-        case .echo(let peer, .pathMTU): pathMTUWasAnswered(reply, of: peer)
+        case .echo(_, .pathMTU): break
         case .echo(_, .drill): drillWasAnswered(reply.sequence, by: arrival)
         case .synAck, .reset:
             guard let connection = tunnels[arrival].flatMap({ state.connection(named: $0.connection) }),

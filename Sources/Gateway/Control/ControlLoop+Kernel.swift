@@ -6,9 +6,6 @@ internal import WireGuard
 extension ControlLoop {
     private static let routesSettleTime: Duration = .milliseconds(250)
 
-    /// Each prefix once, as the kernel is to hold it.
-    var kernelPrefixes: [RoutePlan.Prefix] { state.prefixes.map { RoutePlan.Prefix($0) } }
-
     func readNetlink() {
         var mayHaveMoved = false
         do throws(SystemError) {

@@ -1,33 +1,98 @@
 internal import ControlAPI
+internal import LinuxIO
 internal import WireGuard
 
-/// The operator's hand: tunnels taken down and preferred, drills, ways explained, routes kept.
+/// The operator's hand: tunnels taken down and preferred, and ways explained.
 extension ControlLoop {
-    private static func unfinished(_ feature: String) -> APIError {
-        APIError(code: .notInThisVersion, message: "\(feature): not in this version")
-    }
-
     func order(_ order: TunnelOrder, tunnel name: String) throws(APIError) -> TunnelStatus {
-        throw Self.unfinished("orders to a tunnel")
+        guard let peer = tunnels.peer(named: name), let connection = state.connection(ofTunnel: name),
+            let tunnel = state.tunnel(named: name)
+        else {
+            throw APIError(
+                code: .notFound, message: "there is no tunnel \(name)", hint: "'vgwctl status' lists them")
+        }
+        switch order {
+        case .down:
+            tunnels[peer]?.health.handle(.disabledByOperator, now: now)
+            follow(peer)
+            device.setEnabled(false, for: peer, now: now)
+            tunnels[peer]?.isUp = false
+            tunnels[peer]?.health.handle(.sessionEnded, now: now)
+            follow(peer)
+        case .up:
+            device.setEnabled(true, for: peer, now: now)
+            tunnels[peer]?.health.handle(.enabledByOperator, now: now)
+            follow(peer)
+            device.initiate(peer, now: now)
+        case .prefer: connections[connection.name]?.preferred = name
+        case .unprefer:
+            if connections[connection.name]?.preferred == name { connections[connection.name]?.preferred = nil }
+        }
+        connectionChanged(connection.name)
+        // The answer shows what came of it.
+        flush()
+        settleConnections()
+        guard let status = status(of: tunnel, in: connection) else {
+            throw APIError(code: .failed, message: "tunnel \(name) has no state")
+        }
+        return status
     }
 
-    /// The answer is given when the drill is over, or refused at once. Whoever holds an answer when the gateway
-    /// ends refuses it (`finish`).
-    func drill(
-        _ connection: String, _ request: DrillRequest, answer: @escaping ControlCommand.Answer<DrillReport>
-    ) {
-        answer(.failure(Self.unfinished("drills")))
+    func explainRoute(to destination: IPAddress) throws(APIError) -> ControlAPI.RouteExplanation {
+        let explanation = RouteExplanation(
+            to: destination,
+            connections: state.connections.map { connection in
+                let names = Set(
+                    connections[connection.name].map { activeTunnels(of: connection, by: $0.selection) } ?? [])
+                return RouteExplanation.Connection(
+                    name: connection.name, candidate: candidate(connection),
+                    reason: isUsable(connection) ? nil : "no tunnel of it is usable",
+                    isBalanced: connection.policy == .balance,
+                    tunnels: peers(of: connection).compactMap { peer in
+                        guard let record = tunnels[peer] else { return nil }
+                        return RouteExplanation.Tunnel(
+                            name: record.name, state: record.health.state.rawValue,
+                            reason: record.health.state == .up ? nil : record.health.reason.words,
+                            isActive: names.contains(record.name),
+                            endpoint: device.path(of: peer)?.underlay?.endpoint)
+                    })
+            }, interface: tun.name, kernel: isTunHere ? way(to: destination, mark: 0) : nil,
+            way: { _, endpoint in way(to: endpoint.address, mark: state.firewallMark) })
+        return ControlAPI.RouteExplanation(explanation)
     }
 
-    func explainRoute(to destination: IPAddress) throws(APIError) -> RouteExplanation {
-        throw Self.unfinished("the way of a packet")
+    private func way(to address: IPAddress, mark: UInt32) -> RouteExplanation.Way {
+        do throws(SystemError) {
+            let way = try keeper.way(to: address, mark: mark)
+            if way.interface == tun.index { return .tun }
+            let name = (try? Netlink().link(index: way.interface))??.name
+            return .link(name: name ?? "link \(way.interface)", gateway: way.gateway, source: way.source)
+        } catch {
+            return .nowhere(SystemError.text(error.code))
+        }
     }
+}
 
-    /// Writes the runtime routes that outlive this run, with one more or one less. It is in effect already; what
-    /// throws here is taken back.
-    func saveRoutes(adding: Connection.Route? = nil, of connection: String? = nil, removing: IPPrefix? = nil)
-        throws(APIError)
-    {
-        throw Self.unfinished("routes that outlive a restart")
+extension ControlAPI.RouteExplanation {
+    fileprivate init(_ explanation: RouteExplanation) {
+        self.init(
+            destination: explanation.destination.description, verdict: .unreachable, steps: explanation.steps)
+        switch explanation.verdict {
+        case .tunnel(let connection, let tunnel, let endpoint, let interface, let source):
+            verdict = .tunnel
+            self.connection = connection
+            self.tunnel = tunnel
+            self.endpoint = endpoint.description
+            self.interface = interface
+            self.source = source?.description
+        case .spread(let connection, let tunnels):
+            verdict = .tunnel
+            self.connection = connection
+            tunnel = tunnels.joined(separator: ", ")
+        case .dropped, .unreachable: break
+        case .elsewhere(let interface):
+            verdict = .elsewhere
+            self.interface = interface
+        }
     }
 }

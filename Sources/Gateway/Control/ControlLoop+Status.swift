@@ -32,62 +32,103 @@ extension ControlLoop {
     }
 
     private func status(of connection: Connection) -> ConnectionStatus {
-        let tunnels = connection.tunnels.compactMap { status(of: $0, in: connection) }
+        let tunnels = connection.tunnels.compactMap { self.status(of: $0, in: connection) }
+        let states = Set(tunnels.map(\.state))
         let state: ConnectionStatus.State =
-            if tunnels.contains(where: { $0.state == .up }) {
+            if !states.isDisjoint(with: [.up, .degraded]) {
                 .up
-            } else if tunnels.contains(where: { $0.state == .down }) {
+            } else if !states.isDisjoint(with: [.down, .disabled]) {
                 .down
             } else {
                 .idle
             }
-        return ConnectionStatus(
+        var status = ConnectionStatus(
             name: connection.name, state: state, routes: connection.prefixes.map(\.description),
             policy: connection.policy.rawValue, tunnels: tunnels)
+        status.onDown = connection.onDown.rawValue
+        status.metric = connection.metric
+        status.rto = connection.recoveryTimeObjective?.seconds
+        if let record = connections[connection.name] {
+            status.isUsable = record.selection.isUsable
+            status.activeTunnels = activeTunnels(of: connection, by: record.selection)
+            status.since = seconds(since: record.since)
+            status.flaps = record.failures
+        }
+        return status
     }
 
-    private func status(of tunnel: Tunnel, in connection: Connection) -> TunnelStatus? {
-        guard let peer = device.peerID(for: tunnel.publicKey), let status = device.status(of: peer) else {
-            return nil
-        }
-        var configured: String?
-        if case .name = tunnel.endpoint { configured = tunnel.endpoint?.description }
-        let state = state(of: status)
-        return TunnelStatus(
+    func status(of tunnel: Tunnel, in connection: Connection) -> TunnelStatus? {
+        guard let peer = tunnels.peer(named: tunnel.name), let record = tunnels[peer],
+            let status = device.status(of: peer)
+        else { return nil }
+        let names = tunnel.endpoints.filter { if case .name = $0 { true } else { false } }
+        let isFine = record.health.state == .up
+        var answer = TunnelStatus(
             name: tunnel.name, connection: connection.name, publicKey: tunnel.publicKey.base64,
-            hasPresharedKey: !tunnel.presharedKey.isNone, cipher: tunnel.cipher.rawValue, state: state,
-            reason: state == .up ? nil : reason(of: peer),
-            hint: state == .up ? nil : hint(for: status), endpoint: status.underlay?.endpoint.description,
-            configuredEndpoint: configured,
-            lastHandshake: tunnels[peer]?.handshakeAt.map { $0 / 1_000_000_000 },
+            hasPresharedKey: !tunnel.presharedKey.isNone, cipher: tunnel.cipher.rawValue,
+            state: Self.state(record.health.state), reason: isFine ? nil : reason(of: peer),
+            hint: isFine ? nil : hint(for: status), endpoint: status.underlay?.endpoint.description,
+            configuredEndpoint: names.first?.description,
+            lastHandshake: record.handshakeAt.map { $0 / 1_000_000_000 },
             lastHandshakeAge: status.lastHandshake.map { seconds(since: $0) }, rxBytes: status.receivedBytes,
             txBytes: status.transmittedBytes, rxPackets: status.receivedPackets,
             txPackets: status.transmittedPackets,
             lastReceivedAge: device.path(of: peer)?.lastReceived.map { seconds(since: $0) },
             persistentKeepalive: tunnel.persistentKeepalive, stagedPackets: status.stagedPackets)
+        answer.since = seconds(since: record.health.since)
+        answer.reasonCode = record.health.reason.name
+        answer.priority = tunnel.priority
+        answer.weight = tunnel.weight
+        answer.underlayDevice = tunnel.binding.device
+        answer.insideLocal = tunnel.inside?.local.description
+        answer.insideRemote = tunnel.inside?.remote.description
+        if let selected = connections[connection.name] {
+            answer.isActive = activeTunnels(of: connection, by: selected.selection).contains(tunnel.name)
+            answer.isPreferred = selected.preferred == tunnel.name
+        }
+        if record.health.isProbed {
+            let statistics = record.health.statistics(now: now)
+            answer.windows = [
+                Self.window(1, statistics.second), Self.window(10, statistics.tenSeconds),
+                Self.window(60, statistics.minute),
+            ]
+            if record.health.isHeldDown { answer.holdDown = record.health.holdDown(now: now).seconds }
+        }
+        return answer
     }
 
-    private func state(of status: PeerStatus) -> TunnelStatus.State {
-        switch status.state {
-        case .established: isUnanswered(status) ? .down : .up
-        case .handshaking: status.lastFailure == nil ? .connecting : .down
-        case .idle: status.lastFailure == nil && tunnels[status.id]?.nameProblem == nil ? .idle : .down
-        }
+    private static func window(_ seconds: Int, _ window: ProbeStatistics.Window) -> WindowStatus {
+        WindowStatus(
+            seconds: seconds, roundTrip: window.roundTrip?.seconds, jitter: window.jitter?.seconds,
+            loss: window.loss)
     }
 
-    /// A session in which nobody answers any more, neither to data nor to handshakes, though it has not expired.
-    private func isUnanswered(_ status: PeerStatus) -> Bool {
-        guard let asking = tunnels[status.id]?.askingSince, now > asking + Protocol.rekeyTimeout else {
-            return false
+    private static func state(_ state: HealthState) -> TunnelStatus.State {
+        switch state {
+        case .disabled: .disabled
+        case .idle: .idle
+        case .connecting: .connecting
+        case .up: .up
+        case .degraded: .degraded
+        case .down: .down
         }
-        guard let heard = device.path(of: status.id)?.lastReceived else { return true }
-        return now > heard + Protocol.deadPeerTimeout
     }
 
     /// Nil where nothing is wrong.
     func reason(of peer: PeerID) -> String? {
         guard let status = device.status(of: peer) else { return nil }
-        if let problem = tunnels[peer]?.nameProblem, status.underlay == nil { return problem }
+        guard let record = tunnels[peer] else { return nil }
+        switch record.health.reason {
+        case .operator where record.health.state == .disabled: return "an operator took it down"
+        case .interfaceDown where record.health.state == .down:
+            return underlays.problem(of: record.socket) ?? record.health.reason.words
+        case .probeTimeout where record.health.state == .down:
+            let remote = record.inside.map { " by \($0.remote)" } ?? ""
+            return "probes are not answered\(remote) for \(Int(seconds(since: record.health.since))) s"
+        case .targetUnreachable, .lossTooHigh, .roundTripTooLong: return record.health.reason.words
+        default: break
+        }
+        if let problem = record.endpoints.problem, status.underlay == nil { return problem }
         if state.privateKey == nil { return "this gateway has no private key" }
         guard let endpoint = status.underlay?.endpoint else {
             return "the far end's endpoint is not known: it must speak first"

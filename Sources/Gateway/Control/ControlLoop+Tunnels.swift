@@ -27,9 +27,9 @@ extension ControlLoop {
                 inside: isProbed ? tunnel.inside : nil,
                 health: TunnelHealth(
                     settings: connection.health, phase: Self.phase(of: peer), canProbe: isProbed, now: now),
-                endpoints: EndpointSelector(tunnel.endpoints, now: now),
-                pathMTU: isProbed && settings.mtu == .automatic ? PathMTUSearch(maximum: mtu, now: now) : nil))
+                endpoints: EndpointSelector(tunnel.endpoints, now: now)))
         noteUnderlay(of: peer)
+        noteEndpoint(of: peer)
         follow(peer)
     }
 
@@ -60,7 +60,6 @@ extension ControlLoop {
             }
             tunnels[peer]?.health.handleTimeout(now: now)
             tunnels[peer]?.endpoints.handleTimeout(now: now)
-            handlePathMTUTimeout(of: peer)
             follow(peer)
         }
     }
@@ -74,7 +73,6 @@ extension ControlLoop {
             }
         }
         while let output = tunnels[peer]?.endpoints.poll() { perform(output, for: peer) }
-        followPathMTU(of: peer)
         tunnels.reschedule(peer)
     }
 
@@ -97,5 +95,38 @@ extension ControlLoop {
             _ = device.initiate(
                 peer, at: UnderlayPath(endpoint: endpoint, socket: record.socket), now: now)
         }
+    }
+
+    func nameWasResolved(
+        _ host: String, port: UInt16, _ answer: Result<[NameResolver.Address], NameResolver.Problem>,
+        for peer: PeerID
+    ) {
+        switch answer {
+        case .success(let addresses):
+            tunnels[peer]?.endpoints.resolved(
+                host: host, port: port,
+                addresses.map { EndpointSelector.Address($0.address, timeToLive: $0.timeToLive) }, now: now)
+        case .failure(let problem):
+            if tunnels[peer]?.endpoints.problem == nil {
+                log.warning(
+                    "endpoint does not resolve", metadata: names(of: peer, adding: ["error": "\(problem)"]))
+            }
+            tunnels[peer]?.endpoints.resolutionFailed(
+                host: host, port: port, problem: "\(problem)", now: now)
+        }
+        noteEndpoint(of: peer)
+        follow(peer)
+    }
+
+    /// What health knows of where the tunnel leads to.
+    private func noteEndpoint(of peer: PeerID) {
+        guard let record = tunnels[peer] else { return }
+        let knowledge: TunnelHealth.EndpointKnowledge
+        if record.endpoints.current != nil || device.path(of: peer)?.underlay != nil {
+            knowledge = .known
+        } else {
+            knowledge = record.endpoints.problem == nil ? .unknown : .unresolved
+        }
+        tunnels[peer]?.health.handle(.endpoint(knowledge), now: now)
     }
 }

@@ -80,6 +80,8 @@ package final class ControlLoop {
     var ending: Ending?
     var tunnels = TunnelRecords()
     var connections: [String: ConnectionRecord] = [:]
+    var drills: [String: DrillRun] = [:]
+    var kept: KeptRoutes
     /// What the data threads forward by.
     var forwarding = ForwardingTable.empty
     /// What the payload of probes begins with, so that nobody else's echo is taken for an answer.
@@ -129,6 +131,7 @@ package final class ControlLoop {
             device = Device(
                 privateKey: state.privateKey, keypairs: keypairs, entropy: entropy,
                 timestampFloor: timestamps.load())
+            kept = KeptRoutes(directory: settings.stateDirectory, interface: settings.interface, log: log)
             hooks =
                 settings.hooks.isEmpty
                 ? nil
@@ -240,6 +243,7 @@ package final class ControlLoop {
                 "interface": "\(tun.name)", "port": "\(underlays.port)", "mtu": "\(mtu)",
                 "connections": "\(state.connections.count)",
             ])
+        if settings.managesLink { restoreRoutes() }
         for connection in state.connections { addConnection(connection) }
         publishForwarding()
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
@@ -248,6 +252,18 @@ package final class ControlLoop {
         try hooks?.start()
         try dataPlane.start()
         settle()
+    }
+
+    /// Those that were kept in earlier runs, as far as there still are such connections.
+    private func restoreRoutes() {
+        for route in kept.load() {
+            if state.connection(named: route.connection) == nil {
+                log.warning(
+                    "a kept route has no connection any more",
+                    metadata: ["prefix": "\(route.prefix)", "connection": "\(route.connection)"])
+            }
+            state.add(Connection.Route(route.prefix, origin: .kept), to: route.connection)
+        }
     }
 
     private func refreshClock() {
@@ -289,6 +305,7 @@ package final class ControlLoop {
     private func settle() {
         device.handleTimeout(now: now)
         handleTunnelTimeouts()
+        handleDrillTimeouts()
         if isTunHere, let deadline = keeper.deadline, deadline <= now { reconcileRoutes() }
         if let routesCheckAt, routesCheckAt <= now { underlayHasChanged() }
         if socketCheckAt <= now {
@@ -304,7 +321,7 @@ package final class ControlLoop {
     private func arm() {
         var next = socketCheckAt
         for deadline in [
-            device.nextTimeout, isTunHere ? keeper.deadline : nil, tunnels.earliest, routesCheckAt,
+            device.nextTimeout, isTunHere ? keeper.deadline : nil, tunnels.earliest, drillDeadline, routesCheckAt,
         ] {
             if let deadline, deadline < next { next = deadline }
         }
@@ -323,12 +340,14 @@ package final class ControlLoop {
 
     private func finish() {
         ServiceNotification.send("STOPPING=1")
+        endDrills()
         if isAnnounced { tellOfEnd() }
         dataPlane.stop()
         timestamps.end(device.lastTimestamp)
         if isTunHere { keeper.removeAll() }
         events.end()
         hooks?.stop()
+        resolver.stop()
         for command in mailbox.take() { command.refuse() }
     }
 }

@@ -16,8 +16,6 @@ struct TunnelRecord {
 
     var health: TunnelHealth
     var endpoints: EndpointSelector
-    /// Nil where the MTU is given, or nobody would answer.
-    var pathMTU: PathMTUSearch?
 
     // For the log and the status.
 
@@ -35,7 +33,7 @@ struct TunnelRecord {
     var failures = 0
 
     var deadline: Instant? {
-        [health.nextTimeout, endpoints.nextTimeout, pathMTU?.nextTimeout].compactMap(\.self).min()
+        [health.nextTimeout, endpoints.nextTimeout].compactMap(\.self).min()
     }
 }
 

@@ -36,7 +36,9 @@ package struct ProbeReply: Hashable, Sendable {
             kind = .echo(PeerID(Int(packet.bigEndian32(at: body + 16))), purpose)
             sequence = packet.bigEndian32(at: body + 20)
         case (_, ProbeHeader.tcp):
-            guard available >= 20, ports.contains(UInt16(packet.bigEndian16(at: body + 2))) else { return nil }
+            guard available >= 20, ports.contains(UInt16(packet.bigEndian16(at: body + 2))) else {
+                return nil
+            }
             let port = UInt16(packet.bigEndian16(at: body))
             let acknowledged = packet.bigEndian32(at: body + 8) &- 1
             guard acknowledged >> 16 == ProbePacket.mark(token, header.source, port) else { return nil }

@@ -78,7 +78,7 @@ package struct TunnelHealth: Sendable {
 
     package private(set) var settings: HealthSettings
     package private(set) var state: HealthState
-    /// Why it is in that state. While it stays down or is connecting, the newest that is known.
+    /// Why it is in that state: of up, how it came there; of any other, the newest that is known.
     package private(set) var reason = HealthReason.started
     /// Of the state.
     package private(set) var since: Instant
@@ -257,7 +257,7 @@ package struct TunnelHealth: Sendable {
         }
         let (next, why) = conclusion(at: now)
         guard next != state else {
-            if state != .up, state != .idle { reason = why }
+            if state != .up { reason = why }
             return
         }
         switch (state.isCarrying, next.isCarrying) {
@@ -304,7 +304,9 @@ package struct TunnelHealth: Sendable {
 
     /// When a session without probes, whose handshakes fail, has been silent for too long.
     private var silenceDeadline: Instant? {
-        guard isEnabled, isInterfaceUp, hasSession, !isProbed, failure != nil, state == .up else { return nil }
+        guard isEnabled, isInterfaceUp, hasSession, !isProbed, failure != nil, state == .up else {
+            return nil
+        }
         return lastHeard.map { $0 + Protocol.deadPeerTimeout }
     }
 }

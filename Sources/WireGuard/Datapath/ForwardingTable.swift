@@ -177,9 +177,9 @@ internal import Synchronization
         return connection < 0 ? nil : Int(connection)
     }
 
-    /// The initial sequence number of the SYN segments that probe a TCP target. Its answers acknowledge the next
-    /// one, and are known by that.
-    package var probeSequence: UInt32 { UInt32(truncatingIfNeeded: probeToken) }
+    /// Source ports of the SYN segments that probe a TCP target: above those that Linux takes by itself
+    /// (net.ipv4.ip_local_port_range), so that no connection of this host has one.
+    package static let probePorts: ClosedRange<UInt16> = 61_000...61_999
 
     // MARK: The data threads' side
 

@@ -57,7 +57,7 @@ enum Probe {
             let isSynAck = flags & (TCPFlag.syn | TCPFlag.ack | TCPFlag.rst) == TCPFlag.syn | TCPFlag.ack
             let isRefusal = flags & (TCPFlag.rst | TCPFlag.ack) == TCPFlag.rst | TCPFlag.ack
             return unsafe (isSynAck || isRefusal)
-                && segment.bigEndian32(at: 8) == table.probeSequence &+ 1
+                && ForwardingTable.probePorts.contains(UInt16(segment.bigEndian16(at: 2)))
         }
         guard header.totalLength >= header.ipLength &+ echoHeader &+ tokenSize,
             unsafe isEcho(packet, header: header, type: header.family == .v4 ? echoReply4 : echoReply6)

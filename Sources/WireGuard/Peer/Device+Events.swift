@@ -34,6 +34,7 @@ extension Device {
     }
 
     private mutating func stage(_ packet: [UInt8], _ slot: Slot, now: Instant) {
+        guard slot.peer.isEnabled else { return dropCounters.add(.peerDisabled) }
         if slot.peer.staged.append(packet) { dropCounters.add(.stagedQueueFull) }
         if let keypair = slot.peer.sendingKeypair(at: now) {
             _ = sendStaged(slot, under: keypair, now: now)

@@ -83,6 +83,7 @@ extension Device {
         }
         guard let slot = slot(for: received.peer, of: own) else { throw .peerUnknown }
         sender = slot
+        guard slot.peer.isEnabled else { throw .peerDisabled }
         guard received.cipher == slot.peer.cipher else {
             slot.peer.foreignCipher = received.cipher
             throw .cipherMismatch
@@ -169,6 +170,7 @@ extension Device {
     // MARK: Our own initiations
 
     mutating func startHandshake(_ slot: Slot, now: Instant) {
+        guard slot.peer.isEnabled else { return }
         switch slot.peer.wantHandshake(at: now) {
         case .wait: break
         case .sendNow: sendInitiation(slot, now: now)

@@ -210,6 +210,19 @@ package struct Device: ~Copyable {
         reschedule(slot)
     }
 
+    /// A peer that is off has no session, begins none and answers none; all else of it stays.
+    package mutating func setEnabled(_ isEnabled: Bool, for id: PeerID, now: Instant) {
+        guard let slot = slot(id), slot.peer.isEnabled != isEnabled else { return }
+        slot.peer.isEnabled = isEnabled
+        guard !isEnabled else { return }
+        slot.peer.path.publish(sending: nil)
+        let (retired, freeIndex) = slot.peer.forgetSessions()
+        retire(retired)
+        free(freeIndex)
+        dropCounters.add(.peerDisabled, count: slot.peer.staged.takeAll().count)
+        reschedule(slot)
+    }
+
     /// Asks for a session now, as on start; an old one is used until the new one is there.
     package mutating func initiate(_ id: PeerID, now: Instant) {
         guard let slot = slot(id) else { return }
@@ -220,7 +233,7 @@ package struct Device: ~Copyable {
     /// As `initiate`, but the first initiation goes to another endpoint than the one in use: whoever answers
     /// there is used from then on. False when a handshake is under way, or was a moment ago.
     package mutating func initiate(_ id: PeerID, at underlay: UnderlayPath, now: Instant) -> Bool {
-        guard let slot = slot(id), case .idle = slot.peer.initiation,
+        guard let slot = slot(id), slot.peer.isEnabled, case .idle = slot.peer.initiation,
             case .sendNow = slot.peer.wantHandshake(at: now)
         else { return false }
         sendInitiation(slot, to: underlay, now: now)

@@ -25,6 +25,8 @@ struct Peer: ~Copyable {
     /// Nil without a private key of ours, or when the peer's key is a point of low order.
     var staticStatic: SecretBytes?
     var macs: MacGenerator
+    /// False: an operator has turned it off.
+    var isEnabled = true
     private(set) var persistentKeepalive: UInt16
     /// Whether the peer's key comes before ours in an order that both ends see alike.
     var yields = false

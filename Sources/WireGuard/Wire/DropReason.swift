@@ -23,6 +23,8 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case lowOrderPoint
     case handshakeDecryptionFailed
     case peerUnknown
+    /// An operator has turned it off.
+    case peerDisabled
     /// The peer was told to use another cipher than we were.
     case cipherMismatch
     case timestampNotNewer

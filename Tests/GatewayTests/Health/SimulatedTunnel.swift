@@ -1,0 +1,93 @@
+import Testing
+import WireGuard
+
+@testable import Gateway
+
+extension Instant {
+    static func at(_ duration: Duration) -> Instant { Instant(nanoseconds: 1_000_000_000_000) + duration }
+}
+
+/// A tunnel's health on virtual time, with a far end that answers as the test says.
+final class SimulatedTunnel {
+    var health: TunnelHealth
+    private(set) var now = Instant.at(.zero)
+    var roundTrip: Duration = .microseconds(500)
+    /// Nothing passes either way, and nobody says so.
+    var isCut = false
+    /// Of what is not cut.
+    var isAnswered: (TunnelHealth.Probe) -> Bool = { _ in true }
+
+    private(set) var transitions: [TunnelHealth.Transition] = []
+    private(set) var probes: [(probe: TunnelHealth.Probe, at: Instant)] = []
+    private(set) var wakeUps = 0
+    private var answers: [(probe: TunnelHealth.Probe, at: Instant)] = []
+
+    init(_ settings: HealthSettings = HealthSettings(), phase: UInt32 = 0, canProbe: Bool = true) {
+        health = TunnelHealth(settings: settings, phase: phase, canProbe: canProbe, now: now)
+    }
+
+    /// Probed, with a session, and up.
+    static func up(_ settings: HealthSettings = HealthSettings(), phase: UInt32 = 0) -> SimulatedTunnel {
+        let tunnel = SimulatedTunnel(settings, phase: phase)
+        tunnel.tell(.sessionBegun)
+        let interval = max(settings.interval, HealthSettings.shortestInterval)
+        tunnel.run(for: interval * (settings.upAfter + 1) + .milliseconds(10))
+        #expect(tunnel.health.state == .up)
+        return tunnel
+    }
+
+    var state: HealthState { health.state }
+    var states: [HealthState] { transitions.map(\.to) }
+
+    func forgetHistory() {
+        transitions = []
+        probes = []
+        wakeUps = 0
+    }
+
+    func tell(_ observation: TunnelHealth.Observation) {
+        health.handle(observation, now: now)
+        drain()
+    }
+
+    func run(for duration: Duration) { run(until: now + duration) }
+
+    func run(until end: Instant) {
+        var stuck = 0
+        while true {
+            let answer = answers.first?.at
+            let timeout = health.nextTimeout
+            guard let next = [answer, timeout].compactMap({ $0 }).min(), next <= end else { break }
+            stuck = next > now ? 0 : stuck + 1
+            guard stuck < 1000 else {
+                Issue.record("a timer that is due does nothing")
+                break
+            }
+            now = max(now, next)
+            if answer == next {
+                let probe = answers.removeFirst().probe
+                guard !isCut else { continue }
+                tell(.probeAnswered(sequence: probe.sequence, target: probe.target, at: now))
+            } else {
+                wakeUps += 1
+                health.handleTimeout(now: now)
+                drain()
+            }
+        }
+        now = end
+    }
+
+    private func drain() {
+        while let output = health.poll() {
+            switch output {
+            case .transition(let transition): transitions.append(transition)
+            case .probe(let probe):
+                probes.append((probe, now))
+                guard !isCut, isAnswered(probe) else { continue }
+                let at = now + roundTrip
+                let place = answers.firstIndex { $0.at > at } ?? answers.count
+                answers.insert((probe, at), at: place)
+            }
+        }
+    }
+}

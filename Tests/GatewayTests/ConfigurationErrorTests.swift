@@ -147,14 +147,17 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         .routes("routes = []\nhealth = \"on\"", "health", "is no setting of health").on(line: 7),
         .routes("routes = []\nhealth = { interval = \"1ms\" }", "health.interval", "10ms to 60s").on(line: 7),
         .routes("routes = []\nhealth = { max-loss = \"5\" }", "health.max-loss", "is no share").on(line: 7),
-        .routes("routes = []\nhealth = { target = [\"x\"] }", "health.target[#1]", "is no address").on(line: 7),
-        .routes("routes = []\nhealth = { target = [\"10.1.1.1\"] }", "health.target", "behind none").on(line: 7),
+        .routes("routes = []\nhealth = { target = [\"x\"] }", "health.target[#1]", "is no address").on(
+            line: 7),
+        .routes("routes = []\nhealth = { target = [\"10.1.1.1\"] }", "health.target", "behind none").on(
+            line: 7),
         .routes("routes = []\nmetric = 4294967295", "metric", "is not a route's metric").on(line: 7),
         .routes("routes = []\nrto = \"soon\"", "rto", "is no duration").on(line: 7),
         .routes("routes = []\nrate-limit = \"fast\"", "rate-limit", "is no rate").on(line: 7),
         .routes("routes = []\ncopy-dscp = 1", "copy-dscp", "write true or false").on(line: 7),
         .routes("dynamic = true", "dynamic", "needs the inside addresses"),
-        .routes("routes = []\nnat = [{ inside = \"10.0.0.0/16\" }]", "nat[#1].outside", "is missing").on(line: 7),
+        .routes("routes = []\nnat = [{ inside = \"10.0.0.0/16\" }]", "nat[#1].outside", "is missing").on(
+            line: 7),
         .routes(
             "routes = []\nnat = [{ inside = \"10.0.0.0/16\", outside = \"10.99.0.0/24\" }]", "nat[#1]",
             "are not of one size"
@@ -173,7 +176,8 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         .tunnel("endpoint = \"0.0.0.0:1\"", "endpoint", "is no host"),
         .tunnel("endpoint = [\"a.example:1\", \"a.example:1\"]", "endpoint", "is there already"),
         .tunnel("inside = { local = \"10.0.0.1\" }", "inside.remote", "is missing"),
-        .tunnel("inside = { local = \"10.0.0.1\", remote = \"x\" }", "inside.remote", "is no address of a host"),
+        .tunnel(
+            "inside = { local = \"10.0.0.1\", remote = \"x\" }", "inside.remote", "is no address of a host"),
         .tunnel("inside = { local = \"10.0.0.1\", remote = \"fd00::1\" }", "inside", "no two ends of a link"),
         .tunnel("bind = { device = \"a b\" }", "bind.device", "cannot name an interface"),
         .tunnel("bind = { source = \"x\" }", "bind.source", "is no address of a host"),

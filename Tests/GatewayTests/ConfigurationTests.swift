@@ -116,8 +116,9 @@ import WireGuard
                     copy-dscp = true
                     nat = [{ inside = "10.0.0.0/16", outside = "10.99.0.0/16" }]
                     """
-                    + "\nhealth = { interval = \"50ms\", down-after = 4, up-after = 6, hold-down = \"2s\", "
-                    + "max-loss = \"2.5 %\", max-rtt = \"80ms\", target = [\"10.20.0.10\", \"10.20.0.11:443\"] }",
+                        + "\nhealth = { interval = \"50ms\", down-after = 4, up-after = 6, hold-down = \"2s\", "
+                        + "max-loss = \"2.5 %\", max-rtt = \"80ms\", target = [\"10.20.0.10\", \"10.20.0.11:443\"] }"
+                ,
                 tunnel: """
                     name = "link"
                     bind = { device = "eth1", source = "192.0.2.7" }

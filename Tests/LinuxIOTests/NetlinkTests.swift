@@ -23,7 +23,10 @@ import WireGuard
             try netlink.setMTU(tun.index, 1420)
             try netlink.setUp(tun.index, false)
             let link = try netlink.link(index: tun.index)
-            #expect(link == NetlinkLink(index: tun.index, name: "linuxio0", mtu: 1420, isUp: false, hasCarrier: false))
+            #expect(
+                link
+                    == NetlinkLink(
+                        index: tun.index, name: "linuxio0", mtu: 1420, isUp: false, hasCarrier: false))
             #expect(try netlink.link("nothere") == nil)
             #expect(try netlink.link(index: 4242) == nil)
             let error = systemError { () throws(SystemError) in try netlink.setMTU(tun.index, 1) }

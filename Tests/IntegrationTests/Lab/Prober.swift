@@ -1,4 +1,5 @@
 internal import FoundationEssentials
+internal import Glibc
 
 /// Echoes at a steady pace with the times at which they were sent: for how long did nothing pass?
 struct Prober: Sendable {
@@ -53,7 +54,9 @@ struct Prober: Sendable {
                 else { continue }
                 if answers.updateValue(arrived - took / 1000, forKey: Int(sequence)) != nil { again += 1 }
             }
-            guard let last = answers.keys.max() else { throw LabError("no echo came back:\n\(log.prefix(600))") }
+            guard let last = answers.keys.max() else {
+                throw LabError("no echo came back:\n\(log.prefix(600))")
+            }
             all = answers.sorted { $0.key < $1.key }.map { Answer(sequence: $0.key, sent: $0.value) }
             lost = last - answers.count
             duplicates = again
@@ -61,7 +64,7 @@ struct Prober: Sendable {
         }
 
         private static func number(after key: String, in line: Substring) -> Double? {
-            guard let range = line.range(of: key) else { return nil }
+            guard let range = line.firstRange(of: key) else { return nil }
             return Double(line[range.upperBound...].prefix { $0.isNumber || $0 == "." })
         }
 

@@ -1,3 +1,5 @@
+internal import Testing
+
 /// The two ways between the sites: the internet, which every lab has, and a dedicated link beside it, which a
 /// lab gets by `addLink()`.
 ///

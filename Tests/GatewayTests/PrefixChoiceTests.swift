@@ -154,13 +154,13 @@ import WireGuard
                     .max()
                 #expect(choice.sources[number].contains { $0.contains(address) && $0.length == longest })
                 // The explanation says the same.
-                let explanation = RouteExplanation(
+                let explanation = RouteTrace(
                     to: address,
                     connections: candidates.enumerated().map { number, candidate in
-                        RouteExplanation.Connection(
+                        RouteTrace.Connection(
                             name: "\(number)", candidate: candidate,
                             tunnels: [
-                                RouteExplanation.Tunnel(
+                                RouteTrace.Tunnel(
                                     name: "t", state: "up", isActive: true,
                                     endpoint: Endpoint(address: IPAddress("192.0.2.1")!, port: 1))
                             ])

@@ -182,7 +182,7 @@ final class ControlServer: Sendable {
             let entry: RouteEntry = try await ask(mailbox) { .removeRoute(prefix: prefix, save: save, $0) }
             return encode(entry)
         case .explainRoute(let destination):
-            let way: ControlAPI.RouteExplanation = try await ask(mailbox) {
+            let way: RouteExplanation = try await ask(mailbox) {
                 .explainRoute(destination: destination, $0)
             }
             return encode(way)
@@ -193,7 +193,7 @@ final class ControlServer: Sendable {
             let wanted: DrillRequest = try await decodeBody(
                 of: request, like: #"{"duration": 10}"#, whenEmpty: DrillRequest())
             // As long as the drill takes. It goes on when its client does not wait.
-            let report: ControlAPI.DrillReport = try await ask(mailbox) { .drill(connection: name, wanted, $0) }
+            let report: DrillReport = try await ask(mailbox) { .drill(connection: name, wanted, $0) }
             return encode(report)
         case .events(let since, let follow):
             let page: EventPage = try await ask(mailbox) { .events(since: since, follow: follow, $0) }

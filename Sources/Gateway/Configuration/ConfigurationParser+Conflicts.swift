@@ -68,7 +68,8 @@ extension ConfigurationParser {
                     let endPlace = place.child("inside") ?? place
                     if let first = ends[inside.remote] {
                         reader.report(
-                            endPlace, "another tunnel has \(inside.remote) at its far end already\(at(first))",
+                            endPlace,
+                            "another tunnel has \(inside.remote) at its far end already\(at(first))",
                             "give each tunnel a link of its own: it is probed by these addresses")
                     } else {
                         ends[inside.remote] = endPlace.line

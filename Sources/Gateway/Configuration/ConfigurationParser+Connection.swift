@@ -26,7 +26,8 @@ extension ConfigurationParser {
                 "write [[connection.tunnel]] with the far end's public-key below it")
         }
         let tunnels = nodes.map { readTunnel($0, connection: name, isOnly: nodes.count == 1) }
-        let metric = reader.integer(section, "metric", in: 0...Self.greatestMetric, meaning: "a route's metric")
+        let metric = reader.integer(
+            section, "metric", in: 0...Self.greatestMetric, meaning: "a route's metric")
         let objective = duration(section, "rto", in: .milliseconds(1) ... .seconds(86_400), "1ms to 24h")
         let rateLimit = readRate(section, "rate-limit")
         let copiesDSCP = reader.boolean(section, "copy-dscp") ?? false

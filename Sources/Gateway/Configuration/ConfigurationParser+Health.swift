@@ -27,10 +27,12 @@ extension ConfigurationParser {
                     "interval", "down-after", "up-after", "hold-down", "max-loss", "max-rtt", "target",
                 ])
         else { return health }
-        if let interval = duration(section, "interval", in: .milliseconds(10) ... .seconds(60), "10ms to 60s") {
+        if let interval = duration(section, "interval", in: .milliseconds(10) ... .seconds(60), "10ms to 60s")
+        {
             health.interval = interval
         }
-        if let count = reader.integer(section, "down-after", in: 1...1000, meaning: "a number of lost probes") {
+        if let count = reader.integer(section, "down-after", in: 1...1000, meaning: "a number of lost probes")
+        {
             health.downAfter = count
         }
         if let count = reader.integer(section, "up-after", in: 1...1000, meaning: "a number of answers") {
@@ -40,7 +42,8 @@ extension ConfigurationParser {
             health.holdDown = holdDown
         }
         health.maxLoss = readShare(section, "max-loss")
-        health.maxRoundTrip = duration(section, "max-rtt", in: .milliseconds(1) ... .seconds(60), "1ms to 60s")
+        health.maxRoundTrip = duration(
+            section, "max-rtt", in: .milliseconds(1) ... .seconds(60), "1ms to 60s")
         health.targets = readTargets(section)
         return health
     }

@@ -49,6 +49,16 @@ package struct GatewayConfiguration: Sendable {
         case off
     }
 
+    /// What the interface gets: its own, and the near ends of its tunnels' inside links.
+    package var interfaceAddresses: [IPPrefix] {
+        var addresses = addresses
+        for local in connections.flatMap(\.tunnels).compactMap(\.inside?.local)
+        where !addresses.contains(where: { $0.address == local }) {
+            addresses.append(IPPrefix(host: local))
+        }
+        return addresses
+    }
+
     /// The kernel's number of the table that routes go to; nil: none are installed.
     package var routeTableNumber: UInt32? {
         switch routeTable {

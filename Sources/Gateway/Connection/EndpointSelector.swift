@@ -90,7 +90,8 @@ package struct EndpointSelector: Sendable {
         let usable = addresses.filter { Self.isUsable($0.address) }
         guard !usable.isEmpty else {
             resolutionFailed(
-                host: host, port: port, problem: "\(host) does not resolve: none of its addresses is a host's",
+                host: host, port: port,
+                problem: "\(host) does not resolve: none of its addresses is a host's",
                 now: now)
             return
         }
@@ -196,7 +197,8 @@ package struct EndpointSelector: Sendable {
 
     private mutating func ask(_ now: Instant) {
         for index in names.indices where !names[index].isAsked {
-            guard let askAt = names[index].askAt, askAt <= now, case .name(let host, let port) = names[index].name
+            guard let askAt = names[index].askAt, askAt <= now,
+                case .name(let host, let port) = names[index].name
             else { continue }
             names[index].isAsked = true
             outputs.append(.resolve(host: host, port: port))

@@ -128,7 +128,9 @@ package struct GatewayState: Sendable {
             connection.routes.lazy.filter { $0.origin != .learned }.map(\.prefix))
         guard before != prefixes else { return false }
         for prefix in before.subtracting(prefixes) { takeOut(prefix, of: name) }
-        for prefix in prefixes.subtracting(before) { add(Connection.Route(prefix, origin: .learned), to: name) }
+        for prefix in prefixes.subtracting(before) {
+            add(Connection.Route(prefix, origin: .learned), to: name)
+        }
         return true
     }
 

@@ -32,7 +32,8 @@ struct Underlays {
         self.port = own.port
         self.workers = own.workers.count
         self.options = options
-        for binding in bindings where number(of: binding) == nil && self.bindings.count < UDPSocketGroups.limit {
+        for binding in bindings
+        where number(of: binding) == nil && self.bindings.count < UDPSocketGroups.limit {
             self.bindings.append(binding)
             problems.append(nil)
             interfaces.append(0)

@@ -11,10 +11,10 @@ package enum ControlCommand: Sendable {
     case routes(Answer<RouteList>)
     case addRoute(RouteRequest, Answer<RouteEntry>)
     case removeRoute(prefix: String, save: Bool, Answer<RouteEntry>)
-    case explainRoute(destination: String, Answer<ControlAPI.RouteExplanation>)
+    case explainRoute(destination: String, Answer<RouteExplanation>)
     case tunnel(TunnelOrder, name: String, Answer<TunnelStatus>)
     /// Answered when the drill is over.
-    case drill(connection: String, DrillRequest, Answer<ControlAPI.DrillReport>)
+    case drill(connection: String, DrillRequest, Answer<DrillReport>)
     case events(since: UInt64?, follow: Bool, Answer<EventPage>)
     /// The control server listens.
     case serverIsReady

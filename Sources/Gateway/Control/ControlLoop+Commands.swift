@@ -29,7 +29,7 @@ extension ControlLoop {
     }
 
     private func startDrill(
-        _ connection: String, _ request: DrillRequest, _ answer: @escaping ControlCommand.Answer<ControlAPI.DrillReport>
+        _ connection: String, _ request: DrillRequest, _ answer: @escaping ControlCommand.Answer<DrillReport>
     ) {
         guard DrillRequest.durationRange.contains(request.duration ?? DrillRequest.defaultDuration) else {
             return answer(
@@ -161,14 +161,16 @@ extension ControlLoop {
         guard let (owner, route) = found else {
             throw APIError(
                 code: .conflict,
-                message: first.isDynamic && !first.routes.contains(Connection.Route(prefix, origin: .configured))
+                message: first.isDynamic
+                    && !first.routes.contains(Connection.Route(prefix, origin: .configured))
                     ? "\(prefix) via \(first.name) is a routing daemon's"
                     : "\(prefix) via \(first.name) is in the configuration file",
                 hint: "take it out there and restart vgwd")
         }
         if route.origin == .kept, !save {
             throw APIError(
-                code: .conflict, message: "\(prefix) via \(owner.name) was saved, and would be back after a restart",
+                code: .conflict,
+                message: "\(prefix) via \(owner.name) was saved, and would be back after a restart",
                 hint: "vgwctl route del \(prefix) --save")
         }
         let before = state

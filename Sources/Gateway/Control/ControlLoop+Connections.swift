@@ -92,7 +92,8 @@ extension ControlLoop {
     /// Of the tunnels that carry the connection's packets; none where all are disabled.
     func activeTunnels(of connection: Connection, by selection: TunnelSelection) -> [String] {
         let names = peers(of: connection).compactMap { tunnels[$0]?.name }
-        let places = selection.isBalanced ? Set(selection.buckets).sorted() : [selection.active].compactMap(\.self)
+        let places =
+            selection.isBalanced ? Set(selection.buckets).sorted() : [selection.active].compactMap(\.self)
         return places.filter { names.indices.contains($0) }.map { names[$0] }
     }
 

@@ -8,13 +8,13 @@ struct DrillRun {
     var drill: Drill
     let duration: Duration
     let activeBefore: String?
-    let answer: ControlCommand.Answer<ControlAPI.DrillReport>
+    let answer: ControlCommand.Answer<DrillReport>
 }
 
 /// Drills: a tunnel taken away on purpose (``Drill``).
 extension ControlLoop {
     func drill(
-        _ name: String, _ request: DrillRequest, answer: @escaping ControlCommand.Answer<ControlAPI.DrillReport>
+        _ name: String, _ request: DrillRequest, answer: @escaping ControlCommand.Answer<DrillReport>
     ) {
         guard let connection = state.connection(named: name), let record = connections[name] else {
             return answer(
@@ -108,13 +108,13 @@ extension ControlLoop {
         if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
     }
 
-    private func finishDrill(of name: String, _ report: DrillReport) {
+    private func finishDrill(of name: String, _ report: DrillOutcome) {
         guard let run = drills.removeValue(forKey: name) else { return }
         if let refusal = report.refusal {
             return run.answer(
                 .failure(APIError(code: .conflict, message: "no drill of \(name): \(refusal.words)")))
         }
-        let answer = ControlAPI.DrillReport(report, run)
+        let answer = DrillReport(report, run)
         let recovered = answer.timeToRecover.map { "\(Int(($0 * 1000).rounded())) ms" } ?? "never"
         raise(
             .drillFinished, connection: name, tunnel: report.cut,
@@ -124,8 +124,8 @@ extension ControlLoop {
     }
 }
 
-extension ControlAPI.DrillReport {
-    fileprivate init(_ report: DrillReport, _ run: DrillRun) {
+extension DrillReport {
+    fileprivate init(_ report: DrillOutcome, _ run: DrillRun) {
         var notes: [String] = []
         if report.wasAborted { notes.append("somebody ended it before its time") }
         if report.timeToDetect == nil { notes.append("the tunnel was never held to be down") }

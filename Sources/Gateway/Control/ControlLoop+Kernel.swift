@@ -41,7 +41,6 @@ extension ControlLoop {
             return route.protocol != NetlinkRoute.ownProtocol && route.table != NetlinkRoute.localTable
         case .ruleAdded(let rule), .ruleRemoved(let rule): return rule.protocol != NetlinkRoute.ownProtocol
         case .overflow: return true
-        default: break
         }
         return false
     }

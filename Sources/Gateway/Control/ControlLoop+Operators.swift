@@ -26,7 +26,9 @@ extension ControlLoop {
             device.initiate(peer, now: now)
         case .prefer: connections[connection.name]?.preferred = name
         case .unprefer:
-            if connections[connection.name]?.preferred == name { connections[connection.name]?.preferred = nil }
+            if connections[connection.name]?.preferred == name {
+                connections[connection.name]?.preferred = nil
+            }
         }
         connectionChanged(connection.name)
         // The answer shows what came of it.
@@ -38,19 +40,20 @@ extension ControlLoop {
         return status
     }
 
-    func explainRoute(to destination: IPAddress) throws(APIError) -> ControlAPI.RouteExplanation {
-        let explanation = RouteExplanation(
+    func explainRoute(to destination: IPAddress) throws(APIError) -> RouteExplanation {
+        let explanation = RouteTrace(
             to: destination,
             connections: state.connections.map { connection in
                 let names = Set(
-                    connections[connection.name].map { activeTunnels(of: connection, by: $0.selection) } ?? [])
-                return RouteExplanation.Connection(
+                    connections[connection.name].map { activeTunnels(of: connection, by: $0.selection) } ?? []
+                )
+                return RouteTrace.Connection(
                     name: connection.name, candidate: candidate(connection),
                     reason: isUsable(connection) ? nil : "no tunnel of it is usable",
                     isBalanced: connection.policy == .balance,
                     tunnels: peers(of: connection).compactMap { peer in
                         guard let record = tunnels[peer] else { return nil }
-                        return RouteExplanation.Tunnel(
+                        return RouteTrace.Tunnel(
                             name: record.name, state: record.health.state.rawValue,
                             reason: record.health.state == .up ? nil : record.health.reason.words,
                             isActive: names.contains(record.name),
@@ -58,10 +61,10 @@ extension ControlLoop {
                     })
             }, interface: tun.name, kernel: isTunHere ? way(to: destination, mark: 0) : nil,
             way: { _, endpoint in way(to: endpoint.address, mark: state.firewallMark) })
-        return ControlAPI.RouteExplanation(explanation)
+        return RouteExplanation(explanation)
     }
 
-    private func way(to address: IPAddress, mark: UInt32) -> RouteExplanation.Way {
+    private func way(to address: IPAddress, mark: UInt32) -> RouteTrace.Way {
         do throws(SystemError) {
             let way = try keeper.way(to: address, mark: mark)
             if way.interface == tun.index { return .tun }
@@ -73,8 +76,8 @@ extension ControlLoop {
     }
 }
 
-extension ControlAPI.RouteExplanation {
-    fileprivate init(_ explanation: RouteExplanation) {
+extension RouteExplanation {
+    fileprivate init(_ explanation: RouteTrace) {
         self.init(
             destination: explanation.destination.description, verdict: .unreachable, steps: explanation.steps)
         switch explanation.verdict {

@@ -321,7 +321,8 @@ package final class ControlLoop {
     private func arm() {
         var next = socketCheckAt
         for deadline in [
-            device.nextTimeout, isTunHere ? keeper.deadline : nil, tunnels.earliest, drillDeadline, routesCheckAt,
+            device.nextTimeout, isTunHere ? keeper.deadline : nil, tunnels.earliest, drillDeadline,
+            routesCheckAt,
         ] {
             if let deadline, deadline < next { next = deadline }
         }

@@ -15,7 +15,7 @@ package struct Drill: Sendable {
         case cut(String)
         case probe(sequence: UInt32)
         case restore(String)
-        case finished(DrillReport)
+        case finished(DrillOutcome)
     }
 
     package enum Observation: Hashable, Sendable {
@@ -57,7 +57,7 @@ package struct Drill: Sendable {
     static let settling: Duration = .milliseconds(500)
 
     private var phase = Phase.finished
-    private var report: DrillReport
+    private var report: DrillOutcome
     private let tunnel: String
     private var isTunnelCarrying = true
     private let cutAt: Instant
@@ -75,7 +75,7 @@ package struct Drill: Sendable {
         connection: String, tunnels: [String: HealthState], active: String?,
         duration: Duration = .seconds(10), objective: Duration? = nil, now: Instant
     ) {
-        report = DrillReport(connection: connection)
+        report = DrillOutcome(connection: connection)
         report.objective = objective
         cutAt = now
         nextProbeAt = now
@@ -92,7 +92,7 @@ package struct Drill: Sendable {
         outputs.append(.cut(tunnel))
     }
 
-    private static func refusal(tunnels: [String: HealthState], active: String?) -> DrillReport.Refusal? {
+    private static func refusal(tunnels: [String: HealthState], active: String?) -> DrillOutcome.Refusal? {
         if tunnels.count < 2, active != nil { return .onlyOneTunnel }
         guard let active, tunnels[active]?.isCarrying ?? false else { return .noActiveTunnel }
         let isSomeOtherUp = tunnels.contains { $0.key != active && $0.value.isCarrying }

@@ -29,8 +29,8 @@ package struct ProbeStatistics: Sendable {
         package var loss: Double? { count == 0 ? nil : Double(lost) / Double(count) }
     }
 
-    private var fine = Ring(width: 100_000_000, count: 10)
-    private var coarse = Ring(width: 1_000_000_000, count: 60)
+    private var fine = BucketRing(width: 100_000_000, count: 10)
+    private var coarse = BucketRing(width: 1_000_000_000, count: 60)
     private var lastRoundTrip: UInt32?
 
     package init() {}
@@ -84,7 +84,7 @@ private struct Bucket: Sendable {
     }
 }
 
-private struct Ring: Sendable {
+private struct BucketRing: Sendable {
     /// Nanoseconds.
     let width: UInt64
     let count: Int

@@ -82,7 +82,7 @@ package struct RouteKeeper: ~Copyable {
         try netlink.routes(through: interface)
     }
 
-    /// For `RouteExplanation`: how a packet from this host would leave.
+    /// For `RouteTrace`: how a packet from this host would leave.
     package func way(to address: IPAddress, mark: UInt32 = 0) throws(SystemError) -> NetlinkWay {
         try netlink.way(to: address, mark: mark)
     }

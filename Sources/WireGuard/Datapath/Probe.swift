@@ -3,7 +3,7 @@
 ///
 ///     echo    type  code  checksum  identifier  sequence     RFC 792, RFC 4443
 ///             token (8 bytes, big endian)  peer  sequence ...  ours, in requests that we send
-///     TCP     SYN with the sequence number `ForwardingTable.probeSequence`, answered by SYN-ACK or RST
+///     TCP     SYN from one of `ForwardingTable.probePorts`, answered by SYN-ACK or RST
 enum Probe {
     static let icmp: UInt8 = 1
     static let icmp6: UInt8 = 58

@@ -38,7 +38,7 @@ import WireGuard
 
         var active: String? { selection.active.map { names[$0] } }
 
-        var report: DrillReport? {
+        var report: DrillOutcome? {
             for case .finished(let report) in outputs { return report }
             return nil
         }
@@ -174,14 +174,14 @@ import WireGuard
     @Test(
         "5. where there is nothing to fail over to, nothing is cut, and the report says why",
         arguments: [
-            (tunnels: ["a": HealthState.up], active: "a" as String?, DrillReport.Refusal.onlyOneTunnel),
+            (tunnels: ["a": HealthState.up], active: "a" as String?, DrillOutcome.Refusal.onlyOneTunnel),
             (tunnels: ["a": .up, "b": .down], active: "a", .noOtherTunnelUp),
             (tunnels: ["a": .up, "b": .disabled], active: "a", .noOtherTunnelUp),
             (tunnels: ["a": .down, "b": .down], active: "a", .noActiveTunnel),
             (tunnels: ["a": .disabled, "b": .disabled], active: nil, .noActiveTunnel),
             (tunnels: [:], active: nil, .noActiveTunnel),
         ])
-    func refused(tunnels: [String: HealthState], active: String?, refusal: DrillReport.Refusal) {
+    func refused(tunnels: [String: HealthState], active: String?, refusal: DrillOutcome.Refusal) {
         var drill = Drill(connection: "vpc", tunnels: tunnels, active: active, now: .at(.zero))
         guard case .finished(let report) = drill.poll() else {
             Issue.record("not refused")

@@ -10,24 +10,24 @@ import WireGuard
     private func connection(
         _ name: String, _ prefix: String, metric: UInt32 = 0, _ health: PrefixChoice.Health = .settled,
         onDown: PrefixChoice.OnDown = .unreachable, reason: String? = nil, isBalanced: Bool = false,
-        tunnels: [RouteExplanation.Tunnel]? = nil
-    ) -> RouteExplanation.Connection {
-        RouteExplanation.Connection(
+        tunnels: [RouteTrace.Tunnel]? = nil
+    ) -> RouteTrace.Connection {
+        RouteTrace.Connection(
             name: name,
             candidate: PrefixChoice.Candidate(
                 [PrefixChoice.Claim(IPPrefix(prefix)!, metric: metric)], health: health, onDown: onDown),
             reason: reason, isBalanced: isBalanced,
             tunnels: tunnels ?? [
-                RouteExplanation.Tunnel(name: "\(name)-a", state: "up", isActive: true, endpoint: endpoint)
+                RouteTrace.Tunnel(name: "\(name)-a", state: "up", isActive: true, endpoint: endpoint)
             ])
     }
 
     private func explain(
-        _ connections: [RouteExplanation.Connection], kernel: RouteExplanation.Way? = .tun,
-        way: RouteExplanation.Way? = .link(
+        _ connections: [RouteTrace.Connection], kernel: RouteTrace.Way? = .tun,
+        way: RouteTrace.Way? = .link(
             name: "eth1", gateway: IPAddress("192.0.2.254")!, source: IPAddress("192.0.2.1")!)
-    ) -> RouteExplanation {
-        RouteExplanation(
+    ) -> RouteTrace {
+        RouteTrace(
             to: destination, connections: connections, interface: "vgw0", kernel: kernel,
             way: { _, _ in way })
     }
@@ -78,7 +78,7 @@ import WireGuard
         #expect(closed.verdict == .unreachable)
         #expect(closed.steps.last?.contains("on-down = \"unreachable\"") == true)
         #expect(closed.steps[1] == "10.20.0.0/16 of aws, metric 0: not usable: no reply to handshake.")
-        let eth0 = RouteExplanation.Way.link(name: "eth0", gateway: nil, source: nil)
+        let eth0 = RouteTrace.Way.link(name: "eth0", gateway: nil, source: nil)
         let withdrawn = explain(
             [connection("aws", "10.20.0.0/16", .dead, onDown: .withdraw)], kernel: eth0)
         #expect(withdrawn.verdict == .elsewhere(interface: "eth0"))
@@ -92,12 +92,12 @@ import WireGuard
 
     @Test("in the TUN, but for nobody; no tunnel in use; no endpoint; no way; a loop")
     func dropped() {
-        func isDropped(_ result: RouteExplanation, _ word: String) -> Bool {
+        func isDropped(_ result: RouteTrace, _ word: String) -> Bool {
             if case .dropped(let reason) = result.verdict { reason.contains(word) } else { false }
         }
         #expect(isDropped(explain([]), "no connection"))
         #expect(isDropped(explain([connection("aws", "10.20.0.0/16", .dead, tunnels: [])]), "no tunnel"))
-        let nameless = RouteExplanation.Tunnel(name: "a", state: "down", isActive: true, endpoint: nil)
+        let nameless = RouteTrace.Tunnel(name: "a", state: "down", isActive: true, endpoint: nil)
         #expect(
             isDropped(explain([connection("aws", "10.20.0.0/16", tunnels: [nameless])]), "is not known"))
         let aws = connection("aws", "10.20.0.0/16")
@@ -108,7 +108,7 @@ import WireGuard
     @Test("a balanced connection spreads over its tunnels in use, and takes the one when one is left")
     func balanced() {
         let tunnels = ["a", "b", "c"].map {
-            RouteExplanation.Tunnel(name: $0, state: "up", isActive: $0 != "b", endpoint: endpoint)
+            RouteTrace.Tunnel(name: $0, state: "up", isActive: $0 != "b", endpoint: endpoint)
         }
         let result = explain([connection("aws", "10.20.0.0/16", isBalanced: true, tunnels: tunnels)])
         #expect(result.verdict == .spread(connection: "aws", tunnels: ["a", "c"]))

@@ -6,7 +6,7 @@ package import WireGuard
 /// 2. The connections whose prefixes hold the address: longest prefix, then metric, then health, as in
 ///    `PrefixChoice`.
 /// 3. The connection's tunnel in use, its endpoint, and the local interface and source to there.
-package struct RouteExplanation: Hashable, Sendable {
+package struct RouteTrace: Hashable, Sendable {
     package struct Tunnel: Hashable, Sendable {
         package var name: String
         /// As the status shows it: `up`, `degraded`, `down`.

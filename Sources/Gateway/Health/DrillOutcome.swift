@@ -1,5 +1,5 @@
 /// What a drill found. Times count from the cut.
-package struct DrillReport: Hashable, Sendable {
+package struct DrillOutcome: Hashable, Sendable {
     /// Why nothing was cut.
     package enum Refusal: String, Hashable, Sendable {
         case noActiveTunnel = "no-active-tunnel"

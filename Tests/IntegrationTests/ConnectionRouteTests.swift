@@ -33,11 +33,7 @@ extension Integration {
             try await Bundle.run(options) { bundle in
                 let lab = bundle.lab
                 try #require(try await Self.isByTunnel(bundle))
-                var captures: [Capture] = []
-                for wire in Wire.allCases {
-                    captures.append(
-                        try await lab.capture("onprem", in: lab.namespace(wire), name: "capture-\(wire)"))
-                }
+                let captures = try await lab.captureWires()
                 let pings = try await bundle.traffic.markedPings(from: .onprem)
                 for wire in Wire.allCases { try await lab.cut(wire) }
                 for (family, host) in Self.hosts {

@@ -167,32 +167,15 @@ extension Integration {
         func sealed() async throws {
             let options = Bundle.Options(lines: Pace.all[0].lines)
             try await Bundle.run(options) { bundle in
-                let lab = bundle.lab
-                var captures: [Capture] = []
-                for wire in Wire.allCases {
-                    captures.append(
-                        try await lab.capture("onprem", in: lab.namespace(wire), name: "capture-\(wire)"))
-                }
-                let inside = try await lab.capture(
+                let captures = try await bundle.lab.captureWires()
+                let inside = try await bundle.lab.capture(
                     bundle.onprem.interface, in: bundle.onprem.namespace, name: "capture-inside")
-                var pings: [BackgroundProcess] = []
-                for site in Site.allCases { pings += try await bundle.traffic.markedPings(from: site) }
+                let pings = [
+                    try await bundle.traffic.markedPings(from: .onprem),
+                    try await bundle.traffic.markedPings(from: .vpc),
+                ].flatMap { $0 }
                 try await inside.holds(Leaks.marker)
-
-                try await lab.cut(.link)
-                try await bundle.activated(.internet)
-                try await lab.cut(.internet)
-                try await bundle.become(.down, .internet)
-                try await Task.sleep(for: .seconds(1))
-                try await lab.mend(.link)
-                try await bundle.activated(.link)
-                try await lab.mend(.internet)
-                try await lab.cut(.link, from: .onprem)
-                try await bundle.become(.up, .internet)
-                try await bundle.activated(.internet)
-                try await lab.mend(.link)
-                try await bundle.activated(.link)
-
+                try await Self.cutAll(bundle)
                 for ping in pings { try await ping.killGroup() }
                 let innerFrames = try await inside.stop().count
                 var outerFrames = 0
@@ -209,5 +192,35 @@ extension Integration {
                     outerFrames < 4 * innerFrames + 500, "\(outerFrames) outside for \(innerFrames) inside")
             }
         }
+
+        /// One wire, both, the other, and one of them one way.
+        private static func cutAll(_ bundle: Bundle) async throws {
+            let lab = bundle.lab
+            try await lab.cut(.link)
+            try await bundle.activated(.internet)
+            try await lab.cut(.internet)
+            try await bundle.become(.down, .internet)
+            try await Task.sleep(for: .seconds(1))
+            try await lab.mend(.link)
+            try await bundle.activated(.link)
+            try await lab.mend(.internet)
+            try await lab.cut(.link, from: .onprem)
+            try await bundle.become(.up, .internet)
+            try await bundle.activated(.internet)
+            try await lab.mend(.link)
+            try await bundle.activated(.link)
+        }
+    }
+}
+
+extension Lab {
+    /// Records what passes both wires, on onprem's side.
+    func captureWires() async throws -> [Capture] {
+        var captures: [Capture] = []
+        for wire in Wire.allCases {
+            let capture = try await capture("onprem", in: namespace(wire), name: "capture-\(wire)")
+            captures.append(capture)
+        }
+        return captures
     }
 }

@@ -48,6 +48,7 @@ _Static_assert(CL_IPV6_TCLASS == IPV6_TCLASS && CL_IPV6_V6ONLY == IPV6_V6ONLY, "
 _Static_assert(CL_SO_MARK == SO_MARK && CL_SO_BINDTODEVICE == SO_BINDTODEVICE, "socket");
 _Static_assert(CL_SO_SNDBUFFORCE == SO_SNDBUFFORCE && CL_SO_RCVBUFFORCE == SO_RCVBUFFORCE, "socket");
 _Static_assert(CL_SO_REUSEPORT == SO_REUSEPORT, "socket");
+_Static_assert(CL_SO_BINDTOIFINDEX == SO_BINDTOIFINDEX, "socket");
 
 int cl_recvmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags) {
     return recvmmsg(fd, (struct mmsghdr *)messages, count, flags, NULL);

@@ -25,8 +25,9 @@ package import WireGuard
     private let headers: UnsafeMutablePointer<cl_mmsghdr>
     private let arrivals: UnsafeMutablePointer<Arrival>
 
-    /// Of the last batch.
+    /// What tells the socket group of each datagram of the last batch.
     private var group: UInt8 = 0
+    private var closer: [GroupSocket.Closer] = []
 
     /// Calls that failed other than by finding nothing, since the start, and the errno of the last.
     package private(set) var errors: UInt64 = 0
@@ -70,17 +71,18 @@ package import WireGuard
     /// An error counts and is otherwise nothing: it was of one moment (ENOMEM, or an ICMP error left on the
     /// socket), and a receiver that gave up would be deaf for good. Where memory is short it waits a
     /// millisecond, since the socket still polls as readable.
-    ///
-    /// `group` is which of the gateway's socket groups the socket is in.
-    package mutating func receive(from socket: UDPSocket, group: UInt8 = 0) -> Int {
-        self.group = group
+    package mutating func receive(from socket: UDPSocket) -> Int { receive(from: GroupSocket(socket)) }
+
+    package mutating func receive(from source: GroupSocket) -> Int {
+        group = source.group
+        closer = source.closer
         for i in 0..<capacity {
             // The kernel has written the lengths of the last batch over the capacities.
             unsafe headers[i].msg_hdr.msg_namelen = socklen_t(DatagramAddress.capacity)
             unsafe headers[i].msg_hdr.msg_controllen = Self.controlSize
             unsafe headers[i].msg_hdr.msg_flags = 0
         }
-        let count = unsafe System.recvmmsg(socket.fd, headers, capacity)
+        let count = unsafe System.recvmmsg(source.socket.fd, headers, capacity)
         guard count > 0 else {
             if count < 0, count != -Int(EAGAIN) {
                 errors &+= 1
@@ -145,9 +147,18 @@ package import WireGuard
     /// The sender, the address of ours that it wrote to, and the socket group that it came by.
     package func underlay(_ i: Int) -> UnderlayPath {
         precondition(i >= 0 && i < capacity)
+        let source = unsafe arrivals[i].source
         return unsafe UnderlayPath(
-            endpoint: DatagramAddress.read(names + i * DatagramAddress.capacity), source: arrivals[i].source,
-            socket: group)
+            endpoint: DatagramAddress.read(names + i * DatagramAddress.capacity), source: source,
+            socket: closer.isEmpty ? group : closestGroup(source))
+    }
+
+    private func closestGroup(_ source: LocalSource?) -> UInt8 {
+        let found = closer.first { each in
+            (each.device == 0 || each.device == source?.interface)
+                && (each.source == nil || each.source == source?.address)
+        }
+        return found?.group ?? group
     }
 
     /// Bytes, or what is known of them, are missing: to be dropped.

@@ -142,6 +142,11 @@ package final class UDPSocket: Sendable {
         try System.setOption(fd, SOL_SOCKET, CL_SO_REUSEPORT, 1, "SO_REUSEPORT")
     }
 
+    /// Index of the device that it is bound to; 0 for none.
+    var deviceIndex: UInt32 {
+        UInt32(truncatingIfNeeded: System.option(fd, SOL_SOCKET, CL_SO_BINDTOIFINDEX) ?? 0)
+    }
+
     /// Which of the sockets on the port gets a datagram, from here on and for all of them.
     package func attach(_ steering: PortSteering) throws(SystemError) {
         try System.attachSteering(fd, steering.program)

@@ -8,7 +8,8 @@ package import WireGuard
 /// one thread.
 ///
 /// Several groups may be on one port if they differ in device or source: what the kernel steers among is the
-/// sockets that are equal in both, and of those that fit a datagram it takes the ones bound closest.
+/// sockets that are equal in both. Of groups that a datagram fits it does not always take the one bound closest
+/// (``GroupSocket``).
 package struct UDPSocketGroup: Sendable {
     /// Nil where the kernel cannot steer: there is one worker then, whose pair receives everything.
     package let handshakes: UDPSocketPair?
@@ -16,6 +17,8 @@ package struct UDPSocketGroup: Sendable {
     package let workers: [UDPSocketPair]
     package let port: UInt16
     package let device: String?
+    /// Of the device as it was when they were bound; 0 for none.
+    package let deviceIndex: UInt32
     package let source: IPAddress?
 
     private init(handshakes: UDPSocketPair?, workers: [UDPSocketPair], options: UDPSocketOptions) {
@@ -23,6 +26,7 @@ package struct UDPSocketGroup: Sendable {
         self.workers = workers
         port = workers[0].port
         device = options.device
+        deviceIndex = workers[0].sockets.first?.deviceIndex ?? 0
         source = options.source
     }
 

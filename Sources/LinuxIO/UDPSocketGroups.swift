@@ -8,13 +8,6 @@ package struct UDPSocketGroups: Sendable {
     /// Groups there may be, absent ones included.
     package static let limit = 64
 
-    /// A socket that control receives handshakes by, with the number of its group.
-    package struct HandshakeSocket: Sendable {
-        package let group: UInt8
-        package let family: IPAddress.Family
-        package let socket: UDPSocket
-    }
-
     private var groups: [UDPSocketGroup?]
 
     package init(_ first: UDPSocketGroup? = nil) { groups = [first] }
@@ -37,12 +30,8 @@ package struct UDPSocketGroups: Sendable {
     package var sockets: [UDPSocket] { present.flatMap { $0.group.sockets } }
 
     /// What control has to read. None of a group that cannot steer: its handshakes come by the data threads.
-    package var handshakeSockets: [HandshakeSocket] {
-        present.flatMap { number, group in
-            (group.handshakes?.sockets ?? []).map {
-                HandshakeSocket(group: number, family: $0.family, socket: $0)
-            }
-        }
+    package var handshakeSockets: [GroupSocket] {
+        present.flatMap { number, group in group.handshakes.map { sources($0, of: number) } ?? [] }
     }
 
     /// What control sends through; nil where the group is absent or has no socket of the family.

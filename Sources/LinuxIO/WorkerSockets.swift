@@ -4,20 +4,20 @@ package import WireGuard
 ///
 /// Concurrency: a local of the thread; it keeps the sockets open for as long as it is held.
 package struct WorkerSockets: Sendable {
-    /// Where the worker receives, with the number of the socket's group.
-    package let sources: [(socket: UDPSocket, group: UInt8)]
+    /// Where the worker receives.
+    package let sources: [GroupSocket]
     /// By number of group.
     private let pairs: [UDPSocketPair?]
 
     package init(_ groups: UDPSocketGroups, worker: Int) {
         var pairs: [UDPSocketPair?] = []
-        var sources: [(socket: UDPSocket, group: UInt8)] = []
+        var sources: [GroupSocket] = []
         for (number, group) in groups.present {
             // Of a group that cannot steer only the first worker receives, and all send.
             let isOwn = group.workers.indices.contains(worker)
             let pair = group.workers[isOwn ? worker : 0]
             pairs += [UDPSocketPair?](repeating: nil, count: Int(number) - pairs.count) + [pair]
-            if isOwn { sources += pair.sockets.map { ($0, number) } }
+            if isOwn { sources += groups.sources(pair, of: number) }
         }
         self.pairs = pairs
         self.sources = sources

@@ -146,6 +146,38 @@ import WireGuard
         }
     }
 
+    @Test func aReaderWhoStopsLosesTheOldestAndIsTold() async throws {
+        try await run { daemon in
+            daemon.raise(.started)
+            let lines = Lines()
+            let client = daemon.client
+            let (isFollowing, following) = AsyncStream.makeStream(of: Void.self)
+            let (isRaised, raised) = AsyncStream.makeStream(of: Void.self)
+            async let end: Void = client.lines(APIPath.events, query: [("follow", "1")]) { bytes in
+                if lines.all.isEmpty {
+                    following.finish()
+                    for await _ in isRaised { break }
+                }
+                try lines.add(bytes)
+            }
+            for await _ in isFollowing { break }
+            // Past what the sockets and the queue hold, before it reads anything.
+            for _ in 0..<20 {
+                for _ in 0..<1000 { daemon.raise(.tunnelUp) }
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            daemon.raise(.stopping)
+            daemon.hub.end()
+            raised.finish()
+            try await end
+            #expect(lines.all.first == "started" && lines.all.last == "stopping")
+            let lost = lines.all.compactMap { $0.hasPrefix("lost ") ? Int($0.dropFirst(5)) : nil }
+            #expect(!lost.isEmpty)
+            // Each event was given or is counted.
+            #expect(lines.all.count - lost.count + lost.reduce(0, +) == 20_002)
+        }
+    }
+
     @Test func followersPastTheLimitAreRefusedAndOneThatWentLeavesItsPlace() async throws {
         try await run { daemon in
             daemon.raise(.started)

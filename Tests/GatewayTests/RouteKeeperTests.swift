@@ -1,6 +1,7 @@
 import Glibc
 import LinuxIO
 import Logging
+import Synchronization
 import Testing
 import WireGuard
 
@@ -313,6 +314,41 @@ import WireGuard
         }
     }
 
+    @Test("at no moment of any change does a packet leave in clear", arguments: sites)
+    func noGap(_ site: Site) throws {
+        try withLab(site) { lab in
+            var keeper = try RouteKeeper(plan: plan, interface: lab.tun.index, log: quiet)
+            func settle(_ long: RoutePlan.Prefix.State, _ wide: RoutePlan.Prefix.State) {
+                keeper.reconcile([prefix(site.long, long), prefix(site.wide, wide)], now: now)
+            }
+            settle(.carried, .carried)
+            let (underlay, inLong) = (lab.underlay, try #require(IPAddress(site.inLong)))
+            let watch = Watch()
+            let thread = try Thread.spawn(name: "watch") {
+                guard let netlink = try? Netlink() else { return }
+                while !watch.isOver.load(ordering: .relaxed) {
+                    let way = try? netlink.way(to: inLong)
+                    watch.looks.add(1, ordering: .relaxed)
+                    if way?.interface == underlay { watch.leaks.add(1, ordering: .relaxed) }
+                }
+            }
+            let states: [RoutePlan.Prefix.State] = [.carried, .covered, .unreachable]
+            for round in 0..<100 {
+                for long in states + [.withdrawn] { settle(long, states[round % 3]) }
+                keeper.reconcile([prefix(site.wide)], now: now)
+            }
+            for mark in UInt32(1)..<50 {
+                try keeper.changeMark(to: mark, prefixes: [prefix(site.wide)]) {
+                    () throws(SystemError) in
+                }
+            }
+            watch.isOver.store(true, ordering: .relaxed)
+            thread.join()
+            #expect(watch.looks.load(ordering: .relaxed) > 100)
+            #expect(watch.leaks.load(ordering: .relaxed) == 0)
+        }
+    }
+
     @Test("an unreachable aggregate in the main table hides the tunnel, and nothing leaves in clear")
     func aggregate() throws {
         for site in Self.sites {
@@ -406,4 +442,10 @@ import WireGuard
             #expect(try lab.ours().routes.isEmpty)
         }
     }
+}
+
+private final class Watch: Sendable {
+    let isOver = Atomic(false)
+    let looks = Atomic(0)
+    let leaks = Atomic(0)
 }

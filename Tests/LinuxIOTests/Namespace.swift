@@ -29,6 +29,38 @@ func inNamespace<Result>(_ body: () throws -> Result) throws -> Result {
     return try body()
 }
 
+/// A network namespace to come back to.
+struct NamespaceHandle: ~Copyable {
+    private let fd: Int32
+
+    /// Of the calling thread.
+    static func current() throws -> NamespaceHandle {
+        let fd = unsafe open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+        guard fd >= 0 else { throw TestFailure(description: "no namespace: errno \(errno)") }
+        return NamespaceHandle(fd: fd)
+    }
+
+    private init(fd: Int32) { self.fd = fd }
+
+    deinit { close(fd) }
+
+    /// For `ip link ... netns`.
+    var path: String { "/proc/\(getpid())/fd/\(fd)" }
+
+    /// Like `inNamespace`, in this one.
+    func enter<Result>(_ body: () throws -> Result) throws -> Result {
+        let here = try NamespaceHandle.current()
+        guard systemSetns(fd, 0x4000_0000) == 0 else {
+            throw TestFailure(description: "cannot enter a network namespace: errno \(errno)")
+        }
+        defer {
+            let code = systemSetns(here.fd, 0x4000_0000)
+            precondition(code == 0, "cannot return to the other network namespace")
+        }
+        return try body()
+    }
+}
+
 /// In the calling thread's namespace.
 func shell(_ command: String) throws {
     var arguments: [UnsafeMutablePointer<CChar>?] = unsafe []

@@ -11,4 +11,14 @@ enum Durations {
         default: return nil
         }
     }
+
+    /// In the largest unit that leaves a whole number; what is shorter than a millisecond is left out.
+    static func text(_ duration: Duration) -> String {
+        let (seconds, attoseconds) = duration.components
+        let milliseconds = attoseconds / 1_000_000_000_000_000
+        if milliseconds != 0 { return "\(seconds * 1000 + milliseconds)ms" }
+        if seconds != 0, seconds % 3600 == 0 { return "\(seconds / 3600)h" }
+        if seconds != 0, seconds % 60 == 0 { return "\(seconds / 60)m" }
+        return "\(seconds)s"
+    }
 }

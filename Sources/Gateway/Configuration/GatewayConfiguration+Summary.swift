@@ -26,7 +26,7 @@ extension GatewayConfiguration {
             rows.append(("", ""))
             rows.append(("hook", hook.run.joined(separator: " ")))
             rows.append(("  on", hook.on.joined(separator: ", ")))
-            rows.append(("  timeout", "\(hook.timeout)"))
+            rows.append(("  timeout", Durations.text(hook.timeout)))
         }
         return rows.map { label, value in
             let padding = String(repeating: " ", count: max(0, 20 - label.count))

@@ -1,3 +1,4 @@
+package import LinuxIO
 package import WireGuard
 
 /// Where a tunnel sends: of several endpoints, names among them, one that works, and the preferred one once
@@ -23,16 +24,6 @@ package struct EndpointSelector: Sendable {
         case use(Endpoint)
         /// See whether it answers a handshake, while everything else goes on where it is. If it does, `roamed`.
         case tryPreferred(Endpoint)
-    }
-
-    package struct Address: Hashable, Sendable {
-        package let address: IPAddress
-        package let timeToLive: Duration
-
-        package init(_ address: IPAddress, timeToLive: Duration) {
-            self.address = address
-            self.timeToLive = timeToLive
-        }
     }
 
     private struct Name: Sendable {
@@ -86,7 +77,9 @@ package struct EndpointSelector: Sendable {
     // MARK: What happened
 
     /// An empty answer is a failure.
-    package mutating func resolved(host: String, port: UInt16, _ addresses: [Address], now: Instant) {
+    package mutating func resolved(
+        host: String, port: UInt16, _ addresses: [NameResolver.Address], now: Instant
+    ) {
         let usable = addresses.filter { Self.isUsable($0.address) }
         guard !usable.isEmpty else {
             resolutionFailed(

@@ -18,18 +18,19 @@ extension ControlLoop {
         }
     }
 
-    private static func token(_ socket: UDPSocketGroups.HandshakeSocket) -> UInt64 {
-        Token.handshakes + UInt64(socket.group) * 2 + (socket.family == .v4 ? 0 : 1)
+    private static func token(_ source: GroupSocket) -> UInt64 {
+        Token.handshakes + UInt64(source.group) * 2 + (source.family == .v4 ? 0 : 1)
     }
 
     func receiveHandshakes(_ token: UInt64) {
-        let number = UInt8(truncatingIfNeeded: (token - Token.handshakes) / 2)
-        let family: IPAddress.Family = token & 1 == 0 ? .v4 : .v6
-        guard let socket = underlays.groups[number]?.handshakes?.socket(for: family) else { return }
+        guard let source = underlays.groups.handshakeSockets.first(where: { Self.token($0) == token }) else {
+            return
+        }
+        let socket = source.socket
         device.noteQueue(fill: socket.queueFill, now: now)
         for _ in 0..<Self.batchesInRound {
             let errors = handshakeReceiver.errors
-            let count = handshakeReceiver.receive(from: socket, group: number)
+            let count = handshakeReceiver.receive(from: source)
             if handshakeReceiver.errors != errors { device.dropCounters.add(.receiveFailed) }
             guard count > 0 else { return }
             for i in 0..<count {

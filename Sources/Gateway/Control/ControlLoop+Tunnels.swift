@@ -103,9 +103,7 @@ extension ControlLoop {
     ) {
         switch answer {
         case .success(let addresses):
-            tunnels[peer]?.endpoints.resolved(
-                host: host, port: port,
-                addresses.map { EndpointSelector.Address($0.address, timeToLive: $0.timeToLive) }, now: now)
+            tunnels[peer]?.endpoints.resolved(host: host, port: port, addresses, now: now)
         case .failure(let problem):
             if tunnels[peer]?.endpoints.problem == nil {
                 log.warning(

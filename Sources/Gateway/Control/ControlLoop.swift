@@ -62,7 +62,7 @@ package final class ControlLoop {
     var keeper: RouteKeeper
     var wg: WgServer?
     var timestamps: TimestampStore
-    let resolver = EndpointResolver()
+    let resolver = NameResolver()
     /// Of the `wg` socket, and of the control server.
     let requestDrops = DropCounters()
     var eventLog = EventLog()

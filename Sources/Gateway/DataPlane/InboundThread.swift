@@ -60,9 +60,8 @@ struct InboundThread: ~Copyable {
 
     /// What waits at the socket now, up to the receiver's capacity.
     mutating func passBatch(_ number: Int) {
-        let source = sockets.sources[number]
         let errors = receiver.errors
-        let count = receiver.receive(from: source.socket, group: source.group)
+        let count = receiver.receive(from: sockets.sources[number])
         guard count > 0 else {
             if receiver.errors != errors { worker.inboundDrops.add(.receiveFailed) }
             return

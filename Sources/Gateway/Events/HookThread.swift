@@ -176,7 +176,8 @@ struct HookThread {
             guard min(until, last) <= now else { return }
             let problem =
                 until <= now
-                ? "ran longer than \(runner.hooks[place].timeout)" : "was still running as the gateway ended"
+                ? "ran longer than \(Durations.text(runner.hooks[place].timeout))"
+                : "was still running as the gateway ended"
             run.child.signal(.terminate)
             runs[place]?.stage = .ending(killAt: now + Self.grace, problem: problem)
         case .ending(let killAt, let problem):

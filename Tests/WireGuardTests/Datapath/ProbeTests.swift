@@ -126,6 +126,9 @@ struct ProbeTests {
         var options = Array(request(0)[..<20] + [1, 1, 1, 1] + request(0)[20...])
         options[0] = 0x46
         options[3] += 4
+        options.replaceSubrange(10..<12, with: [0, 0])
+        let sum = InnerPackets.bigEndian(InnerPackets.internetChecksum(Array(options[..<24])))
+        options.replaceSubrange(10..<12, with: sum)
         let packets: [[UInt8]] = [
             wrongSum, wrongHeader, code, fragment, options,
             InnerPackets.echo(from: remote, to: IPAddress("10.1.0.1")!, payload: [1]),

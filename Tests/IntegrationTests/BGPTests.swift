@@ -19,8 +19,8 @@ extension Integration {
             let (ours, theirs) = site == .onprem ? ("65010", "65001") : ("65001", "65010")
             var text =
                 example
-                .replacing("65010", with: "OURS").replacing("65001", with: "THEIRS")
-                .replacing("OURS", with: ours).replacing("THEIRS", with: theirs)
+                .replacing("65010", with: "@ours@").replacing("65001", with: "@theirs@")
+                .replacing("@ours@", with: ours).replacing("@theirs@", with: theirs)
                 .replacing("router id 192.168.10.1", with: "router id \(site.underlay(.v4))")
                 .replacing(
                     "route 192.168.10.0/24 unreachable;",
@@ -28,11 +28,11 @@ extension Integration {
             for (wire, number) in [(Wire.link, 101), (.internet, 102)] {
                 text =
                     text
-                    .replacing("169.254.\(number).2", with: "HERE").replacing(
-                        "169.254.\(number).1", with: "THERE"
+                    .replacing("169.254.\(number).2", with: "@near@").replacing(
+                        "169.254.\(number).1", with: "@far@"
                     )
-                    .replacing("HERE", with: wire.inside(site)).replacing(
-                        "THERE", with: wire.inside(site.other))
+                    .replacing("@near@", with: wire.inside(site)).replacing(
+                        "@far@", with: wire.inside(site.other))
             }
             return text
         }

@@ -14,6 +14,9 @@ struct ConnectionRecord {
     var preferred: String?
     /// How often it became unusable.
     var failures = 0
+    /// It came back, and its far end may not have noticed yet: until `settlesAt`.
+    var isSettling = false
+    var settlesAt: Instant
     /// A tunnel of it may have changed.
     var isStale = true
 }
@@ -26,7 +29,7 @@ extension ControlLoop {
         }
         guard connections[connection.name] == nil else { return }
         var record = ConnectionRecord(
-            selection: TunnelSelection(isBalanced: connection.policy == .balance), since: now)
+            selection: TunnelSelection(isBalanced: connection.policy == .balance), since: now, settlesAt: now)
         record.selection.update(candidates(of: connection, preferred: nil))
         connections[connection.name] = record
     }
@@ -117,6 +120,8 @@ extension ControlLoop {
 
     private func usabilityChanged(of connection: Connection, isUsable: Bool) {
         connections[connection.name]?.since = now
+        connections[connection.name]?.isSettling = isUsable
+        connections[connection.name]?.settlesAt = now + connection.health.maxHoldDown
         if isUsable {
             raise(
                 .connectionUp, connection: connection.name, from: "down", to: "up",
@@ -168,8 +173,22 @@ extension ControlLoop {
 
     /// Settled once its far end, too, must have noticed what there was to notice.
     private func health(of connection: Connection) -> PrefixChoice.Health {
-        guard let record = connections[connection.name] else { return .usable }
-        return record.selection.isUsable ? .usable : .dead
+        guard let record = connections[connection.name] else { return .settled }
+        guard record.selection.isUsable else { return .dead }
+        return record.isSettling ? .usable : .settled
+    }
+
+    /// When the next connection that came back is settled: from then on no other may speak for its prefixes.
+    var settlingDeadline: Instant? {
+        connections.values.lazy.filter { $0.isSettling }.map(\.settlesAt).min()
+    }
+
+    func handleSettling() {
+        guard let deadline = settlingDeadline, deadline <= now else { return }
+        for (name, record) in connections where record.isSettling && record.settlesAt <= now {
+            connections[name]?.isSettling = false
+        }
+        publishForwarding()
     }
 
     func isUsable(_ connection: Connection) -> Bool {

@@ -92,6 +92,7 @@ extension ControlLoop {
                 Self.window(1, statistics.second), Self.window(10, statistics.tenSeconds),
                 Self.window(60, statistics.minute),
             ]
+            if let search = record.pathMTU { answer.pathMTU = search.innerMTU }
             if record.health.isHeldDown { answer.holdDown = record.health.holdDown(now: now).seconds }
         }
         return answer

@@ -60,6 +60,8 @@ package final class ControlLoop {
     var handshakeReceiver = DatagramReceiver(capacity: 8)
     var device: Device
     var keeper: RouteKeeper
+    /// Nil where no connection is dynamic.
+    var learned: LearnedRoutes?
     var wg: WgServer?
     var timestamps: TimestampStore
     let resolver = NameResolver()
@@ -120,6 +122,8 @@ package final class ControlLoop {
             let queues = try Self.openQueues(settings, count: workers)
             tun = queues[0]
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
+            learned =
+                state.connections.contains(where: \.isDynamic) ? LearnedRoutes(interface: tun.index) : nil
             keypairs = KeypairTable(capacity: Self.keypairCapacity, workers: workers)
             dataPlane = try DataPlane(
                 queues: queues, sockets: underlays.groups, keypairs: keypairs, wake: dataWake,
@@ -249,6 +253,7 @@ package final class ControlLoop {
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
         reconcileRoutes()
         if settings.managesLink { try keeper.addAddresses() }
+        learnRoutes()
         try hooks?.start()
         try dataPlane.start()
         settle()
@@ -314,6 +319,7 @@ package final class ControlLoop {
         }
         flush()
         settleConnections()
+        handleSettling()
         keypairs.reclaim()
         announce()
     }

@@ -67,6 +67,18 @@ struct ProbeTests {
         #expect(bundle.drops.snapshot.isEmpty)
     }
 
+    @Test("what stood behind a probe does not come back as padding")
+    func padding() throws {
+        var bundle = bundle()
+        for tail in 1...16 {
+            let probe = request(0, payload: InnerPackets.payload(57))
+            #expect(bundle.receive([probe + [UInt8](repeating: 0xee, count: tail)], by: 0).isEmpty)
+            let answer = try #require(bundle.answers.first)
+            #expect(answer.packet.count == probe.count)
+            #expect(answer.plaintext.dropFirst(probe.count).allSatisfy { $0 == 0 })
+        }
+    }
+
     @Test("checksums of answers are right at both ends of the ones' complement")
     func checksums() throws {
         var bundle = bundle()

@@ -50,13 +50,13 @@ struct ConnectionLab: Sendable {
 
     private func layLink() async throws {
         var script = """
-            ip link add link netns \(lab.namespace(.a)) type veth peer name link netns \(lab.namespace(.b))
+            ip link add link0 netns \(lab.namespace(.a)) type veth peer name link0 netns \(lab.namespace(.b))
 
             """
         for host in Lab.Host.allCases {
             script += """
-                ip -n \(lab.namespace(host)) addr add \(host.link)/24 dev link
-                ip -n \(lab.namespace(host)) link set link up
+                ip -n \(lab.namespace(host)) addr add \(host.link)/24 dev link0
+                ip -n \(lab.namespace(host)) link set link0 up
                 ip -n \(lab.namespace(host)) addr add \(Self.inner(host))/32 dev lo
 
                 """
@@ -120,7 +120,7 @@ struct ConnectionLab: Sendable {
                     private-key-file = "\(lab.directory)/\(key).key"
                     public-key = "\(host == .a ? keys.ofB[connection] : keys.ofA[place])"
                     \(host == .a ? "endpoint = [\"\(endpoint):51820\"]" : "")
-                    bind = { device = "\(wire)" }
+                    bind = { device = "\(wire == "link" ? "link0" : wire)" }
                     inside = { local = "\(inside)\(local)", remote = "\(inside)\(remote)" }
                     priority = \(10 + 10 * place)
 
@@ -138,7 +138,7 @@ struct ConnectionLab: Sendable {
         var script = ""
         for host in Lab.Host.allCases {
             script += """
-                \(lab.inside(host)) nft 'table netdev cut { chain link { type filter hook ingress device link \
+                \(lab.inside(host)) nft 'table netdev cut { chain link { type filter hook ingress device link0 \
                 priority 0; drop; }; }' &
 
                 """

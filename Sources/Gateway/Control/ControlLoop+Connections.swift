@@ -199,7 +199,31 @@ extension ControlLoop {
 
     func reconcileRoutes() {
         guard isTunHere else { return }
-        keeper.reconcile(routePrefixes(), now: now)
+        let prefixes = routePrefixes()
+        reportRoutes(prefixes)
+        keeper.reconcile(prefixes, now: now)
+    }
+
+    /// What becomes of a prefix by health; one that comes or goes is told of by who adds it or takes it out.
+    private func reportRoutes(_ prefixes: [RoutePlan.Prefix]) {
+        let before = routeStates
+        routeStates = Dictionary(prefixes.map { ($0.prefix, $0.state) }) { first, _ in first }
+        for prefix in prefixes {
+            guard let was = before[prefix.prefix], was != prefix.state else { continue }
+            let kind: GatewayEvent.Kind
+            let words: String
+            switch prefix.state {
+            case .carried, .covered:
+                guard was == .unreachable || was == .withdrawn else { continue }
+                (kind, words) = (.routeRestored, "is routed into a tunnel again")
+            case .unreachable: (kind, words) = (.routeUnreachable, "is unreachable: no tunnel leads there")
+            case .withdrawn: (kind, words) = (.routeRemoved, "is withdrawn: no tunnel leads there")
+            }
+            let owner = state.connections.first { $0.routes.contains { $0.prefix == prefix.prefix } }
+            raise(
+                kind, connection: owner?.name, "\(prefix.prefix) \(words)",
+                details: ["prefix": "\(prefix.prefix)"], level: .notice)
+        }
     }
 
     /// What the kernel shall route, and how: what connections carry, and the far ends of the inside links, which

@@ -86,6 +86,8 @@ package final class ControlLoop {
     var kept: KeptRoutes
     /// What the data threads forward by.
     var forwarding = ForwardingTable.empty
+    /// What the kernel was last asked to do with each prefix.
+    var routeStates: [IPPrefix: RoutePlan.Prefix.State] = [:]
     /// What the payload of probes begins with, so that nobody else's echo is taken for an answer.
     let probeToken: UInt64
     /// When to see whether outer packets go another way than before; nil while no route has changed.

@@ -70,7 +70,8 @@ struct Underlays {
         var hasChanged = false
         for number in bindings.indices.dropFirst() {
             let wasThere = groups[UInt8(number)] != nil
-            if let device = bindings[number].device, look(at: device) != interfaces[number] {
+            if let device = bindings[number].device, let index = look(at: device), index != interfaces[number]
+            {
                 groups[UInt8(number)] = nil
                 hasChanged = hasChanged || wasThere
             }
@@ -108,7 +109,7 @@ struct Underlays {
         var options = options
         options.device = binding.device
         options.source = binding.source
-        interfaces[number] = binding.device.map { look(at: $0) } ?? 0
+        interfaces[number] = binding.device.flatMap { look(at: $0) } ?? 0
         do throws(SystemError) {
             let group = try UDPSocketGroup.bind(
                 port: binding.listenPort ?? port, workers: workers, options: options, beside: groups)
@@ -122,13 +123,14 @@ struct Underlays {
         }
     }
 
-    /// Its index; 0 when there is none of that name.
-    private mutating func look(at device: String) -> UInt32 {
-        guard let netlink = try? Netlink(), let link = (try? netlink.link(device)) ?? nil else {
-            isRunning[device] = false
-            return 0
+    /// Its index; 0 when there is none of that name, nil when the kernel cannot be asked.
+    private mutating func look(at device: String) -> UInt32? {
+        do throws(SystemError) {
+            let link = try Netlink().link(device)
+            isRunning[device] = link.map { $0.isUp && $0.hasCarrier } ?? false
+            return link?.index ?? 0
+        } catch {
+            return nil
         }
-        isRunning[device] = link.isUp && link.hasCarrier
-        return link.index
     }
 }

@@ -65,10 +65,10 @@ extension Device {
         switch action {
         case .retryInitiation:
             if let reason = slot.peer.lastFailure?.reason {
-                emit(.event(slot.peer.id, .initiationUnanswered(reason)))
+                emit(
+                    .event(slot.peer.id, .initiationUnanswered(reason, at: slot.peer.initiationEndpoint)))
             }
-            slot.peer.path.forgetSource()
-            sendInitiation(slot, now: now)
+            retryInitiation(slot, now: now)
         case .gaveUp(let dropped, let freeIndex):
             free(freeIndex)
             dropCounters.add(.stagedExpired, count: dropped)

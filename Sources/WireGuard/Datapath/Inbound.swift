@@ -30,6 +30,7 @@ internal import Synchronization
         var isTreated: Bool
         /// The longest inner packet that the path carries; 0 while nothing is known.
         var innerMTU: Int
+        var translation: Unmanaged<PrefixTranslation>?
         var bytes = 0
         var packets = 0
         var hasData = false
@@ -225,18 +226,26 @@ internal import Synchronization
             try unsafe addUnusual(packet, header: inner, use: index, from: underlay)
             return
         }
-        if unsafe uses[index].isTreated { unsafe treat(packet, header: inner, use: index) }
+        if unsafe uses[index].isTreated { try unsafe treat(packet, header: inner, use: index) }
         unsafe coalescer.add(packet, header: inner)
     }
 
     /// What a path asks for beside passing on: that no stream is opened whose segments, which go back by it, would
-    /// be too long.
+    /// be too long; and that what goes to another number of ours gets there. What comes from the far end of an inside
+    /// link is `isPinned`: no site's, and not translated.
     @inline(never)
-    private func treat(_ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int) {
-        if unsafe SegmentClamp.concerns(packet, header: header) {
+    private func treat(
+        _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int, isPinned: Bool = false
+    ) throws(DropReason) {
+        if unsafe uses[index].innerMTU > 0, unsafe SegmentClamp.concerns(packet, header: header) {
             unsafe SegmentClamp.clamp(
                 packet, header: header, innerMTU: uses[index].innerMTU, isPartial: false)
         }
+        guard !isPinned, let translation = unsafe uses[index].translation else { return }
+        let outcome = unsafe translation._withUnsafeGuaranteedRef {
+            unsafe $0.inbound(packet, header: header)
+        }
+        if outcome == .impossible { throw .untranslatable }
     }
 
     /// A packet from an inside address, from one that is watched, or from where packets to it do not go.
@@ -268,7 +277,9 @@ internal import Synchronization
             else { throw .probeQueueFull }
             return
         }
-        if unsafe uses[index].isTreated { unsafe treat(packet, header: header, use: index) }
+        if unsafe uses[index].isTreated {
+            try unsafe treat(packet, header: header, use: index, isPinned: table.isPinned(source))
+        }
         unsafe coalescer.add(packet, header: header)
     }
 
@@ -359,8 +370,18 @@ internal import Synchronization
             to: PathUse(
                 path: .passUnretained(path), underlay: underlay, connection: table.connection(of: path.peer),
                 isCut: path.isCut, isTreated: innerMTU > 0, innerMTU: innerMTU))
+        if table.features(of: path.peer).contains(.translates) { unsafe equip(uses + useCount) }
         useCount &+= 1
         return useCount &- 1
+    }
+
+    @inline(never)
+    private func equip(_ use: UnsafeMutablePointer<PathUse>) {
+        guard unsafe use.pointee.connection >= 0,
+            let translation = unsafe table.connections[Int(use.pointee.connection)].translation
+        else { return }
+        unsafe use.pointee.translation = .passUnretained(translation)
+        unsafe use.pointee.isTreated = true
     }
 }
 

@@ -3,10 +3,11 @@
 /// 1. `begin` takes the table and the time for the batch.
 /// 2. `add` parses a packet, finds where it goes and its path, finishes its checksums, cuts it if it is a
 ///    superpacket, and seals each piece into the send buffer. Without a usable keypair the pieces go to
-///    control, to be staged; on a path that a drill has cut they are lost. What is longer than its path carries
-///    is cut where it may be, or its sender told (`Outbound+Treatment`).
-/// 3. The caller sends the runs, and calls `sent`.
-/// 4. `finish` writes counters and stamps, and raises what control must know.
+///    control, to be staged; on a path that a drill has cut they are lost. What else a path asks for is in
+///    `Outbound+Treatment`.
+/// 3. `releaseHeld` does the same for what waited for its rate.
+/// 4. The caller sends the runs, and calls `sent`.
+/// 5. `finish` writes counters and stamps, and raises what control must know.
 ///
 /// Concurrency: a local of the outbound thread, used inside its epoch.
 @safe package struct Outbound: ~Copyable {
@@ -31,6 +32,11 @@
         var paddingLimit: Int
         /// Of the inner packet's class, what its outer packet shows.
         var classMask: UInt8
+        /// Each of its packets, on its own, is to be limited or translated.
+        var isIntercepted = false
+        var translation: Unmanaged<PrefixTranslation>?
+        var connectionShaper: Unmanaged<Shaper>?
+        var pathShaper: Unmanaged<Shaper>?
         var bytes = 0
         var packets = 0
     }
@@ -38,12 +44,13 @@
     package let drops: DropCounters
     private let events: EventRing
     private(set) var table = ForwardingTable.empty
-    private var now = Instant(nanoseconds: 0)
+    private(set) var now = Instant(nanoseconds: 0)
     private var batch = SendBatch()
     private var keystream = Keystream()
     let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
     var answer = ErrorReply()
+    var shapers = ShaperSet()
     /// For fragments.
     let scratch: UnsafeMutableRawPointer
 
@@ -60,8 +67,12 @@
     }
 
     package mutating func begin(table: ForwardingTable, now: Instant) {
-        if table !== self.table { self.table = table }
+        if table !== self.table {
+            self.table = table
+            shapers.follow(table)
+        }
         self.now = now
+        shapers.begin(now: now)
         answer.refill(at: now)
     }
 
@@ -104,9 +115,10 @@
                     return
                 }
             }
-            guard unsafe !uses[index].isTreated || treat(packet, header, trafficClass, use: index) else {
-                return
-            }
+            guard
+                unsafe !uses[index].isTreated
+                    || treat(packet, header, to: destination, trafficClass, use: index)
+            else { return }
             unsafe seal(packet, count: header.totalLength, trafficClass, use: index)
         } else {
             guard
@@ -116,9 +128,10 @@
                 drops.add(.outboundOffloadInvalid)
                 return
             }
-            guard unsafe !uses[index].isTreated || treat(superpacket, trafficClass, use: index) else {
-                return
-            }
+            guard
+                unsafe !uses[index].isTreated
+                    || treat(superpacket, to: destination, trafficClass, use: index)
+            else { return }
             for number in 0..<superpacket.segmentCount {
                 let (start, length) = unsafe superpacket.segment(number)
                 unsafe seal(start, count: length, trafficClass, use: index)
@@ -178,14 +191,16 @@
 
     /// The batch's entry for a path: its keypair and its endpoint are read once.
     @inline(__always)
-    private mutating func use(_ path: Unmanaged<TunnelPath>) -> Int {
+    mutating func use(_ path: Unmanaged<TunnelPath>) -> Int {
         let opaque = unsafe path.toOpaque()
         var index = useCount &- 1
         while index >= 0 {
             if unsafe uses[index].path.toOpaque() == opaque { return index }
             index &-= 1
         }
+        var features: ForwardingTable.Features = []
         let entry = unsafe path._withUnsafeGuaranteedRef { path in
+            features = table.features(of: path.peer)
             var keypair = unsafe path.sendingKeypair
             let isExpired = unsafe keypair?._withUnsafeGuaranteedRef { $0.isExpired(at: now) } ?? false
             if isExpired { unsafe keypair = nil }
@@ -199,6 +214,7 @@
         }
         precondition(useCount < Self.batchLimit)
         unsafe (uses + useCount).initialize(to: entry)
+        if !features.isEmpty { unsafe equip(uses + useCount, features) }
         useCount &+= 1
         return useCount &- 1
     }

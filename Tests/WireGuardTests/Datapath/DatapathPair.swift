@@ -20,7 +20,18 @@ struct DatapathPair: ~Copyable {
             return events
         }
 
-        func ask(innerMTU: Int) { path.setInnerMTU(innerMTU) }
+        /// The same connection with more asked of it.
+        func ask(
+            translation: PrefixTranslation? = nil, copiesDSCP: Bool = false, innerMTU: Int = 0
+        ) {
+            path.setInnerMTU(innerMTU)
+            table = ForwardingTable(
+                connections: [
+                    ForwardingTable.Connection(
+                        prefixes: table.connections[0].prefixes, paths: [path], translation: translation,
+                        copiesDSCP: copiesDSCP)
+                ], mtu: table.mtu)
+        }
     }
 
     static let leftUnderlay = UnderlayPath(endpoint: Endpoint(address: IPAddress("192.0.2.1")!, port: 51820))

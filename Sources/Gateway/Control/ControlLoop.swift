@@ -82,6 +82,7 @@ package final class ControlLoop {
     var connections: [String: ConnectionRecord] = [:]
     var drills: [String: DrillRun] = [:]
     var kept: KeptRoutes
+    var limiters = RateLimiters()
     /// What the data threads forward by.
     var forwarding = ForwardingTable.empty
     /// What the payload of probes begins with, so that nobody else's echo is taken for an answer.

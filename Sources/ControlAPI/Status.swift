@@ -191,7 +191,7 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
     package var windows: [WindowStatus]?
     /// Seconds that probes must still be answered before it is used again.
     package var holdDown: Double?
-    /// Bytes of an outer packet that pass.
+    /// Bytes of an inner packet that pass without being cut.
     package var pathMTU: Int?
     /// The device that its outer packets leave by, where it is bound to one.
     package var underlayDevice: String?

@@ -41,6 +41,7 @@ extension UDPSocketGroups {
         guard let own = self[number] else { return [] }
         let closer = present.filter { other, group in
             other != number && group.port == own.port
+                && (group.device == nil) == (group.deviceIndex == 0)
                 && (own.device == nil || own.deviceIndex == group.deviceIndex)
                 && (own.source == nil || own.source == group.source)
         }.map { GroupSocket.Closer(device: $1.deviceIndex, source: $1.source, group: $0) }

@@ -14,8 +14,8 @@ struct VgwBench: AsyncParsableCommand {
               vgw-bench tunnel --help
             """,
         subcommands: [
-            TunnelCommand.self, MicroCommand.self, InstructionsCommand.self, PassCommand.self, Blast.self,
-            Sink.self, Echo.self, HandshakeStorm.self,
+            TunnelCommand.self, FailoverCommand.self, ConnectionsCommand.self, MicroCommand.self,
+            InstructionsCommand.self, PassCommand.self, Blast.self, Sink.self, Echo.self, HandshakeStorm.self,
         ],
         defaultSubcommand: TunnelCommand.self)
 }

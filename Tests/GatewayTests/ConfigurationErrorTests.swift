@@ -174,7 +174,7 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         .tunnel("endpoint = \"a b:1\"", "endpoint", "neither an address nor a host name"),
         .tunnel("endpoint = \"[fe80::1]:1\"", "endpoint", "names no interface"),
         .tunnel("endpoint = \"0.0.0.0:1\"", "endpoint", "is no host"),
-        .tunnel("endpoint = [\"a.example:1\", \"a.example:1\"]", "endpoint", "is there already"),
+        .tunnel("endpoint = [\"a.example:1\", \"a.example:1\"]", "endpoint[#2]", "is there already"),
         .tunnel("inside = { local = \"10.0.0.1\" }", "inside.remote", "is missing"),
         .tunnel(
             "inside = { local = \"10.0.0.1\", remote = \"x\" }", "inside.remote", "is no address of a host"),

@@ -229,7 +229,7 @@ import WireGuard
         #expect(
             state(.carried).changes(from: state(.covered)) == [.addRoute(unicast), .removeRoute(covered)])
         #expect(
-            state(.withdrawn).changes(from: state(.carried)) == [.removeRoute(unicast), .removeRoute(last)])
+            state(.withdrawn).changes(from: state(.carried)) == [.removeRoute(last), .removeRoute(unicast)])
         #expect(
             state(.carried).changes(from: state(.withdrawn)) == [.addRoute(unicast), .addRoute(last)])
     }

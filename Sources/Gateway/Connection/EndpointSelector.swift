@@ -55,6 +55,9 @@ package struct EndpointSelector: Sendable {
     package private(set) var candidates: [Endpoint] = []
     /// Where the tunnel sends; nil while nothing is known, and nothing was heard from the far end.
     package private(set) var current: Endpoint?
+    /// Where the far end was last heard, if that is none of the candidates: it has its turn among them, as it may
+    /// be there still, and nowhere else.
+    private var strayed: Endpoint?
     private var state = State.trying
     private var testAt: Instant?
     private var testInterval = firstTest
@@ -121,8 +124,9 @@ package struct EndpointSelector: Sendable {
         state = .trying
         testAt = nil
         guard !candidates.isEmpty else { return }
-        let position = current.flatMap { candidates.firstIndex(of: $0) }
-        use(candidates[position.map { ($0 + 1) % candidates.count } ?? 0])
+        let round = candidates + [strayed].compactMap { $0 }
+        let position = current.flatMap { round.firstIndex(of: $0) }
+        use(round[position.map { ($0 + 1) % round.count } ?? 0])
         // The names may lead elsewhere by now.
         for index in names.indices {
             guard let answeredAt = names[index].answeredAt, let askAt = names[index].askAt else { continue }
@@ -135,6 +139,7 @@ package struct EndpointSelector: Sendable {
     package mutating func works(now: Instant) {
         guard state != .working else { return }
         state = .working
+        if current != strayed { strayed = nil }
         scheduleTests(now)
     }
 
@@ -142,6 +147,7 @@ package struct EndpointSelector: Sendable {
     package mutating func roamed(to endpoint: Endpoint, now: Instant) {
         guard endpoint != current || state != .working else { return }
         current = endpoint
+        strayed = candidates.contains(endpoint) ? nil : endpoint
         state = .working
         scheduleTests(now)
     }

@@ -1,9 +1,9 @@
-/// Spreads 256 buckets of flows over tunnels by their weights: weighted rendezvous hashing. Each bucket draws a
-/// number for each tunnel and goes to the best; so when a tunnel leaves, only its buckets move, and they come
-/// back when it does.
+/// Spreads 256 buckets of flows over tunnels by their weights: weighted rendezvous hashing. Each bucket draws
+/// a number for each tunnel and goes to the best; so when a tunnel leaves, only its buckets move, and they
+/// come back when it does.
 ///
-/// The best draw `u` of (0, 1) for a weight `w` is the one with the least `-log2(u) / w`. Logarithms are integers,
-/// so that every machine and every run agrees.
+/// The best draw `u` of (0, 1) for a weight `w` is the one with the least `-log2(u) / w`. Logarithms are
+/// integers, so that every machine and every run agrees.
 struct TunnelHashing: Sendable {
     struct Member: Hashable, Sendable {
         var name: String

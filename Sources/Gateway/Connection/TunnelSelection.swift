@@ -11,8 +11,9 @@
 /// | failing | is down, with a session |
 /// | hopeless | is anything else but disabled |
 ///
-/// The best rank wins, then the lowest priority, then the tunnel that is active already. What has not been tried
-/// comes before what was found dead: without inside addresses only traffic shows whether a tunnel works.
+/// The best rank wins, then the lowest priority, then the tunnel that is active already. What has not been
+/// tried comes before what was found dead: without inside addresses only traffic shows whether a tunnel
+/// works.
 package struct TunnelSelection: Sendable {
     package struct Candidate: Hashable, Sendable {
         /// Unique in the gateway: flows keep to a tunnel by its name.
@@ -51,13 +52,13 @@ package struct TunnelSelection: Sendable {
     }
 
     package let isBalanced: Bool
-    /// Where packets go, or, under `balance`, those that no bucket leads to. By place among the candidates; nil
-    /// when all are disabled.
+    /// Where packets go, or, under `balance`, those that no bucket leads to. By place among the candidates;
+    /// nil when all are disabled.
     package private(set) var active: Int?
     /// Some tunnel carries traffic, or may, for all that is known. When not, routes follow `on-down`.
     package private(set) var isUsable = false
-    /// Under `balance`: 256 places among the candidates, by the hash of a flow. Empty when all are disabled, and
-    /// under `failover`.
+    /// Under `balance`: 256 places among the candidates, by the hash of a flow. Empty when all are disabled,
+    /// and under `failover`.
     package private(set) var buckets: [Int] = []
 
     private var activeName: String?
@@ -131,5 +132,14 @@ package struct TunnelSelection: Sendable {
     /// Idle or connecting, and was never down since it was last good.
     private static func isPromising(_ candidate: Candidate) -> Bool {
         (candidate.state == .idle || candidate.state == .connecting) && !candidate.hasFailed
+    }
+}
+
+extension TunnelSelection.Candidate {
+    package init(name: String, priority: Int, weight: Int, isPreferred: Bool = false, health: TunnelHealth) {
+        self.init(
+            name: name, priority: priority, weight: weight, state: health.state,
+            hasSession: health.hasSession, isPreferred: isPreferred, hasFailed: health.hasFailed,
+            isHeldDown: health.isHeldDown)
     }
 }

@@ -14,6 +14,9 @@ struct ConnectionRecord {
     var preferred: String?
     /// How often it became unusable.
     var failures = 0
+    /// It came back, and its far end may not have noticed yet: until `settlesAt`.
+    var isSettling = false
+    var settlesAt: Instant
     /// A tunnel of it may have changed.
     var isStale = true
 }
@@ -26,7 +29,7 @@ extension ControlLoop {
         }
         guard connections[connection.name] == nil else { return }
         var record = ConnectionRecord(
-            selection: TunnelSelection(isBalanced: connection.policy == .balance), since: now)
+            selection: TunnelSelection(isBalanced: connection.policy == .balance), since: now, settlesAt: now)
         record.selection.update(candidates(of: connection, preferred: nil))
         connections[connection.name] = record
     }
@@ -117,6 +120,8 @@ extension ControlLoop {
 
     private func usabilityChanged(of connection: Connection, isUsable: Bool) {
         connections[connection.name]?.since = now
+        connections[connection.name]?.isSettling = isUsable
+        connections[connection.name]?.settlesAt = now + connection.health.maxHoldDown
         if isUsable {
             raise(
                 .connectionUp, connection: connection.name, from: "down", to: "up",
@@ -211,8 +216,22 @@ extension ControlLoop {
 
     /// Settled once its far end, too, must have noticed what there was to notice.
     private func health(of connection: Connection) -> PrefixChoice.Health {
-        guard let record = connections[connection.name] else { return .usable }
-        return record.selection.isUsable ? .usable : .dead
+        guard let record = connections[connection.name] else { return .settled }
+        guard record.selection.isUsable else { return .dead }
+        return record.isSettling ? .usable : .settled
+    }
+
+    /// When the next connection that came back is settled: from then on no other may speak for its prefixes.
+    var settlingDeadline: Instant? {
+        connections.values.lazy.filter { $0.isSettling }.map(\.settlesAt).min()
+    }
+
+    func handleSettling() {
+        guard let deadline = settlingDeadline, deadline <= now else { return }
+        for (name, record) in connections where record.isSettling && record.settlesAt <= now {
+            connections[name]?.isSettling = false
+        }
+        publishForwarding()
     }
 
     func isUsable(_ connection: Connection) -> Bool {
@@ -223,7 +242,31 @@ extension ControlLoop {
 
     func reconcileRoutes() {
         guard isTunHere else { return }
-        keeper.reconcile(routePrefixes(), now: now)
+        let prefixes = routePrefixes()
+        reportRoutes(prefixes)
+        keeper.reconcile(prefixes, now: now)
+    }
+
+    /// What becomes of a prefix by health; one that comes or goes is told of by who adds it or takes it out.
+    private func reportRoutes(_ prefixes: [RoutePlan.Prefix]) {
+        let before = routeStates
+        routeStates = Dictionary(prefixes.map { ($0.prefix, $0.state) }) { first, _ in first }
+        for prefix in prefixes {
+            guard let was = before[prefix.prefix], was != prefix.state else { continue }
+            let kind: GatewayEvent.Kind
+            let words: String
+            switch prefix.state {
+            case .carried, .covered:
+                guard was == .unreachable || was == .withdrawn else { continue }
+                (kind, words) = (.routeRestored, "is routed into a tunnel again")
+            case .unreachable: (kind, words) = (.routeUnreachable, "is unreachable: no tunnel leads there")
+            case .withdrawn: (kind, words) = (.routeRemoved, "is withdrawn: no tunnel leads there")
+            }
+            let owner = state.connections.first { $0.routes.contains { $0.prefix == prefix.prefix } }
+            raise(
+                kind, connection: owner?.name, "\(prefix.prefix) \(words)",
+                details: ["prefix": "\(prefix.prefix)"], level: .notice)
+        }
     }
 
     /// What the kernel shall route, and how: what connections carry, and the far ends of the inside links, which

@@ -42,7 +42,9 @@ extension ControlLoop {
         case .sourceInvalid:
             if let peer { device.path(of: peer)?.forgetSource() }
             note(sendProblem: nil, of: peer)
-        case .tooBig: device.dropCounters.add(.sendTooBig)
+        case .tooBig:
+            device.dropCounters.add(.sendTooBig)
+            if let peer { sendWasTooBig(peer) }
         case .failed(let code):
             device.dropCounters.add(.sendFailed)
             note(sendProblem: code, of: peer)
@@ -80,6 +82,7 @@ extension ControlLoop {
                 metadata: names(of: peer, adding: ["role": "\(role)", "endpoint": "\(endpoint)"]))
             tunnels[peer]?.health.handle(.sessionBegun, now: now)
             tunnels[peer]?.endpoints.works(now: now)
+            tunnels[peer]?.pathMTU?.sessionBegan(now: now)
             follow(peer)
         case .initiationUnanswered(let failure):
             tunnels[peer]?.health.handle(.handshakeUnanswered(HealthReason(failure)), now: now)
@@ -99,13 +102,11 @@ extension ControlLoop {
         case .sessionExpired:
             tunnels[peer]?.isUp = false
             log.info("session has expired", metadata: names(of: peer))
-            tunnels[peer]?.health.handle(.sessionEnded, now: now)
-            follow(peer)
+            sessionEnded(of: peer)
         case .keyMaterialWiped:
             tunnels[peer]?.isUp = false
             log.debug("session keys wiped", metadata: names(of: peer))
-            tunnels[peer]?.health.handle(.sessionEnded, now: now)
-            follow(peer)
+            sessionEnded(of: peer)
         case .roamed(let underlay):
             tunnels[peer]?.endpoints.roamed(to: underlay.endpoint, now: now)
             follow(peer)
@@ -113,6 +114,14 @@ extension ControlLoop {
         case .removedAsOurself:
             log.warning("peer removed: it has our own public key", metadata: names(of: peer))
         }
+    }
+
+    /// One that is probed wants the next at once: nobody else asks for it.
+    private func sessionEnded(of peer: PeerID) {
+        tunnels[peer]?.health.handle(.sessionEnded, now: now)
+        tunnels[peer]?.pathMTU?.sessionEnded()
+        follow(peer)
+        if tunnels[peer]?.inside != nil { device.initiate(peer, now: now) }
     }
 
     /// A peer that comes from two places in turn, or two that share its key, would write a line a batch.

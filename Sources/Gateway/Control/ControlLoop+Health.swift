@@ -37,11 +37,12 @@ extension ControlLoop {
         case .echo(let peer, .health):
             // By another way than the probe it says nothing of this one.
             guard peer == arrival else { return }
+            tunnels[peer]?.pathMTU?.smallAnswered()
             noteAnswer(reply.sequence, target: nil, of: peer, at: at)
         case .echo(let peer, .target):
             guard let target = tunnels[peer]?.health.settings.target(of: reply) else { return }
             noteAnswer(reply.sequence, target: target, of: peer, at: at)
-        case .echo(_, .pathMTU): break
+        case .echo(let peer, .pathMTU): pathMTUWasAnswered(reply.sequence, of: peer)
         case .echo(_, .drill): drillWasAnswered(reply.sequence, by: arrival)
         case .synAck, .reset:
             guard let connection = tunnels[arrival].flatMap({ state.connection(named: $0.connection) }),

@@ -1,3 +1,4 @@
+internal import ControlAPI
 internal import LinuxIO
 internal import Logging
 internal import WireGuard
@@ -8,12 +9,14 @@ extension ControlLoop {
 
     func readNetlink() {
         var mayHaveMoved = false
+        var hasLearned = false
         do throws(SystemError) {
             while true {
                 let events = try monitor.next()
                 if events.isEmpty { break }
                 for event in events {
                     if isTunHere, keeper.concerns(event) { keeper.noteDisturbance(now: now) }
+                    if learned?.handle(event) ?? false { hasLearned = true }
                     mayHaveMoved = handle(event) || mayHaveMoved
                 }
             }
@@ -22,6 +25,7 @@ extension ControlLoop {
             keeper.noteDisturbance(now: now)
             mayHaveMoved = true
         }
+        if hasLearned || learned?.needsDump ?? false { learnRoutes() }
         // Once for all of a burst: a routing daemon may change thousands.
         if mayHaveMoved, routesCheckAt == nil { routesCheckAt = now + Self.routesSettleTime }
     }
@@ -56,6 +60,10 @@ extension ControlLoop {
         if link.mtu != mtu {
             mtu = link.mtu
             device.mtu = mtu
+            for peer in tunnels.peers {
+                tunnels[peer]?.pathMTU?.maximumChanged(to: mtu, now: now)
+                follow(peer)
+            }
             publishForwarding()
             log.info("interface MTU changed", metadata: ["interface": "\(link.name)", "mtu": "\(mtu)"])
         }
@@ -78,6 +86,55 @@ extension ControlLoop {
         guard ending == nil else { return }
         let text = "interface \(settings.interface) was deleted"
         ending = settings.managesLink ? .failed(text) : .asked(text)
+    }
+
+    // MARK: Learned routes
+
+    /// Gives dynamic connections the prefixes that others have routed to their far ends.
+    func learnRoutes() {
+        guard isTunHere, learned != nil else { return }
+        if learned?.needsDump ?? false {
+            do throws(SystemError) {
+                _ = learned?.replace(try keeper.routesIntoTunnel())
+            } catch {
+                log.error("kernel routes cannot be read", metadata: ["error": "\(error)"])
+            }
+        }
+        var hasChanged = false
+        for connection in state.connections where connection.isDynamic {
+            let remotes = connection.tunnels.compactMap(\.inside?.remote)
+            let prefixes = Set((learned?.prefixes(via: remotes) ?? []).map(\.prefix))
+            let before = Set(connection.prefixes)
+            guard state.learn(prefixes, for: connection.name) else { continue }
+            hasChanged = true
+            let after = Set(state.connection(named: connection.name)?.prefixes ?? [])
+            for prefix in after.subtracting(before) { report(prefix, isLearned: true, of: connection) }
+            for prefix in before.subtracting(after) { report(prefix, isLearned: false, of: connection) }
+        }
+        if hasChanged {
+            publishForwarding()
+            reconcileRoutes()
+        }
+    }
+
+    private func report(_ prefix: IPPrefix, isLearned: Bool, of connection: Connection) {
+        raise(
+            isLearned ? .routeAdded : .routeRemoved, connection: connection.name, reason: "learned",
+            "\(prefix) \(isLearned ? "goes" : "no longer goes") via \(connection.name): the kernel's routes say so",
+            details: ["prefix": "\(prefix)"])
+        if isLearned, keeper.installsRoutes, state.firewallMark != 0 { warnOfLoop(prefix, of: connection) }
+    }
+
+    /// Outer packets look at the main table, where a routing daemon's routes are.
+    private func warnOfLoop(_ prefix: IPPrefix, of connection: Connection) {
+        for peer in tunnels.peers {
+            guard let endpoint = device.path(of: peer)?.underlay?.endpoint.address, prefix.contains(endpoint),
+                keeper.leadsIntoTunnel(endpoint, mark: state.firewallMark)
+            else { continue }
+            log.warning(
+                "a learned route leads an endpoint into its own tunnel: filter it in the routing daemon",
+                metadata: names(of: peer, adding: ["prefix": "\(prefix)", "endpoint": "\(endpoint)"]))
+        }
     }
 
     // MARK: Wires

@@ -92,6 +92,7 @@ extension ControlLoop {
                 Self.window(1, statistics.second), Self.window(10, statistics.tenSeconds),
                 Self.window(60, statistics.minute),
             ]
+            if let search = record.pathMTU { answer.pathMTU = search.innerMTU }
             if record.health.isHeldDown { answer.holdDown = record.health.holdDown(now: now).seconds }
         }
         return answer
@@ -122,6 +123,9 @@ extension ControlLoop {
         case .operator where record.health.state == .disabled: return "an operator took it down"
         case .interfaceDown where record.health.state == .down:
             return underlays.problem(of: record.socket) ?? record.health.reason.words
+        case .probeTimeout where record.health.isHeldDown:
+            let rest = record.health.holdDown(now: now).seconds
+            return "probes are answered again; it has flapped, and must go on like this for up to \(Int(rest.rounded(.up))) s"
         case .probeTimeout where record.health.state == .down:
             let remote = record.inside.map { " by \($0.remote)" } ?? ""
             return "probes are not answered\(remote) for \(Int(seconds(since: record.health.since))) s"

@@ -27,7 +27,8 @@ extension ControlLoop {
                 inside: isProbed ? tunnel.inside : nil,
                 health: TunnelHealth(
                     settings: connection.health, phase: Self.phase(of: peer), canProbe: isProbed, now: now),
-                endpoints: EndpointSelector(tunnel.endpoints, now: now)))
+                endpoints: EndpointSelector(tunnel.endpoints, now: now),
+                pathMTU: isProbed && settings.mtu == .automatic ? PathMTUSearch(maximum: mtu) : nil))
         noteUnderlay(of: peer)
         noteEndpoint(of: peer)
         follow(peer)
@@ -60,6 +61,7 @@ extension ControlLoop {
             }
             tunnels[peer]?.health.handleTimeout(now: now)
             tunnels[peer]?.endpoints.handleTimeout(now: now)
+            handlePathMTUTimeout(of: peer)
             follow(peer)
         }
     }
@@ -73,6 +75,7 @@ extension ControlLoop {
             }
         }
         while let output = tunnels[peer]?.endpoints.poll() { perform(output, for: peer) }
+        followPathMTU(of: peer)
         tunnels.reschedule(peer)
     }
 
@@ -88,6 +91,7 @@ extension ControlLoop {
             guard device.path(of: peer)?.underlay?.endpoint != endpoint else { return }
             log.info("endpoint chosen", metadata: names(of: peer, adding: ["endpoint": "\(endpoint)"]))
             device.setUnderlay(UnderlayPath(endpoint: endpoint, socket: record.socket), for: peer, now: now)
+            tunnels[peer]?.pathMTU?.pathChanged(now: now)
             device.initiate(peer, now: now)
         case .tryPreferred(let endpoint):
             log.debug(

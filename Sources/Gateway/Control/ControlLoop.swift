@@ -60,6 +60,8 @@ package final class ControlLoop {
     var handshakeReceiver = DatagramReceiver(capacity: 8)
     var device: Device
     var keeper: RouteKeeper
+    /// Nil where no connection is dynamic.
+    var learned: LearnedRoutes?
     var wg: WgServer?
     var timestamps: TimestampStore
     let resolver = NameResolver()
@@ -85,6 +87,8 @@ package final class ControlLoop {
     var limiters = RateLimiters()
     /// What the data threads forward by.
     var forwarding = ForwardingTable.empty
+    /// What the kernel was last asked to do with each prefix.
+    var routeStates: [IPPrefix: RoutePlan.Prefix.State] = [:]
     /// What the payload of probes begins with, so that nobody else's echo is taken for an answer.
     let probeToken: UInt64
     /// When to see whether outer packets go another way than before; nil while no route has changed.
@@ -121,6 +125,8 @@ package final class ControlLoop {
             let queues = try Self.openQueues(settings, count: workers)
             tun = queues[0]
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
+            learned =
+                state.connections.contains(where: \.isDynamic) ? LearnedRoutes(interface: tun.index) : nil
             keypairs = KeypairTable(capacity: Self.keypairCapacity, workers: workers)
             dataPlane = try DataPlane(
                 queues: queues, sockets: underlays.groups, keypairs: keypairs, wake: dataWake,
@@ -250,6 +256,7 @@ package final class ControlLoop {
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
         reconcileRoutes()
         if settings.managesLink { try keeper.addAddresses() }
+        learnRoutes()
         try hooks?.start()
         try dataPlane.start()
         settle()
@@ -315,6 +322,7 @@ package final class ControlLoop {
         }
         flush()
         settleConnections()
+        handleSettling()
         keypairs.reclaim()
         announce()
     }

@@ -16,6 +16,10 @@ struct TunnelRecord {
 
     var health: TunnelHealth
     var endpoints: EndpointSelector
+    /// Nil where the MTU is given, or nobody would answer.
+    var pathMTU: PathMTUSearch?
+    /// Up to when `pathMTU` knows of traffic.
+    var trafficSeenAt = Instant(nanoseconds: 0)
 
     // For the log and the status.
 
@@ -33,7 +37,7 @@ struct TunnelRecord {
     var failures = 0
 
     var deadline: Instant? {
-        [health.nextTimeout, endpoints.nextTimeout].compactMap(\.self).min()
+        [health.nextTimeout, endpoints.nextTimeout, pathMTU?.nextTimeout].compactMap(\.self).min()
     }
 }
 

@@ -1,7 +1,7 @@
 package import WireGuard
 
-/// A failover on purpose: takes a connection's active tunnel away as a cut cable would, measures by live probes
-/// what its traffic sees, and puts it back.
+/// A failover on purpose: takes a connection's active tunnel away as a cut cable would, measures by live
+/// probes what its traffic sees, and puts it back.
 ///
 ///     1. `cut`, and from then on a live probe each 10 ms by whatever tunnel is active
 ///     2. after its duration `restore`; the probes go on

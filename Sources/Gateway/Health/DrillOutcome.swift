@@ -28,8 +28,8 @@ package struct DrillOutcome: Hashable, Sendable {
     package var timeToDetect: Duration?
     /// Until another tunnel was active.
     package var timeToSwitch: Duration?
-    /// Until the first live probe was sent from which on all were answered while the tunnel was away; zero when
-    /// none was lost. Nil: the last was lost, too.
+    /// Until the first live probe was sent from which on all were answered while the tunnel was away; zero
+    /// when none was lost. Nil: the last was lost, too.
     package var timeToRecover: Duration?
     /// Live probes sent while the tunnel was away, and how many of them were not answered.
     package var probesSent = 0
@@ -39,7 +39,8 @@ package struct DrillOutcome: Hashable, Sendable {
 
     /// From putting it back until the tunnel was up; nil when it was not within the time given to it.
     package var timeToReturn: Duration?
-    /// Whether the tunnel became the active one again, and how many live probes were lost since it was put back.
+    /// Whether the tunnel became the active one again, and how many live probes were lost since it was put
+    /// back.
     package var hasFailedBack = false
     package var probesLostAfter = 0
 

@@ -2,7 +2,8 @@
 struct InternetChecksum {
     private var sum: UInt64 = 0
 
-    /// Adds bytes of the range, which must lie in the array and, but for the last one added, be of even length.
+    /// Adds bytes of the range, which must lie in the array and, but for the last one added, be of even
+    /// length.
     mutating func add(_ bytes: [UInt8], _ range: Range<Int>) {
         var index = range.lowerBound
         while index + 1 < range.upperBound {

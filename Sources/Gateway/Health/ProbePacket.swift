@@ -1,7 +1,7 @@
 package import WireGuard
 
-/// The inner packets that control sends for itself: echo requests (RFC 792; RFC 4443, section 4.1), and SYNs to
-/// see whether a port answers (RFC 9293).
+/// The inner packets that control sends for itself: echo requests (RFC 792; RFC 4443, section 4.1), and SYNs
+/// to see whether a port answers (RFC 9293).
 ///
 /// | echo payload | bytes |
 /// |---|---|
@@ -11,15 +11,15 @@ package import WireGuard
 /// | purpose | 2 |
 /// | zeros, up to the length asked for | |
 ///
-/// All big endian, and it comes back whole: a translator on the way may change the ICMP identifier, which here
-/// only tells a reader of tcpdump the peer. A SYN has no payload; its initial sequence number says that it is ours
-/// in the upper half, and which it is in the lower.
+/// All big endian, and it comes back whole: a translator on the way may change the ICMP identifier, which
+/// here only tells a reader of tcpdump the peer. A SYN has no payload; its initial sequence number says that
+/// it is ours in the upper half, and which it is in the lower.
 package enum ProbePacket {
     package static let maxLength = 65_507
     static let payloadLength = 18
 
-    /// `length`: of the whole packet, for one that is padded; brought within what an echo can be. Nil when the
-    /// addresses are not of one family.
+    /// `length`: of the whole packet, for one that is padded; brought within what an echo can be. Nil when
+    /// the addresses are not of one family.
     package static func echo(
         from source: IPAddress, to destination: IPAddress, token: UInt64, peer: PeerID, sequence: UInt32,
         purpose: ProbePurpose = .health, length: Int = 0
@@ -44,8 +44,9 @@ package enum ProbePacket {
         return packet
     }
 
-    /// The source port is one of `ports`, and another one with each sequence number: what an unanswered SYN left
-    /// behind at the far end is not in the way of the next. Nil when the addresses are not of one family.
+    /// The source port is one of `ports`, and another one with each sequence number: what an unanswered SYN
+    /// left behind at the far end is not in the way of the next. Nil when the addresses are not of one
+    /// family.
     package static func syn(
         from source: IPAddress, to destination: IPAddress, port: UInt16, token: UInt64, sequence: UInt32,
         ports: ClosedRange<UInt16>

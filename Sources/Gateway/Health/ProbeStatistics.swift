@@ -2,9 +2,9 @@ package import WireGuard
 
 /// Round-trip time, jitter and loss of one tunnel's probes over the last 1, 10 and 60 seconds.
 ///
-/// Two rings of buckets, by the time at which a probe was sent: ten of 100 ms for the shortest window, sixty of
-/// a second for the others. So a window ends with the bucket of now, and is shorter than it says by what that
-/// one has yet to see. 1.7 KB a tunnel at any interval, and nothing before the first probe.
+/// Two rings of buckets, by the time at which a probe was sent: ten of 100 ms for the shortest window, sixty
+/// of a second for the others. So a window ends with the bucket of now, and is shorter than it says by what
+/// that one has yet to see. 1.7 KB a tunnel at any interval, and nothing before the first probe.
 package struct ProbeStatistics: Sendable {
     package enum Span: Int, Sendable, CaseIterable {
         case second = 1

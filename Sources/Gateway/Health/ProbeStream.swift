@@ -3,8 +3,9 @@ internal import WireGuard
 /// The probes to one address: when the next is due, which are awaited, and how many in a row were answered or
 /// not.
 ///
-/// Probes leave on a grid of the interval, laid by the stream's phase from the origin of time: whenever probing
-/// begins, many tunnels do not probe at once. A probe that is late is sent once and not caught up with.
+/// Probes leave on a grid of the interval, laid by the stream's phase from the origin of time: whenever
+/// probing begins, many tunnels do not probe at once. A probe that is late is sent once and not caught up
+/// with.
 struct ProbeStream: Sendable {
     struct Answer: Hashable, Sendable {
         var sentAt: Instant
@@ -19,8 +20,8 @@ struct ProbeStream: Sendable {
     private let offset: UInt64
     private(set) var estimator = RoundTripEstimator()
 
-    /// When each of the last probes was sent, by its sequence number; `answered` once that is so. What has left
-    /// the ring is neither awaited nor heard any more: it covers 2 s, twice the longest timeout.
+    /// When each of the last probes was sent, by its sequence number; `answered` once that is so. What has
+    /// left the ring is neither awaited nor heard any more: it covers 2 s, twice the longest timeout.
     private var sentAt: [UInt64] = []
     private let capacity: UInt32
     private static let answered = UInt64.max

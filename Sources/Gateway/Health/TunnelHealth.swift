@@ -1,6 +1,6 @@
 package import WireGuard
 
-/// What one tunnel is good for, from handshakes, from the probes that it asks for, and from what is around it.
+/// What one tunnel is good for, by handshakes, by the probes that it asks for, and by what is around it.
 ///
 ///     1. tell it what happened   handle, handleTimeout
 ///     2. take what it asks for   poll until nil: probes to send, transitions to tell others of
@@ -13,12 +13,12 @@ package import WireGuard
 /// |---|---|
 /// | an operator turned it off | disabled |
 /// | the interface that it leaves by is down | down |
-/// | no session, and a handshake failed | down |
+/// | no session, and a handshake failed, or the endpoint does not resolve | down |
 /// | no session, but probed, or a handshake is under way | connecting |
 /// | no session | idle |
 /// | not probed; handshakes fail, and nothing was heard for 15 s | down |
 /// | not probed | up |
-/// | probed, `downAfter` in a row unanswered, or no target answers | down until `upAfter` are and the hold-down is over |
+/// | `downAfter` probes in a row are lost, or no target answers | down (up again as `HoldDown` has it) |
 /// | probed, and nothing known yet | connecting |
 /// | too much loss, or too long a round trip | degraded until it is below 80 % of the limit |
 /// | probes are answered | up |
@@ -38,8 +38,8 @@ package struct TunnelHealth: Sendable {
         case handshakeRefused(HealthReason)
         /// `target` as in the probe; of a TCP target the low 16 bits of `sequence` suffice.
         case probeAnswered(sequence: UInt32, target: Int?, at: Instant)
-        /// Anything authentic. Without probes this is what keeps a tunnel up while handshakes fail: to be told
-        /// before `handleTimeout`, too.
+        /// Anything authentic. Without probes this is what keeps a tunnel up while handshakes fail: to be
+        /// told before `handleTimeout`, too.
         case heard(at: Instant)
         case endpoint(EndpointKnowledge)
         /// The interface that the tunnel is bound to, or that its packets leave by.

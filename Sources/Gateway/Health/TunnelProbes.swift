@@ -25,8 +25,11 @@ struct TunnelProbes: Sendable {
     private(set) var verdict = Verdict.awaited
     private(set) var statistics = ProbeStatistics()
     private var quality = ProbeQuality()
-    /// When the probe was sent that was the `upAfter`th answered in a row: the hold-down counts from there.
+    /// When the probe was sent that was the `upAfter`th answered in a row: the hold-down counts from there. A
+    /// single lost one ends it.
     private var heldSince: Instant?
+    /// But for the hold-down it would be up: that takes `downAfter` lost ones to end.
+    private var isGoodEnough = false
 
     init(settings: HealthSettings, phase: UInt32) {
         self.settings = settings
@@ -67,7 +70,7 @@ struct TunnelProbes: Sendable {
     /// What is wrong with a tunnel that answers.
     var complaint: HealthReason? { quality.complaint }
 
-    var isHeldDown: Bool { heldSince != nil }
+    var isHeldDown: Bool { verdict != .answered && isGoodEnough }
 
     /// By index into the settings' targets; nil while that is not known.
     func isReachable(target: Int) -> Bool? {
@@ -97,6 +100,7 @@ struct TunnelProbes: Sendable {
         isRunning = false
         verdict = .awaited
         heldSince = nil
+        isGoodEnough = false
         quality = ProbeQuality()
         tunnel.stop()
         for index in targets.indices {
@@ -131,7 +135,9 @@ struct TunnelProbes: Sendable {
             statistics.noteLost(sentAt: sentAt)
             heldSince = nil
             isSomeLost = true
-            if tunnel.unansweredInRow >= settings.downAfter { verdict = .failed(.probeTimeout) }
+            guard tunnel.unansweredInRow >= settings.downAfter else { continue }
+            verdict = .failed(.probeTimeout)
+            isGoodEnough = false
         }
         for index in targets.indices {
             while targets[index].stream.takeExpired(at: now) != nil {
@@ -139,7 +145,7 @@ struct TunnelProbes: Sendable {
                 targets[index].state = .unreachable
             }
         }
-        if isEveryTargetUnreachable, verdict == .awaited || verdict == .answered {
+        if isEveryTargetUnreachable, verdict == .awaited || verdict == .answered || isGoodEnough {
             verdict = .failed(.targetUnreachable)
             startOver()
         }
@@ -184,6 +190,7 @@ struct TunnelProbes: Sendable {
         guard tunnel.answeredInRow >= settings.upAfter else { return }
         let start = heldSince ?? answer.sentAt
         heldSince = start
+        isGoodEnough = true
         guard answer.sentAt >= start + holdDown else { return }
         heldSince = nil
         verdict = .answered
@@ -195,6 +202,7 @@ struct TunnelProbes: Sendable {
     private mutating func startOver() {
         tunnel.forgetRows()
         heldSince = nil
+        isGoodEnough = false
     }
 
     private mutating func judgeQuality(at now: Instant) {

@@ -23,24 +23,28 @@ package enum KernelChange: Hashable, Sendable {
 extension KernelState {
     /// What leads from `found` to this, in an order in which no packet finds a gap: what is new first, rules
     /// to a table after the routes in it, and addresses last, as what is sent from them must find a way into
-    /// the tunnel. Addresses are only added: those that are not ours are an administrator's.
+    /// the tunnel. Of one prefix's routes the last resort comes after the others and goes before them, so that
+    /// it never stands alone but where that is wanted. Addresses are only added: those that are not ours are an
+    /// administrator's.
     package func changes(from found: KernelState) -> [KernelChange] {
         Self.sorted(routes.subtracting(found.routes)).map { .addRoute($0) }
             + Self.sorted(rules.subtracting(found.rules)).map { .addRule($0) }
             + addresses.subtracting(found.addresses).sorted { "\($0)" < "\($1)" }.map { .addAddress($0) }
             // The first rule of a length lets longer prefixes pass by: it goes last.
             + Self.sorted(found.rules.subtracting(rules)).reversed().map { .removeRule($0) }
-            + Self.sorted(found.routes.subtracting(routes)).map { .removeRoute($0) }
+            + Self.sorted(found.routes.subtracting(routes)).reversed().map { .removeRoute($0) }
     }
 
+    /// Those of type unreachable behind the others.
     private static func sorted(_ routes: Set<NetlinkRoute>) -> [NetlinkRoute] {
-        routes.sorted {
-            ($0.table, $0.destination.family.rawValue, $0.destination.first, $0.destination.length, $0.metric)
-                < (
-                    $1.table, $1.destination.family.rawValue, $1.destination.first, $1.destination.length,
-                    $1.metric
-                )
+        func key(_ route: NetlinkRoute) -> (UInt8, UInt32, UInt8, UInt128, Int, UInt32) {
+            let prefix = route.destination
+            return (
+                route.kind.rawValue, route.table, prefix.family.rawValue, prefix.first, prefix.length,
+                route.metric
+            )
         }
+        return routes.sorted { key($0) < key($1) }
     }
 
     private static func sorted(_ rules: Set<NetlinkRule>) -> [NetlinkRule] {

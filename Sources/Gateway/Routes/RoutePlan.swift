@@ -94,7 +94,7 @@ package struct RoutePlan: Hashable, Sendable {
     package init(_ configuration: GatewayConfiguration) {
         self.init(
             table: configuration.routeTableNumber, mark: configuration.firewallMark ?? 0,
-            metric: configuration.routeMetric ?? 0, addresses: configuration.addresses,
+            metric: configuration.routeMetric ?? 0, addresses: configuration.interfaceAddresses,
             interfaceName: configuration.interface)
     }
 

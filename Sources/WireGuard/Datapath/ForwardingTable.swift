@@ -20,7 +20,8 @@ internal import Synchronization
         package let paths: [TunnelPath]
         /// Flows are spread over the paths by `assign`; if not, all take the one of `activate`.
         package let isBalanced: Bool
-        /// Targets of probes behind the far gateways: their answers are looked for.
+        /// Targets of probes behind the far gateways: their answers are looked for. They must be among `sources`
+        /// to be believed, and are reached as any other address.
         package let watched: [IPAddress]
         /// What its packets may come from: of all connections' sources the longest that holds an address must be
         /// one of this connection's. Two connections may have the same one. What leads here now may come from

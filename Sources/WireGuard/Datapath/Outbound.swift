@@ -175,6 +175,7 @@
             unsafe use.path._withUnsafeGuaranteedRef { path in
                 let isFirst = unsafe path.noteSent(
                     bytes: use.bytes, packets: use.packets, at: now, hasData: true)
+                path.noteTraffic(at: now)
                 if isFirst, !events.dataSent(path.peer, at: now) { path.disarmDataSent() }
             }
             unsafe use.keypair?._withUnsafeGuaranteedRef { keypair in

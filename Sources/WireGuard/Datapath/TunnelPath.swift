@@ -140,12 +140,15 @@ package final class TunnelPath: Sendable {
 
     private let dataSentAt = Atomic<UInt64>(0)
     private let sentAt = Atomic<UInt64>(0)
+    private let trafficSentAt = Atomic<UInt64>(0)
     private let dataReceivedAt = Atomic<UInt64>(0)
     private let receivedAt = Atomic<UInt64>(0)
 
     package var lastDataSent: Instant? { Self.instant(dataSentAt) }
     /// Any authenticated packet, keepalives included.
     package var lastSent: Instant? { Self.instant(sentAt) }
+    /// Any packet that came from the TUN: neither probes nor their answers.
+    package var lastTrafficSent: Instant? { Self.instant(trafficSentAt) }
     package var lastDataReceived: Instant? { Self.instant(dataReceivedAt) }
     /// Any authenticated packet, keepalives included.
     package var lastReceived: Instant? { Self.instant(receivedAt) }
@@ -154,6 +157,8 @@ package final class TunnelPath: Sendable {
         let value = stamp.load(ordering: .sequentiallyConsistent)
         return value == 0 ? nil : Instant(nanoseconds: value)
     }
+
+    func noteTraffic(at now: Instant) { trafficSentAt.store(now.nanoseconds, ordering: .relaxed) }
 
     private let dataSentArmed = Atomic<Bool>(false)
     private let dataReceivedArmed = Atomic<Bool>(false)

@@ -86,9 +86,7 @@ import WireGuard
             selection.update(
                 tunnels.indices.map { index in
                     TunnelSelection.Candidate(
-                        name: names[index], priority: index, state: tunnels[index].state,
-                        hasSession: tunnels[index].hasSession, hasFailed: tunnels[index].hasFailed,
-                        isHeldDown: tunnels[index].isHeldDown)
+                        name: names[index], priority: index, weight: 1, health: tunnels[index])
                 })
             if active != before { drill.handle(.active(active), now: now) }
             while let output = drill.poll() {

@@ -6,7 +6,8 @@ import WireGuard
 
 /// Whatever happens in whatever order, no rule is broken, and a tunnel that is well ends up so.
 ///
-/// A failing seed is named with the failure; `VGWD_SIM_SEED=17 swift test --filter HealthStormTests` runs it alone.
+/// A failing seed is named with the failure; `VGWD_SIM_SEED=17 swift test --filter HealthStormTests` runs it
+/// alone.
 @Suite struct HealthStormTests {
     private static let seeds: [Range<UInt64>] = {
         let environment = ProcessInfo.processInfo.environment

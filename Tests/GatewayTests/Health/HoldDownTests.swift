@@ -82,7 +82,7 @@ import WireGuard
         let restarted = tunnel.now
         tunnel.run(for: .milliseconds(100))
         #expect(tunnel.health.statistics(now: tunnel.now).minute.lost == lost + 1)
-        #expect(!tunnel.health.isHeldDown)
+        #expect(tunnel.health.isHeldDown, "one lost probe starts the span anew, and does nothing else")
         tunnel.run(for: .seconds(10))
         #expect(tunnel.states == [.down, .up, .down, .up])
         took = tunnel.transitions[3].at - restarted
@@ -125,5 +125,38 @@ import WireGuard
         tunnel.forgetHistory()
         tunnel.run(for: .milliseconds(1010))
         #expect(tunnel.states == [.up])
+    }
+
+    @Test(
+        "7. a flapping tunnel is chosen at most twice before a good one, and at once where there is no other")
+    func chosen() {
+        for hasOther in [true, false] {
+            let flapping = SimulatedTunnel.up()
+            let good = SimulatedTunnel.up()
+            var selection = TunnelSelection(isBalanced: false)
+            var isChosen = false
+            var timesChosen = 0
+            var usable = 0
+            for step in 0..<4000 {
+                flapping.isCut = step % 400 >= 200
+                flapping.run(for: .milliseconds(10))
+                good.run(for: .milliseconds(10))
+                let candidates = [
+                    TunnelSelection.Candidate(name: "a", priority: 1, weight: 1, health: flapping.health),
+                    TunnelSelection.Candidate(name: "b", priority: 2, weight: 1, health: good.health),
+                ]
+                selection.update(hasOther ? candidates : [candidates[0]])
+                if selection.active == 0, !isChosen { timesChosen += 1 }
+                isChosen = selection.active == 0
+                if selection.isUsable { usable += 1 }
+            }
+            if hasOther {
+                #expect(timesChosen <= 2)
+                #expect(!isChosen && usable == 4000)
+            } else {
+                // Of each 4 s it answers for 2, and either end of that takes a while to be seen.
+                #expect(usable > 1500 && usable < 2000, "\(usable)")
+            }
+        }
     }
 }

@@ -33,25 +33,37 @@ final class Gateway: Sendable {
         var endpoint: String?
         var keepalive = 0
         var mtu = 1420
+        /// Vgwd finds the MTU by itself; `mtu` is for the others then.
+        var isMTUAutomatic = false
         /// What is routed to the peer, and taken from it.
         var routes: [String]
         var addresses: [String]
         /// A further line of [gateway].
         var gatewayLine = ""
+        /// In place of the one connection that the above make; vgwd only.
+        var connections: [ConnectionText]?
+        /// At the end of the file, such as a [[hook]]; vgwd only.
+        var lastLines = ""
+        /// Of the routes that are set by hand; nil is main.
+        var routingTable: Int?
     }
 
     let lab: Lab
     let site: Site
     let kind: Kind
+    /// Of its log and of its files.
+    let name: String
     let interface: String
     private let current: Mutex<Settings>
     private let running = Mutex<BackgroundProcess?>(nil)
 
-    init(lab: Lab, site: Site, kind: Kind, settings: Settings) {
+    /// - Parameter suffix: one character, where a site has several gateways.
+    init(lab: Lab, site: Site, kind: Kind, settings: Settings, suffix: String = "") {
         self.lab = lab
         self.site = site
         self.kind = kind.effective
-        interface = "vgwit-\(lab.id)\(site.letter)"
+        name = "\(site)\(suffix)"
+        interface = "vgwit-\(lab.id)\(site.letter)\(suffix)"
         current = Mutex(settings)
         lab.removeAtEnd(uapiSocket)
         if kind == .driven { lab.removeAtEnd(controlSocket) }
@@ -61,7 +73,7 @@ final class Gateway: Sendable {
     /// Shared by all network namespaces, hence the unique interface names.
     var uapiSocket: String { "/var/run/wireguard/\(interface).sock" }
     var controlSocket: String {
-        kind == .configured ? "\(lab.directory)/\(site)-control.sock" : "/run/vgwd/\(interface).sock"
+        kind == .configured ? "\(lab.directory)/\(name)-control.sock" : "/run/vgwd/\(interface).sock"
     }
     var settings: Settings { current.withLock { $0 } }
     var process: BackgroundProcess {
@@ -109,7 +121,7 @@ final class Gateway: Sendable {
 
     private func launch(_ command: [String], environment: [String: String] = [:]) async throws {
         let process = try await lab.start(
-            command, name: "\(site)", in: namespace,
+            command, name: name, in: namespace,
             environment: environment.merging(["LOG_LEVEL": "debug"]) { chosen, _ in chosen })
         running.withLock { $0 = process }
     }
@@ -145,12 +157,13 @@ final class Gateway: Sendable {
 
     private func setUpByHand() async throws {
         let settings = settings
-        let file = try lab.write(wgConfiguration(), to: "\(site)-wg.conf")
+        let file = try lab.write(wgConfiguration(), to: "\(name)-wg.conf")
         try await wg("setconf \(interface) \(file)")
         // Routes first: with an address and no route, the first packets would leave in clear by the default
         // one.
         var script = "set -e; ip link set \(interface) mtu \(settings.mtu) up\n"
-        for route in settings.routes { script += "ip route add \(route) dev \(interface)\n" }
+        let table = settings.routingTable.map { " table \($0)" } ?? ""
+        for route in settings.routes { script += "ip route add \(route) dev \(interface)\(table)\n" }
         for address in settings.addresses { script += "ip addr add \(address) dev \(interface)\n" }
         try await Shell.run(script, in: namespace)
     }
@@ -180,42 +193,51 @@ final class Gateway: Sendable {
         func list(_ values: [String]) -> String {
             "[" + values.map { "\"\($0)\"" }.joined(separator: ", ") + "]"
         }
-        let key = try lab.write(settings.keys.privateKey + "\n", to: "\(site)-private.key")
+        let key = try lab.write(settings.keys.privateKey + "\n", to: "\(name)-private.key")
         var text = """
             [gateway]
-            name = "\(site)"
+            name = "\(name)"
             interface = "\(interface)"
             listen-port = \(settings.listenPort)
             private-key-file = "\(key)"
             address = \(list(settings.addresses))
-            mtu = \(settings.mtu)
+            mtu = \(settings.isMTUAutomatic ? "\"auto\"" : String(settings.mtu))
             workers = \(settings.workers.map { String($0) } ?? "\"auto\"")
-            state-directory = "\(lab.directory)/\(site)-state"
+            state-directory = "\(lab.directory)/\(name)-state"
             \(settings.gatewayLine)
 
-            [[connection]]
-            name = "\(site.other)"
-            routes = \(list(settings.routes))
-
-            [[connection.tunnel]]
-            name = "to-\(site.other)"
-            public-key = "\(settings.peerPublicKey)"
-
             """
-        if let secret = settings.presharedKey {
-            let file = try lab.write(secret + "\n", to: "\(site)-psk.key")
-            text += "preshared-key-file = \"\(file)\"\n"
+        for connection in try settings.connections ?? [onlyConnection()] {
+            text += try connection.toml { tunnel, key in
+                try lab.write(key + "\n", to: "\(name)-\(tunnel).key")
+            }
         }
-        if let cipher = settings.cipher { text += "cipher = \"\(cipher)\"\n" }
-        if let endpoint = settings.endpoint { text += "endpoint = [\"\(endpoint)\"]\n" }
-        if settings.keepalive > 0 { text += "persistent-keepalive = \"\(settings.keepalive)s\"\n" }
         text += """
 
             [control]
             socket = "\(controlSocket)"
 
+            \(settings.lastLines)
             """
-        return try lab.write(text, to: "\(site).toml")
+        return try lab.write(text, to: "\(name).toml")
+    }
+
+    private func onlyConnection() throws -> ConnectionText {
+        let settings = settings
+        var lines: [String] = []
+        if let secret = settings.presharedKey {
+            let file = try lab.write(secret + "\n", to: "\(name)-psk.key")
+            lines.append("preshared-key-file = \"\(file)\"")
+        }
+        if let cipher = settings.cipher { lines.append("cipher = \"\(cipher)\"") }
+        if let endpoint = settings.endpoint { lines.append("endpoint = [\"\(endpoint)\"]") }
+        if settings.keepalive > 0 { lines.append("persistent-keepalive = \"\(settings.keepalive)s\"") }
+        return ConnectionText(
+            name: site.other.rawValue, routes: settings.routes, lines: [],
+            tunnels: [
+                ConnectionText.TunnelText(
+                    name: "to-\(site.other)", publicKey: settings.peerPublicKey, lines: lines)
+            ])
     }
 
     // MARK: Questions and orders

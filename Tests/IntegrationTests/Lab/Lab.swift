@@ -58,7 +58,9 @@ final class Lab: Sendable {
     // MARK: Places
 
     func namespace(_ site: Site) -> String { "\(stem)-\(site.rawValue)" }
-    var internet: String { "\(stem)-internet" }
+    /// What forwards between the ends of a wire.
+    func namespace(_ wire: Wire) -> String { "\(stem)-\(wire.rawValue)" }
+    var internet: String { namespace(Wire.internet) }
 
     /// A further namespace, for what moves there.
     func addNamespace(_ name: String) async throws -> String {

@@ -92,12 +92,12 @@ extension Tunnel {
     @discardableResult
     func measure(
         _ transport: Transport, _ family: Family = .v4, reversed: Bool, seconds: Int? = nil,
-        rate: String? = nil
+        rate: String? = nil, streams: Int = 1
     ) async throws -> Measurement {
         let seconds = seconds ?? (transport == .udp ? 3 : 1)
         var command =
             "iperf3 -J --get-server-output -c \(Site.vpc.inside(family)) -B \(Site.onprem.inside(family)) "
-            + "-t \(seconds)"
+            + "-t \(seconds) -P \(streams)"
         // Room for what comes while the receiver waits for a processor: 2 MB, where the host allows that.
         if transport == .udp {
             command += " -u -l 1200 -w $(sort -n /proc/sys/net/core/[rw]mem_max - <<<2097152 | head -n 1)"

@@ -1,18 +1,18 @@
 @testable import WireGuard
 
 extension InnerPackets {
-    /// Lets `body` work on the packet where it lies, with 16 bytes behind it.
+    /// Lets `body` work on the packet in memory that ends with it, so that a sanitizer sees each byte too far.
     @safe static func edit<Result>(
         _ packet: inout [UInt8], _ body: (UnsafeMutableRawPointer, InnerHeader) throws -> Result
     ) throws -> Result {
-        let count = packet.count
-        var bytes = packet + [UInt8](repeating: 0, count: 16)
-        defer { packet = Array(bytes[..<count]) }
-        return try unsafe bytes.withUnsafeMutableBytes { bytes in
-            let base = bytes.baseAddress!
-            let header = try unsafe InnerHeader(base, count: count)
-            return try unsafe body(base, header)
-        }
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: packet.count, alignment: 1)
+        defer { unsafe memory.deallocate() }
+        unsafe memory.copyBytes(from: packet)
+        let base = memory.baseAddress!
+        let header = try unsafe InnerHeader(base, count: packet.count)
+        let result = try unsafe body(base, header)
+        packet = unsafe Array(memory)
+        return result
     }
 
     /// With an IPv4 header checksum that is right again.

@@ -67,6 +67,18 @@ struct ProbeTests {
         #expect(bundle.drops.snapshot.isEmpty)
     }
 
+    @Test("what stood behind a probe does not come back as padding")
+    func padding() throws {
+        var bundle = bundle()
+        for tail in 1...16 {
+            let probe = request(0, payload: InnerPackets.payload(57))
+            #expect(bundle.receive([probe + [UInt8](repeating: 0xee, count: tail)], by: 0).isEmpty)
+            let answer = try #require(bundle.answers.first)
+            #expect(answer.packet.count == probe.count)
+            #expect(answer.plaintext.dropFirst(probe.count).allSatisfy { $0 == 0 })
+        }
+    }
+
     @Test("checksums of answers are right at both ends of the ones' complement")
     func checksums() throws {
         var bundle = bundle()
@@ -241,15 +253,15 @@ struct ProbeTests {
             #expect(replies(bundle).map(\.packet) == [echo])
             // SYN-ACK, RST-ACK: of an open port and of a closed one.
             for flags in [0x12, 0x14] as [UInt8] {
-                let answer = tcp(from: source, to: local, flags: flags, acknowledges: 1)
+                let answer = tcp(from: source, to: local, flags: flags, port: 61_999)
                 #expect(bundle.receive([answer], by: tunnel).isEmpty)
                 #expect(replies(bundle).map(\.packet) == [answer])
             }
             // A connection of the host itself.
             for other in [
-                tcp(from: source, to: local, flags: 0x12, acknowledges: 2),
-                tcp(from: source, to: local, flags: 0x10, acknowledges: 1),
-                tcp(from: source, to: InnerPackets.left4, flags: 0x12, acknowledges: 1),
+                tcp(from: source, to: local, flags: 0x12, port: 60_999),
+                tcp(from: source, to: local, flags: 0x10, port: 61_000),
+                tcp(from: source, to: InnerPackets.left4, flags: 0x12, port: 61_000),
             ] where source.family == .v4 || other[0] >> 4 == 6 {
                 #expect(bundle.receive([other], by: tunnel) == [other])
             }
@@ -258,13 +270,12 @@ struct ProbeTests {
     }
 
     private func tcp(
-        from source: IPAddress, to destination: IPAddress, flags: UInt8, acknowledges offset: UInt32
+        from source: IPAddress, to destination: IPAddress, flags: UInt8, port: UInt16
     ) -> [UInt8] {
         let destination = source.family == destination.family ? destination : InnerPackets.left6
         var packet = InnerPackets.tcp(from: source, to: destination, flags: flags, payload: [])
-        let field = source.family == .v4 ? 28 : 48
-        let number = InnerPackets.bigEndian(UInt32(truncatingIfNeeded: Self.token) &+ offset)
-        packet.replaceSubrange(field..<field + 4, with: number)
+        let field = source.family == .v4 ? 22 : 42
+        packet.replaceSubrange(field..<field + 2, with: [UInt8(port >> 8), UInt8(port & 0xff)])
         return packet
     }
 

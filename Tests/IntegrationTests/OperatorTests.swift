@@ -1,0 +1,139 @@
+internal import ControlAPI
+internal import Testing
+
+extension Integration {
+    /// What an operator orders, rehearses and is told.
+    @Suite(.enabled(if: !Lab.reference, "about vgwctl")) struct Operators {
+        @Test("tunnels are taken down, put up and preferred by hand")
+        func orders() async throws {
+            try await Bundle.run { bundle in
+                let onprem = bundle.onprem
+                func order(_ text: String) async throws {
+                    let answer = try await onprem.vgwctl("tunnel \(text)")
+                    try #require(answer.succeeded, "\(answer)")
+                }
+                func sends(by tunnel: String) async throws {
+                    try await eventually("onprem sends by \(tunnel)") {
+                        try await onprem.activeTunnels() == [tunnel]
+                    }
+                    for site in Site.allCases { try await bundle.traffic.ping(from: site, .v4) }
+                }
+                // With both ways there, an order loses nothing of what this end sends.
+                try await order("prefer internet")
+                try await sends(by: "internet")
+                try #require(try await onprem.tunnel(over: .internet).isPreferred == true)
+                try await order("unprefer internet")
+                try await sends(by: "link")
+
+                try await order("down link")
+                let tunnel = try await onprem.tunnel(over: .link)
+                try #require(tunnel.state == .disabled && tunnel.reasonCode == "operator", "\(tunnel)")
+                try await eventually("vpc notices") {
+                    try await bundle.vpc[0].activeTunnels() == ["internet"]
+                }
+                try await sends(by: "internet")
+                try await order("up link")
+                try await sends(by: "link")
+                try #require(try await !onprem.vgwctl("tunnel down none").succeeded)
+            }
+        }
+
+        @Test("a drill reports what a cut would do, and its exit status says whether that is good enough")
+        func drill() async throws {
+            let options = Bundle.Options(lines: ["rto = \"1s\"", "health = { hold-down = \"0s\" }"])
+            try await Bundle.run(options) { bundle in
+                let onprem = bundle.onprem
+                let answer = try await onprem.vgwctl("drill vpc --for 3s --json")
+                try #require(answer.succeeded, "\(answer)")
+                let report = try JSON.decode(DrillReport.self, from: Array(answer.output.utf8))
+                try #require(report.tunnel == "link" && report.activeBefore == "link", "\(report)")
+                try #require(report.activeDuring == "internet" && report.activeAfter == "link", "\(report)")
+                let (detected, recovered) = (
+                    try #require(report.timeToDetect), try #require(report.timeToRecover)
+                )
+                print("drill: detected \(detected.inMilliseconds), recovered \(recovered.inMilliseconds)")
+                try #require(
+                    detected > 0 && detected <= 0.7 && recovered > 0 && recovered <= 0.7, "\(report)")
+                try #require(report.probesLost > 0 && report.probesLost < report.probesSent, "\(report)")
+                try #require(report.rtoMet == true)
+                try await bundle.activated(.link)
+
+                // Now there is nothing to fail over to.
+                try await bundle.lab.cut(.internet)
+                try await bundle.become(.down, .internet)
+                let refused = try await onprem.vgwctl("drill vpc --for 2s")
+                try #require(refused.status == 1 && refused.errors.contains("no drill of vpc"), "\(refused)")
+                try #require(try await onprem.activeTunnels() == ["link"])
+                try await bundle.traffic.reach(from: .onprem)
+
+                let kinds = try await onprem.events().map(\.kind)
+                try #require(kinds.count { $0 == .drillStarted } == 1, "\(kinds)")
+                try #require(kinds.count { $0 == .drillFinished } == 1, "\(kinds)")
+            }
+        }
+
+        @Test("events are told in order, to followers and to hooks")
+        func events() async throws {
+            try await Lab.run { lab in
+                try await lab.addLink()
+                let program = try lab.write(
+                    """
+                    #!/bin/bash
+                    json=$(cat)
+                    printf '%s|%s|%s|%s|%s|%s\\n' "$VGWD_EVENT" "$VGWD_CONNECTION" "$VGWD_TUNNEL" \\
+                        "$VGWD_FROM" "$VGWD_TO" "$json" >>\(lab.directory)/hook.out
+
+                    """, to: "hook")
+                try await Shell.run("chmod 700 \(program)")
+                var options = Bundle.Options(lines: ["health = { hold-down = \"0s\" }"])
+                options.lastLines = """
+
+                    [[hook]]
+                    on = ["tunnel-down", "failover"]
+                    run = ["\(program)"]
+
+                    """
+                let bundle = try await Bundle.make(in: lab, options)
+                try await bundle.start()
+                try await bundle.settle()
+                let onprem = bundle.onprem
+                let last = try await onprem.events().last?.sequence ?? 0
+                let follower = try await lab.start(
+                    [
+                        Programs.path("vgwctl"), "events", "--follow", "--json", "--since", "\(last)",
+                        "--socket", onprem.controlSocket,
+                    ], name: "follower", in: onprem.namespace)
+                try await lab.cut(.link)
+                try await bundle.activated(.internet)
+                try await eventually("the follower is told of the failover") {
+                    lab.log(of: follower).contains("\"kind\":\"failover\"")
+                }
+                let told = try lab.log(of: follower).split(separator: "\n").compactMap {
+                    line -> GatewayEvent? in
+                    guard case .event(let event) = try JSON.decode(EventLine.self, from: Array(line.utf8))
+                    else { throw LabError("events were lost: \(line)") }
+                    return event
+                }
+                try #require(told.map(\.sequence) == told.indices.map { last + 1 + UInt64($0) })
+                let down = try #require(told.first { $0.kind == .tunnelDown })
+                try #require(down.tunnel == "link" && down.reason == "probe-timeout", "\(down)")
+                let failover = try #require(told.first { $0.kind == .failover })
+                try #require(failover.from == "link" && failover.to == "internet", "\(failover)")
+                try #require(down.sequence < failover.sequence)
+
+                try await eventually("the hook ran for both") {
+                    let output = try await Shell.attempt("cat \(lab.directory)/hook.out").output
+                    let lines = output.split(separator: "\n")
+                    guard
+                        let of = lines.firstIndex(where: { $0.hasPrefix("tunnel-down|vpc|link|up|down|{") }),
+                        let to = lines.lastIndex(where: { $0.hasPrefix("failover|vpc|") })
+                    else { throw LabError(output) }
+                    return of < to && lines[to].contains("\"to\":\"internet\"")
+                }
+                _ = try await onprem.process.terminate()
+                try #require(
+                    try await follower.waitForExit() == 69, "the end of the daemon is its followers'")
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+internal import ControlAPI
+internal import Testing
+
+extension Integration {
+    /// Wires that carry less than an Ethernet, and say nothing of it.
+    @Suite(.enabled(if: !Lab.reference, "about vgwd's own search")) struct PathMTU {
+        /// Of inner packets: outer headers of IPv4 and UDP, WireGuard's 32 bytes, and padding to 16.
+        static func inner(_ outer: Int) -> Int { (outer - 60) / 16 * 16 }
+
+        /// 1300 is less than IPv6's 1280 inside and its way around outside.
+        @Test(
+            "a path that shrinks and swallows ICMP still carries what people send",
+            arguments: Bundle.FarEnd.allCases, [1400, 1300])
+        func shrinks(_ farEnd: Bundle.FarEnd, outer: Int) async throws {
+            let options = Bundle.Options(farEnd: farEnd, wires: [.internet])
+            try await Bundle.run(options) { bundle in
+                let traffic = bundle.traffic
+                for site in Site.allCases { try await traffic.pingFullSize(from: site, .v4, mtu: 1420) }
+                try await bundle.lab.shrink(.internet, to: outer)
+                // At once, with no time to find out.
+                let clock = ContinuousClock()
+                for site in Site.allCases {
+                    let start = clock.now
+                    try await traffic.transfer(from: site, megabytes: 1)
+                    let took = clock.now - start
+                    print("1 MB from \(site.rawValue) by a path of \(outer), \(farEnd.rawValue): \(took)")
+                    try #require(took < .seconds(20), "1 MB from \(site) took \(took)")
+                }
+
+                let expected = Self.inner(outer)
+                try await eventually("the status shows the path's MTU") {
+                    let mtu = try await bundle.onprem.tunnel(over: .internet).pathMTU ?? 0
+                    // Of outer packets: as found, within a step of the search.
+                    guard (outer - 32...outer).contains(mtu) else { throw LabError("\(mtu)") }
+                    return true
+                }
+                for gateway in bundle.gateways {
+                    try await eventually("\(gateway.name) tells senders what passes") {
+                        let answer = try await Shell.attempt(
+                            "ping -n -M do -s \(1420 - 28) -I \(gateway.site.inside(.v4)) -c 3 -i 0.2 -W 1 "
+                                + gateway.site.other.inside(.v4), in: gateway.namespace)
+                        let text = answer.output + answer.errors
+                        guard text.contains("mtu = \(expected)") || text.contains("mtu=\(expected)") else {
+                            throw LabError(text)
+                        }
+                        return true
+                    }
+                }
+                for site in Site.allCases where farEnd == .vgwd || site == .onprem {
+                    try await traffic.pingFullSize(from: site, .v4, mtu: expected)
+                }
+            }
+        }
+
+        @Test("a path that grows is used again")
+        func grows() async throws {
+            let options = Bundle.Options(wires: [.internet])
+            try await Lab.run { lab in
+                try await lab.shrink(.internet, to: 1400)
+                let bundle = try await Bundle.make(in: lab, options)
+                try await bundle.start()
+                try await bundle.settle()
+                try await eventually("the smaller path is found") {
+                    let mtu = try await bundle.onprem.tunnel(over: .internet).pathMTU
+                    return mtu.map { $0 <= 1400 } ?? false
+                }
+                try await bundle.traffic.transfer(from: .onprem, megabytes: 1)
+                try await bundle.traffic.transfer(from: .vpc, megabytes: 1)
+                // A new session is a new search.
+                try await lab.shrink(.internet, to: 1500)
+                for gateway in bundle.gateways.reversed() { try await gateway.restart() }
+                try await bundle.settle()
+                try await eventually("the larger path is found") {
+                    try await bundle.onprem.tunnel(over: .internet).pathMTU ?? 0 >= 1480
+                }
+                for site in Site.allCases {
+                    try await bundle.traffic.pingFullSize(from: site, .v4, mtu: 1420)
+                }
+            }
+        }
+    }
+}
+
+extension Lab {
+    /// What passes this wire becomes smaller, both ways, and nobody is told.
+    func shrink(_ wire: Wire, to mtu: Int) async throws {
+        try await Shell.run(
+            """
+            set -e
+            nft -f - <<'END'
+            table inet quiet
+            delete table inet quiet
+            table inet quiet {
+                chain output { type filter hook output priority 0;
+                    icmp type destination-unreachable drop
+                    icmpv6 type packet-too-big drop
+                }
+            }
+            END
+            for device in \(Site.allCases.map(\.rawValue).joined(separator: " ")); do
+                ip link set $device mtu \(mtu)
+            done
+            """, in: namespace(wire))
+    }
+}

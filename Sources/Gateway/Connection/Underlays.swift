@@ -17,6 +17,8 @@ struct Underlays {
     /// Of the devices that are bound to; 0 is none.
     private var interfaces: [UInt32]
     private var isRunning: [String: Bool] = [:]
+    /// By number: whether outer packets go whole or not at all.
+    private var dontFragment: Set<UInt8> = []
 
     private var options: UDPSocketOptions
 
@@ -82,12 +84,21 @@ struct Underlays {
         return hasChanged
     }
 
+    /// Whether the outer packets of a number go whole or not at all: of its sockets, and of those that it gets when
+    /// it is bound again.
+    mutating func setDontFragment(_ isOn: Bool, of number: UInt8) throws(SystemError) {
+        guard isOn != dontFragment.contains(number) else { return }
+        try groups[number]?.setDontFragment(isOn)
+        if isOn { dontFragment.insert(number) } else { dontFragment.remove(number) }
+    }
+
     /// Another port, of the kernel's choice for 0, or another mark.
     mutating func move(toPort newPort: UInt16?, mark: UInt32) throws(SystemError) {
         options.mark = mark
         guard let newPort else { return try groups.setMark(mark) }
-        let group = try UDPSocketGroup.bind(
-            port: newPort, workers: workers, options: options, beside: groups)
+        var own = options
+        own.dontFragment = dontFragment.contains(0)
+        let group = try UDPSocketGroup.bind(port: newPort, workers: workers, options: own, beside: groups)
         // The receivers of the peers' data were chosen when it could.
         guard group.workers.count == workers else {
             throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
@@ -109,6 +120,7 @@ struct Underlays {
         var options = options
         options.device = binding.device
         options.source = binding.source
+        options.dontFragment = dontFragment.contains(UInt8(number))
         interfaces[number] = binding.device.flatMap { look(at: $0) } ?? 0
         do throws(SystemError) {
             let group = try UDPSocketGroup.bind(

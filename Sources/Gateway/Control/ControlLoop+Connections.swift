@@ -172,8 +172,18 @@ extension ControlLoop {
                     paths: peers(of: connection).compactMap { device.path(of: $0) },
                     isBalanced: connection.policy == .balance,
                     watched: connection.health.isOn ? connection.health.targets.map(\.address) : [],
-                    sources: choice.sources[number], active: nil)
+                    sources: choice.sources[number], active: nil,
+                    translation: translation(of: connection), copiesDSCP: connection.copiesDSCP,
+                    limiter: limiters.limiter(
+                        of: .connection(connection.name), rate: connection.rateLimit, mtu: mtu, now: now),
+                    pathLimiters: tunnelLimiters(of: connection))
             }, mtu: mtu, probeToken: probeToken)
+        limiters.keep { owner in
+            switch owner {
+            case .connection(let name): state.connection(named: name) != nil
+            case .tunnel(let name): tunnels.peer(named: name) != nil
+            }
+        }
         for (place, connection) in connections.enumerated() {
             guard let record = self.connections[connection.name] else { continue }
             self.connections[connection.name]?.place = place
@@ -181,6 +191,39 @@ extension ControlLoop {
         }
         forwarding = table
         dataPlane.publish(table)
+        chooseFragmentation()
+    }
+
+    private func translation(of connection: Connection) -> PrefixTranslation? {
+        guard !connection.translations.isEmpty else { return nil }
+        return PrefixTranslation(
+            connection.translations.compactMap {
+                PrefixTranslation.Pair(inside: $0.inside, outside: $0.outside)
+            })
+    }
+
+    /// In the order of the forwarding table's paths.
+    private func tunnelLimiters(of connection: Connection) -> [RateLimiter?] {
+        connection.tunnels.filter { tunnels.peer(named: $0.name).flatMap { device.path(of: $0) } != nil }.map
+        {
+            limiters.limiter(of: .tunnel($0.name), rate: $0.rateLimit, mtu: mtu, now: now)
+        }
+    }
+
+    /// Outer packets go whole where vgwd finds out what passes: on the sockets whose tunnels are all probed. The
+    /// others' are fragmented, as ever.
+    private func chooseFragmentation() {
+        guard case .automatic = settings.mtu else { return }
+        let records = tunnels.peers.compactMap { tunnels[$0] }
+        for number in underlays.bindings.indices.map({ UInt8($0) }) {
+            let users = records.filter { $0.socket == number }
+            let isProbed = !users.isEmpty && users.allSatisfy { $0.inside != nil }
+            do throws(SystemError) {
+                try underlays.setDontFragment(isProbed, of: number)
+            } catch {
+                log.warning("outer packets may be fragmented", metadata: ["error": "\(error)"])
+            }
+        }
     }
 
     private func prefixChoice(_ connections: [Connection]) -> PrefixChoice {

@@ -10,10 +10,11 @@ extension ControlLoop {
     private static let roamingInterval: Duration = .seconds(1)
 
     func handle(_ event: DatapathEvent) {
-        if case .probeReply(let peer, let packet, let length, let at) = event {
+        switch event {
+        case .probeReply(let peer, let packet, let length, let at):
             probeWasAnswered(packet, length: length, by: peer, at: at)
-        } else {
-            device.handle(event, now: now)
+        case .sendTooBig(let peer): sendWasTooBig(peer)
+        default: device.handle(event, now: now)
         }
     }
 

@@ -85,6 +85,7 @@ package final class ControlLoop {
     var connections: [String: ConnectionRecord] = [:]
     var drills: [String: DrillRun] = [:]
     var kept: KeptRoutes
+    var limiters = RateLimiters()
     /// What the data threads forward by.
     var forwarding = ForwardingTable.empty
     /// What the kernel was last asked to do with each prefix.

@@ -168,6 +168,14 @@ import WireGuard
         #expect(!configuration.summary.contains(ConfigurationExamples.secondKey))
     }
 
+    @Test("a tunnel whose key file holds the gateway's key has no other identity than the gateway")
+    func sameKey() throws {
+        let configuration = try ConfigurationExamples.load(
+            ConfigurationExamples.text(tunnel: "private-key-file = \"/etc/vgwd/private.key\""))
+        let tunnel = try #require(configuration.connections.first?.tunnels.first)
+        #expect(tunnel.privateKey == nil)
+    }
+
     @Test func healthMayBeOff() throws {
         let configuration = try ConfigurationExamples.load(
             ConfigurationExamples.text(routes: "routes = []\nhealth = \"off\""))

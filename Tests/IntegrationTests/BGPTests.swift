@@ -10,7 +10,9 @@ extension Integration {
             routes: [.onprem: [], .vpc: []])
 
         /// The example of the documentation, with a lab's addresses in it.
-        private static func configuration(at site: Site, announcing prefixes: [String]) throws -> String {
+        private static func configuration(
+            at site: Site, interface: String, announcing prefixes: [String]
+        ) throws -> String {
             var parts = #filePath.split(separator: "/", omittingEmptySubsequences: false)
             parts.removeLast(3)
             let example = try String(
@@ -21,6 +23,7 @@ extension Integration {
                 example
                 .replacing("65010", with: "@ours@").replacing("65001", with: "@theirs@")
                 .replacing("@ours@", with: ours).replacing("@theirs@", with: theirs)
+                .replacing("vgw0", with: interface)
                 .replacing("router id 192.168.10.1", with: "router id \(site.underlay(.v4))")
                 .replacing(
                     "route 192.168.10.0/24 unreachable;",
@@ -40,11 +43,13 @@ extension Integration {
         private struct Bird {
             let lab: Lab
             let site: Site
+            let interface: String
             var socket: String { "\(lab.directory)/bird-\(site).ctl" }
 
             func configure(_ prefixes: [String]) throws -> String {
                 try lab.write(
-                    try BGP.configuration(at: site, announcing: prefixes), to: "bird-\(site).conf")
+                    try BGP.configuration(at: site, interface: interface, announcing: prefixes),
+                    to: "bird-\(site).conf")
             }
 
             func start(_ prefixes: [String]) async throws {
@@ -70,7 +75,9 @@ extension Integration {
         func routes() async throws {
             try await Bundle.run(Self.options) { bundle in
                 let lab = bundle.lab
-                let birds = Site.allCases.map { Bird(lab: lab, site: $0) }
+                let birds = [bundle.onprem, bundle.vpc[0]].map {
+                    Bird(lab: lab, site: $0.site, interface: $0.interface)
+                }
                 try await birds[0].start(["10.10.0.0/16"])
                 try await birds[1].start(["10.20.0.0/16", "10.21.0.0/16"])
                 try await Shell.run("ip addr add 10.21.0.1/32 dev lo", in: lab.namespace(.vpc))

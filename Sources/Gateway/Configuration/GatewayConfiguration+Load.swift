@@ -102,7 +102,7 @@ struct ConfigurationParser {
                 "write [gateway] with private-key-file = \"/etc/vgwd/private.key\"")
         }
         let nodes = reader.elements(document, "connection")
-        let connections = nodes.map { readConnection($0) }
+        let connections = nodes.map { readConnection($0).map { sharingKey(of: gateway, $0) } }
         let control = readControl(document["control"])
         if let node = document["metrics"] { readMetrics(node) }
         let hooks = reader.elements(document, "hook").compactMap { readHook($0) }
@@ -113,6 +113,19 @@ struct ConfigurationParser {
         gateway.control = control
         gateway.hooks = hooks
         return gateway
+    }
+
+    /// A tunnel whose key file holds the gateway's own key has none of its own: one key is one identity, and what
+    /// comes for it must find all of its peers.
+    private func sharingKey(
+        of gateway: GatewayConfiguration?, _ connection: ConnectionConfiguration
+    ) -> ConnectionConfiguration {
+        var connection = connection
+        for place in connection.tunnels.indices
+        where connection.tunnels[place].privateKey?.publicKey == gateway?.privateKey.publicKey {
+            connection.tunnels[place].privateKey = nil
+        }
+        return connection
     }
 
     /// A path of the configuration: relative ones start at its folder.

@@ -46,7 +46,9 @@ struct ConnectionsCommand: AsyncParsableCommand {
             let cost = (daemon.cpuSeconds - cpu) / Double(seconds) * 100
             let wakeUps = (daemon.contextSwitches - switches) / Double(seconds)
             print("\(count) connections, \(2 * count) tunnels, a probe each 200 ms from either end")
-            print("  processor at rest  \(Report.number(cost)) % of a core, \(Report.number(wakeUps)) wake-ups a second")
+            print(
+                "  processor at rest  \(Report.number(cost)) % of a core, \(Report.number(wakeUps)) wake-ups a second"
+            )
             print("  resident memory    \(Report.number(memory)) MB")
             let events = try await bench.follow(.a)
             var (medians, lasts): ([Double], [Double]) = ([], [])

@@ -125,7 +125,8 @@ extension ControlLoop {
             return underlays.problem(of: record.socket) ?? record.health.reason.words
         case .probeTimeout where record.health.isHeldDown:
             let rest = record.health.holdDown(now: now).seconds
-            return "probes are answered again; it has flapped, and must go on like this for up to \(Int(rest.rounded(.up))) s"
+            return
+                "probes are answered again; it has flapped, and must go on like this for up to \(Int(rest.rounded(.up))) s"
         case .probeTimeout where record.health.state == .down:
             let remote = record.inside.map { " by \($0.remote)" } ?? ""
             return "probes are not answered\(remote) for \(Int(seconds(since: record.health.since))) s"

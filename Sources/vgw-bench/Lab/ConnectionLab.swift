@@ -41,7 +41,9 @@ struct ConnectionLab: Sendable {
         for (host, daemon) in daemons {
             try await wait(for: "all tunnels of host \(host.rawValue) are up", seconds: 180) {
                 guard daemon.isRunning else { throw Failure("vgwd on host \(host.rawValue) ended") }
-                return try await self.status(of: host).allSatisfy { $0.tunnels.allSatisfy { $0.state == .up } }
+                return try await self.status(of: host).allSatisfy {
+                    $0.tunnels.allSatisfy { $0.state == .up }
+                }
             }
         }
         try await activated("link")

@@ -39,7 +39,7 @@ extension Integration {
                 _ = try await outside.stop()
 
                 try await Shell.run(
-                    "nft 'table ip mark { chain f { type filter hook forward priority 0; ip ecn set ce; }; }'",
+                    "nft 'table ip congested { chain f { type filter hook forward priority 0; ip ecn set ce; }; }'",
                     in: lab.internet)
                 let inside = try await lab.capture(
                     bundle.vpc[0].interface, in: bundle.vpc[0].namespace, name: "capture-inside")

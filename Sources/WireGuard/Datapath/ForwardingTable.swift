@@ -253,8 +253,6 @@ internal import Synchronization
         return number >= 0 && specials[number].path != nil
     }
 
-    func isPinned(_ address: IPAddress) -> Bool { isPinned(destinations.lookup(address)) }
-
     /// Walks the connection's paths: for what is rare.
     func path(of peer: PeerID) -> TunnelPath? {
         let connection = connection(of: peer)

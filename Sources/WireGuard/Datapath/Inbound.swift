@@ -231,17 +231,17 @@ internal import Synchronization
     }
 
     /// What a path asks for beside passing on: that no stream is opened whose segments, which go back by it, would
-    /// be too long; and that what goes to another number of ours gets there. What comes from the far end of an inside
-    /// link is `isPinned`: no site's, and not translated.
+    /// be too long; and that what goes to another number of ours gets there, also from the far end of an inside
+    /// link, whose ICMP errors are about a site's packets.
     @inline(never)
     private func treat(
-        _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int, isPinned: Bool = false
+        _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int
     ) throws(DropReason) {
         if unsafe uses[index].innerMTU > 0, unsafe SegmentClamp.concerns(packet, header: header) {
             unsafe SegmentClamp.clamp(
                 packet, header: header, innerMTU: uses[index].innerMTU, isPartial: false)
         }
-        guard !isPinned, let translation = unsafe uses[index].translation else { return }
+        guard let translation = unsafe uses[index].translation else { return }
         let outcome = unsafe translation._withUnsafeGuaranteedRef {
             unsafe $0.inbound(packet, header: header)
         }
@@ -277,9 +277,7 @@ internal import Synchronization
             else { throw .probeQueueFull }
             return
         }
-        if unsafe uses[index].isTreated {
-            try unsafe treat(packet, header: header, use: index, isPinned: table.isPinned(source))
-        }
+        if unsafe uses[index].isTreated { try unsafe treat(packet, header: header, use: index) }
         unsafe coalescer.add(packet, header: header)
     }
 

@@ -119,7 +119,7 @@ struct TranslationPathTests {
         #expect(written.flatMap { $0.dropFirst(20) } == Array(whole[20...]))
     }
 
-    @Test("who speaks to the far end of an inside link is not translated, and neither is the answer")
+    @Test("who speaks to the far end of an inside link is not translated; what that says to a host is")
     func insideLink() {
         let link = InsideLink(local: IPAddress("10.1.255.1")!, remote: IPAddress("10.1.255.2")!)
         var bundle = TunnelBundle([link])
@@ -130,8 +130,12 @@ struct TranslationPathTests {
             ], mtu: 1420)
         let ours = InnerPackets.udp(from: link.local, to: link.remote, payload: [1, 2, 3])
         #expect(bundle.send([ours]).map(\.packet) == [ours])
+        let answer = InnerPackets.udp(from: link.remote, to: link.local, payload: [4])
+        #expect(bundle.receive([answer], by: 0) == [answer])
+        // Such as an ICMP error of its own.
         let theirs = InnerPackets.udp(from: link.remote, to: IPAddress("10.99.0.2")!, payload: [4])
-        #expect(bundle.receive([theirs], by: 0) == [theirs])
+        let arrived = InnerPackets.udp(from: link.remote, to: InnerPackets.left4, payload: [4])
+        #expect(bundle.receive([theirs], by: 0) == [arrived])
         let site = InnerPackets.udp(
             from: InnerPackets.right4, to: IPAddress("10.99.255.1")!, payload: [5])
         let translated = InnerPackets.udp(from: InnerPackets.right4, to: link.local, payload: [5])

@@ -9,7 +9,11 @@ extension WorkerSockets {
         for index in 0..<outbound.runCount {
             let run = outbound.run(index)
             let result = unsafe send(run, outbound.bytes(of: run), drops: outbound.drops)
-            if result == .sourceInvalid { outbound.forgetSource(of: run) }
+            switch result {
+            case .sent, .failed: break
+            case .sourceInvalid: outbound.forgetSource(of: run)
+            case .tooBig: outbound.runWasTooBig(run)
+            }
         }
         outbound.sent()
     }
@@ -19,7 +23,11 @@ extension WorkerSockets {
         for index in 0..<inbound.runCount {
             let run = inbound.run(index)
             let result = unsafe send(run, inbound.bytes(of: run), drops: inbound.drops)
-            if result == .sourceInvalid { inbound.forgetSource(of: run) }
+            switch result {
+            case .sent, .failed: break
+            case .sourceInvalid: inbound.forgetSource(of: run)
+            case .tooBig: inbound.runWasTooBig(run)
+            }
         }
         inbound.sent()
     }
@@ -31,7 +39,8 @@ extension WorkerSockets {
             return .failed(ENODEV)
         }
         let result = unsafe socket.send(
-            base, count: run.count, segmentSize: run.segmentSize, to: run.underlay, trafficClass: 0)
+            base, count: run.count, segmentSize: run.segmentSize, to: run.underlay,
+            trafficClass: run.trafficClass)
         switch result {
         case .sent, .sourceInvalid: break
         case .tooBig: drops.add(.sendTooBig, count: run.segments)
@@ -51,7 +60,9 @@ extension DatagramReceiver {
         }
         let datagram = unsafe bytes(i)
         guard let base = datagram.baseAddress else { return }
-        unsafe inbound.add(base, count: datagram.count, segmentSize: segmentSize(i), from: underlay(i))
+        unsafe inbound.add(
+            base, count: datagram.count, segmentSize: segmentSize(i), from: underlay(i),
+            trafficClass: trafficClass(i))
     }
 }
 

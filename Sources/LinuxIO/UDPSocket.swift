@@ -8,7 +8,8 @@ package enum SendResult: Hashable, Sendable {
     case sent
     /// Sent, but not from the source asked for, which is no longer ours: forget it.
     case sourceInvalid
-    /// EMSGSIZE: larger than the path takes even in fragments.
+    /// EMSGSIZE: larger than the path takes even in fragments, or than the interface takes where there are to be
+    /// none.
     case tooBig
     /// errno. What was not sent is lost; nothing is wrong with the socket.
     case failed(Int32)
@@ -25,6 +26,8 @@ package struct UDPSocketOptions: Hashable, Sendable {
     /// False leaves UDP_SEGMENT or UDP_GRO alone, also where the kernel has it.
     package var gso: Bool
     package var gro: Bool
+    /// Whether outer packets go whole or not at all: see `setDontFragment`.
+    package var dontFragment = false
     /// SO_REUSEPORT: beside another socket on the port that allows it.
     package var sharesPort = false
 
@@ -109,14 +112,14 @@ package final class UDPSocket: Sendable {
         case .v4:
             let ip = Int32(IPPROTO_IP)
             try System.setOption(fd, ip, CL_IP_PKTINFO, 1, "IP_PKTINFO")
-            // No DF, as the kernel's WireGuard; and no path MTU from ICMP messages that anyone can forge.
-            try System.setOption(fd, ip, CL_IP_MTU_DISCOVER, CL_IP_PMTUDISC_OMIT, "IP_MTU_DISCOVER")
+            try System.setOption(fd, ip, CL_IP_RECVTOS, 1, "IP_RECVTOS")
         case .v6:
-            // Path MTU discovery stays on: nobody but us can fragment IPv6.
             let ip = Int32(IPPROTO_IPV6)
             try System.setOption(fd, ip, CL_IPV6_V6ONLY, 1, "IPV6_V6ONLY")
             try System.setOption(fd, ip, CL_IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO")
+            try System.setOption(fd, ip, CL_IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS")
         }
+        try setDontFragment(options.dontFragment, fd, family)
         if options.mark != 0 { try setMark(options.mark, of: fd) }
         if let device = options.device {
             try System.setOption(
@@ -170,6 +173,34 @@ package final class UDPSocket: Sendable {
             fd, SOL_SOCKET, CL_SO_MARK, Int32(bitPattern: mark), "SO_MARK 0x\(String(mark, radix: 16))")
     }
 
+    /// Whether a datagram goes in one packet with DF, or, larger than the interface takes, is refused (EMSGSIZE):
+    /// for who finds out himself what passes. No path MTU that somebody else has told is believed then.
+    ///
+    /// Otherwise IPv4 goes without DF, as the kernel's WireGuard, and IPv6, which nobody but us can fragment, by
+    /// the kernel's path MTU.
+    ///
+    /// A run of segments (UDP_SEGMENT) is measured by its segments, not as a whole: it is refused only where each
+    /// of them would be.
+    package func setDontFragment(_ isOn: Bool) throws(SystemError) {
+        try Self.setDontFragment(isOn, fd, family)
+    }
+
+    private static func setDontFragment(
+        _ isOn: Bool, _ fd: Int32, _ family: IPAddress.Family
+    ) throws(SystemError) {
+        switch family {
+        case .v4:
+            // PROBE and OMIT both take no path MTU from ICMP messages, which anyone can forge.
+            try System.setOption(
+                fd, Int32(IPPROTO_IP), CL_IP_MTU_DISCOVER,
+                isOn ? CL_IP_PMTUDISC_PROBE : CL_IP_PMTUDISC_OMIT, "IP_MTU_DISCOVER")
+        case .v6:
+            try System.setOption(
+                fd, Int32(IPPROTO_IPV6), CL_IPV6_MTU_DISCOVER,
+                isOn ? CL_IPV6_PMTUDISC_PROBE : CL_IPV6_PMTUDISC_WANT, "IPV6_MTU_DISCOVER")
+        }
+    }
+
     /// Past net.core.{r,w}mem_max with CAP_NET_ADMIN, else up to them. Less than asked for is slower, not
     /// wrong.
     private static func enlargeBuffers(_ fd: Int32) {
@@ -187,7 +218,7 @@ package final class UDPSocket: Sendable {
     ///
     /// Where UDP_SEGMENT fails the same bytes go out one by one: for good after EIO (the interface cannot),
     /// for this run after EMSGSIZE or EINVAL (a segment is longer than the path's MTU, and must be
-    /// fragmented). Nothing allocates.
+    /// fragmented; where that is not to be, a shorter last one may still go). Nothing allocates.
     package func send(
         _ base: UnsafeRawPointer, count: Int, segmentSize: Int, to path: UnderlayPath, trafficClass: UInt8
     ) -> SendResult {

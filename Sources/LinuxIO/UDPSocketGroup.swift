@@ -95,4 +95,9 @@ package struct UDPSocketGroup: Sendable {
     package func setMark(_ mark: UInt32) throws(SystemError) {
         for socket in sockets { try socket.setMark(mark) }
     }
+
+    /// From the next datagram on, of whichever thread: see `UDPSocket`.
+    package func setDontFragment(_ isOn: Bool) throws(SystemError) {
+        for socket in sockets { try socket.setDontFragment(isOn) }
+    }
 }

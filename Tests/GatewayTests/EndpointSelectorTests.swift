@@ -256,6 +256,11 @@ struct EndpointSelectorTests {
         #expect(bench.outputs().isEmpty && bench.pass(.seconds(1000)).isEmpty)
         bench.failed()
         #expect(bench.outputs() == [.use(Self.a)])
+        bench.failed()
+        #expect(bench.outputs() == [.use(Self.b)])
+        // It may be there still, and nowhere else.
+        bench.failed()
+        #expect(bench.outputs() == [.use(Endpoint("198.51.100.7:4242")!)])
         // To a worse one of the list: the better one is tested.
         bench.roamed(to: "192.0.2.2:51820")
         #expect(bench.pass(.seconds(10)).map(\.1) == [.tryPreferred(Self.a)])
@@ -291,11 +296,15 @@ struct EndpointSelectorTests {
         for seed in UInt64(0)..<200 {
             var random = SeededRandom(seed: seed)
             var bench = Bench("a.example.com:51820", "192.0.2.1:51820", "b.example.com:51820")
+            var heard: Set<Endpoint> = []
             for _ in 0..<300 {
                 switch Int.random(in: 0..<7, using: &random) {
                 case 0: bench.failed()
                 case 1: bench.works()
-                case 2: bench.roamed(to: "192.0.2.\(Int.random(in: 1...5, using: &random)):51820")
+                case 2:
+                    let place = "192.0.2.\(Int.random(in: 1...5, using: &random)):51820"
+                    bench.roamed(to: place)
+                    heard.insert(Endpoint(place)!)
                 case 3:
                     bench.resolved(
                         ["a.example.com", "b.example.com"].randomElement(using: &random)!,
@@ -311,7 +320,8 @@ struct EndpointSelectorTests {
                 }
                 for case .use(let endpoint) in bench.outputs() {
                     #expect(
-                        bench.selector.candidates.contains(endpoint) || endpoint != bench.selector.current)
+                        bench.selector.candidates.contains(endpoint) || heard.contains(endpoint)
+                            || endpoint != bench.selector.current)
                 }
                 #expect(bench.selector.current != nil)
             }

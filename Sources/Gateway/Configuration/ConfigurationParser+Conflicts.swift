@@ -1,3 +1,4 @@
+internal import LinuxIO
 internal import WireGuard
 
 /// What is right by itself and wrong beside something else.
@@ -85,6 +86,44 @@ extension ConfigurationParser {
             findTargetsElsewhere(connection, node)
         }
         findEndsMixedUp(nodes, connections)
+        findTooMany(document, connections.compactMap(\.self))
+    }
+
+    /// A message of a stranger is hashed once for each of our keys, and a data thread waits for each socket.
+    private static let ownKeyLimit = 32
+
+    private mutating func findTooMany(
+        _ document: ConfigurationReader.Section, _ connections: [ConnectionConfiguration]
+    ) {
+        let tunnels = connections.flatMap(\.tunnels)
+        let keys = Set(tunnels.compactMap(\.privateKey?.publicKey)).count
+        if keys > Self.ownKeyLimit {
+            reader.report(
+                document, "connection", "there are \(keys) private keys of single tunnels",
+                "use at most \(Self.ownKeyLimit): tunnels to different far gateways can share one")
+        }
+        let bindings = Set(tunnels.map(\.binding).filter { !$0.isDefault }).count
+        if bindings >= UDPSocketGroups.limit {
+            reader.report(
+                document, "connection", "there are \(bindings) different ports, devices and source addresses",
+                "use fewer than \(UDPSocketGroups.limit): tunnels that leave by the same can share them")
+        }
+        if tunnels.count > GatewayState.peerLimit {
+            reader.report(
+                document, "connection", "there are \(tunnels.count) tunnels",
+                "a gateway takes at most \(GatewayState.peerLimit): use a second one")
+        }
+        for connection in connections {
+            let isAskedByTCP = connection.health.targets.contains {
+                if case .tcp = $0 { true } else { false }
+            }
+            let locals = connection.tunnels.compactMap(\.inside?.local)
+            if isAskedByTCP, Set(locals).count < locals.count {
+                reader.report(
+                    document, "connection", "two tunnels of \(connection.name) have one local inside address",
+                    "give each its own: by that the answer of a TCP target is told apart")
+            }
+        }
     }
 
     private struct KeyPair: Hashable {

@@ -38,7 +38,7 @@ extension ConfigurationParser {
         if let count = reader.integer(section, "up-after", in: 1...1000, meaning: "a number of answers") {
             health.upAfter = count
         }
-        if let holdDown = duration(section, "hold-down", in: .zero ... .seconds(3600), "0s to 1h") {
+        if let holdDown = duration(section, "hold-down", in: .zero ... .seconds(60), "0s to 60s") {
             health.holdDown = holdDown
         }
         health.maxLoss = readShare(section, "max-loss")

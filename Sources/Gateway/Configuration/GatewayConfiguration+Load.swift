@@ -4,9 +4,9 @@ package import WireGuard
 
 // 1. TOMLKit parses the text; a text that is not TOML is one error, and the end.
 // 2. Every section is read into its value, wrong ones left out and reported
-//    (GatewayConfiguration+Sections.swift).
+//    (ConfigurationParser+*.swift).
 // 3. What contradicts something elsewhere is looked for across the sections
-//    (GatewayConfiguration+Conflicts.swift).
+//    (ConfigurationParser+Conflicts.swift).
 // 4. Without an error there is a configuration. With one there is none: nothing is ever half applied.
 extension GatewayConfiguration {
     private static let sizeLimit = 1 << 20

@@ -127,7 +127,13 @@ package struct GatewayState: Sendable {
         let prefixes = prefixes.subtracting(
             connection.routes.lazy.filter { $0.origin != .learned }.map(\.prefix))
         guard before != prefixes else { return false }
-        for prefix in before.subtracting(prefixes) { takeOut(prefix, of: name) }
+        // In one pass each: there may be tens of thousands.
+        let gone = before.subtracting(prefixes)
+        byName[name]?.routes.removeAll { $0.origin == .learned && gone.contains($0.prefix) }
+        for prefix in gone {
+            ownersOfPrefix[prefix]?.removeAll { $0 == name }
+            if ownersOfPrefix[prefix]?.isEmpty == true { ownersOfPrefix[prefix] = nil }
+        }
         for prefix in prefixes.subtracting(before) {
             add(Connection.Route(prefix, origin: .learned), to: name)
         }

@@ -17,6 +17,8 @@ struct Underlays {
     /// Of the devices that are bound to; 0 is none.
     private var interfaces: [UInt32]
     private var isRunning: [String: Bool] = [:]
+    /// By number: whether outer packets go whole or not at all.
+    private var dontFragment: Set<UInt8> = []
 
     private var options: UDPSocketOptions
 
@@ -70,7 +72,8 @@ struct Underlays {
         var hasChanged = false
         for number in bindings.indices.dropFirst() {
             let wasThere = groups[UInt8(number)] != nil
-            if let device = bindings[number].device, look(at: device) != interfaces[number] {
+            if let device = bindings[number].device, let index = look(at: device), index != interfaces[number]
+            {
                 groups[UInt8(number)] = nil
                 hasChanged = hasChanged || wasThere
             }
@@ -81,12 +84,21 @@ struct Underlays {
         return hasChanged
     }
 
+    /// Whether the outer packets of a number go whole or not at all: of its sockets, and of those that it gets when
+    /// it is bound again.
+    mutating func setDontFragment(_ isOn: Bool, of number: UInt8) throws(SystemError) {
+        guard isOn != dontFragment.contains(number) else { return }
+        try groups[number]?.setDontFragment(isOn)
+        if isOn { dontFragment.insert(number) } else { dontFragment.remove(number) }
+    }
+
     /// Another port, of the kernel's choice for 0, or another mark.
     mutating func move(toPort newPort: UInt16?, mark: UInt32) throws(SystemError) {
         options.mark = mark
         guard let newPort else { return try groups.setMark(mark) }
-        let group = try UDPSocketGroup.bind(
-            port: newPort, workers: workers, options: options, beside: groups)
+        var own = options
+        own.dontFragment = dontFragment.contains(0)
+        let group = try UDPSocketGroup.bind(port: newPort, workers: workers, options: own, beside: groups)
         // The receivers of the peers' data were chosen when it could.
         guard group.workers.count == workers else {
             throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
@@ -108,7 +120,8 @@ struct Underlays {
         var options = options
         options.device = binding.device
         options.source = binding.source
-        interfaces[number] = binding.device.map { look(at: $0) } ?? 0
+        options.dontFragment = dontFragment.contains(UInt8(number))
+        interfaces[number] = binding.device.flatMap { look(at: $0) } ?? 0
         do throws(SystemError) {
             let group = try UDPSocketGroup.bind(
                 port: binding.listenPort ?? port, workers: workers, options: options, beside: groups)
@@ -122,13 +135,14 @@ struct Underlays {
         }
     }
 
-    /// Its index; 0 when there is none of that name.
-    private mutating func look(at device: String) -> UInt32 {
-        guard let netlink = try? Netlink(), let link = (try? netlink.link(device)) ?? nil else {
-            isRunning[device] = false
-            return 0
+    /// Its index; 0 when there is none of that name, nil when the kernel cannot be asked.
+    private mutating func look(at device: String) -> UInt32? {
+        do throws(SystemError) {
+            let link = try Netlink().link(device)
+            isRunning[device] = link.map { $0.isUp && $0.hasCarrier } ?? false
+            return link?.index ?? 0
+        } catch {
+            return nil
         }
-        isRunning[device] = link.isUp && link.hasCarrier
-        return link.index
     }
 }

@@ -105,6 +105,11 @@ extension ControlLoop {
                 hint: owner.name == connection.name
                     ? nil : "delete it there first, or give one of the two connections a metric")
         }
+        guard request.save != true || settings.managesLink else {
+            throw APIError(
+                code: .conflict, message: "routes of an interface that wg sets up are not kept",
+                hint: "keep them in the file that wg reads")
+        }
         try check(prefix)
         let before = state
         let route = Connection.Route(prefix, origin: request.save == true ? .kept : .runtime)
@@ -127,7 +132,7 @@ extension ControlLoop {
     }
 
     /// As the configuration file is checked.
-    private func check(_ prefix: IPPrefix) throws(APIError) {
+    func check(_ prefix: IPPrefix) throws(APIError) {
         guard !prefix.isMulticast else {
             throw APIError(
                 code: .badRequest, message: "\(prefix) is multicast",
@@ -152,6 +157,9 @@ extension ControlLoop {
         let prefix = try parse(text)
         let owners = state.owners(of: prefix).compactMap { state.connection(named: $0) }
         guard let first = owners.first else {
+            if save, let orphan = kept.routes.first(where: { $0.prefix == prefix }) {
+                return try forget(orphan)
+            }
             throw APIError(code: .notFound, message: "there is no route to \(prefix)")
         }
         let found = owners.lazy.compactMap { owner in
@@ -187,6 +195,16 @@ extension ControlLoop {
             .routeRemoved, connection: owner.name, reason: "operator",
             "\(prefix) goes via \(owner.name) no longer", details: ["prefix": "\(prefix)"])
         return entry
+    }
+
+    /// One that was kept for a connection that there is no more.
+    private func forget(_ route: KeptRoutes.Route) throws(APIError) -> RouteEntry {
+        try keepRoutes(orBack: state) { () throws(SystemError) in
+            try kept.forget(route.prefix, connection: route.connection)
+        }
+        return RouteEntry(
+            prefix: route.prefix.description, connection: route.connection, origin: .runtime,
+            installed: false, reason: "there is no such connection")
     }
 
     /// What cannot be kept is refused as a whole.

@@ -14,6 +14,8 @@ struct ConnectionRecord {
     var preferred: String?
     /// How often it became unusable.
     var failures = 0
+    /// A tunnel of it has carried packets.
+    var hasBeenUp = false
     /// It came back, and its far end may not have noticed yet: until `settlesAt`.
     var isSettling = false
     var settlesAt: Instant
@@ -24,19 +26,21 @@ struct ConnectionRecord {
 /// Which tunnel each connection uses, and what follows for forwarding and for routes.
 extension ControlLoop {
     func addConnection(_ connection: Connection) {
-        for (place, tunnel) in connection.tunnels.enumerated() {
-            addTunnel(tunnel, at: place, of: connection)
-        }
-        guard connections[connection.name] == nil else { return }
+        for tunnel in connection.tunnels { addTunnel(tunnel, of: connection) }
+        guard connections[connection.name] == nil else { return connectionChanged(connection.name) }
         var record = ConnectionRecord(
             selection: TunnelSelection(isBalanced: connection.policy == .balance), since: now, settlesAt: now)
         record.selection.update(candidates(of: connection, preferred: nil))
         connections[connection.name] = record
+        if !record.selection.isUsable { usabilityChanged(of: connection, isUsable: false) }
     }
 
     /// Those that the state no longer has.
     func dropConnections() {
-        for name in connections.keys where state.connection(named: name) == nil { connections[name] = nil }
+        for name in connections.keys where state.connection(named: name) == nil {
+            connections[name] = nil
+            abortDrill(of: name)
+        }
     }
 
     /// The tunnels that are in the device, in the order of the forwarding table's paths.
@@ -47,9 +51,8 @@ extension ControlLoop {
     private func candidates(
         of connection: Connection, preferred: String?
     ) -> [TunnelSelection.Candidate] {
-        peers(of: connection).compactMap { peer in
-            guard let record = tunnels[peer] else { return nil }
-            let tunnel = connection.tunnels[record.place]
+        connection.tunnels.compactMap { tunnel in
+            guard let record = tunnels.peer(named: tunnel.name).flatMap({ tunnels[$0] }) else { return nil }
             return TunnelSelection.Candidate(
                 name: record.name, priority: tunnel.priority, weight: tunnel.weight,
                 state: record.health.state, hasSession: record.health.hasSession,
@@ -62,26 +65,41 @@ extension ControlLoop {
 
     /// After a round: whatever became of the tunnels in it is one change.
     func settleConnections() {
-        var isRoutingStale = false
+        let (changed, isUsabilityNew) = updateSelections()
+        if isUsabilityNew {
+            publishForwarding()
+            reconcileRoutes()
+        } else {
+            for name in changed {
+                guard let record = connections[name] else { continue }
+                apply(record.selection, at: record.place, in: forwarding)
+            }
+        }
+    }
+
+    /// Chooses and tells anew where a tunnel may have changed. What was chosen is yet to be applied.
+    private func updateSelections() -> (changed: [String], isUsabilityNew: Bool) {
+        var changed: [String] = []
+        var isUsabilityNew = false
         for (name, record) in connections where record.isStale {
             connections[name]?.isStale = false
             guard let connection = state.connection(named: name) else { continue }
             var next = record.selection
-            next.update(candidates(of: connection, preferred: record.preferred))
+            let candidates = candidates(of: connection, preferred: record.preferred)
+            next.update(candidates)
             connections[name]?.selection = next
             if next.active != record.selection.active || next.buckets != record.selection.buckets {
-                apply(next, at: record.place, in: forwarding)
+                changed.append(name)
                 reportSwitch(from: record.selection, to: next, of: connection)
             }
             if next.isUsable != record.selection.isUsable {
                 usabilityChanged(of: connection, isUsable: next.isUsable)
-                isRoutingStale = true
+                isUsabilityNew = true
+            } else if !record.hasBeenUp, candidates.contains(where: \.state.isCarrying) {
+                tellOfUp(connection, from: "connecting")
             }
         }
-        if isRoutingStale {
-            publishForwarding()
-            reconcileRoutes()
-        }
+        return (changed, isUsabilityNew)
     }
 
     private func apply(_ selection: TunnelSelection, at place: Int, in table: ForwardingTable) {
@@ -123,9 +141,7 @@ extension ControlLoop {
         connections[connection.name]?.isSettling = isUsable
         connections[connection.name]?.settlesAt = now + connection.health.maxHoldDown
         if isUsable {
-            raise(
-                .connectionUp, connection: connection.name, from: "down", to: "up",
-                "\(connection.name) is up", level: .notice)
+            tellOfUp(connection, from: "down")
         } else {
             connections[connection.name]?.failures += 1
             let reason = peers(of: connection).first.flatMap { tunnels[$0]?.health.reason }
@@ -135,10 +151,18 @@ extension ControlLoop {
         }
     }
 
+    private func tellOfUp(_ connection: Connection, from: String) {
+        connections[connection.name]?.hasBeenUp = true
+        raise(
+            .connectionUp, connection: connection.name, from: from, to: "up", "\(connection.name) is up",
+            level: .notice)
+    }
+
     // MARK: Forwarding
 
     /// After every change of connections, prefixes, MTU, or of which connections are usable.
     func publishForwarding() {
+        _ = updateSelections()
         let connections = state.connections
         let choice = prefixChoice(connections)
         let table = ForwardingTable(
@@ -148,8 +172,18 @@ extension ControlLoop {
                     paths: peers(of: connection).compactMap { device.path(of: $0) },
                     isBalanced: connection.policy == .balance,
                     watched: connection.health.isOn ? connection.health.targets.map(\.address) : [],
-                    sources: choice.sources[number], active: nil)
+                    sources: choice.sources[number], active: nil,
+                    translation: translation(of: connection), copiesDSCP: connection.copiesDSCP,
+                    limiter: limiters.limiter(
+                        of: .connection(connection.name), rate: connection.rateLimit, mtu: mtu, now: now),
+                    pathLimiters: tunnelLimiters(of: connection))
             }, mtu: mtu, probeToken: probeToken)
+        limiters.keep { owner in
+            switch owner {
+            case .connection(let name): state.connection(named: name) != nil
+            case .tunnel(let name): tunnels.peer(named: name) != nil
+            }
+        }
         for (place, connection) in connections.enumerated() {
             guard let record = self.connections[connection.name] else { continue }
             self.connections[connection.name]?.place = place
@@ -157,6 +191,39 @@ extension ControlLoop {
         }
         forwarding = table
         dataPlane.publish(table)
+        chooseFragmentation()
+    }
+
+    private func translation(of connection: Connection) -> PrefixTranslation? {
+        guard !connection.translations.isEmpty else { return nil }
+        return PrefixTranslation(
+            connection.translations.compactMap {
+                PrefixTranslation.Pair(inside: $0.inside, outside: $0.outside)
+            })
+    }
+
+    /// In the order of the forwarding table's paths.
+    private func tunnelLimiters(of connection: Connection) -> [RateLimiter?] {
+        connection.tunnels.filter { tunnels.peer(named: $0.name).flatMap { device.path(of: $0) } != nil }.map
+        {
+            limiters.limiter(of: .tunnel($0.name), rate: $0.rateLimit, mtu: mtu, now: now)
+        }
+    }
+
+    /// Outer packets go whole where vgwd finds out what passes: on the sockets whose tunnels are all probed. The
+    /// others' are fragmented, as ever.
+    private func chooseFragmentation() {
+        guard case .automatic = settings.mtu else { return }
+        let records = tunnels.peers.compactMap { tunnels[$0] }
+        for number in underlays.bindings.indices.map({ UInt8($0) }) {
+            let users = records.filter { $0.socket == number }
+            let isProbed = !users.isEmpty && users.allSatisfy { $0.inside != nil }
+            do throws(SystemError) {
+                try underlays.setDontFragment(isProbed, of: number)
+            } catch {
+                log.warning("outer packets may be fragmented", metadata: ["error": "\(error)"])
+            }
+        }
     }
 
     private func prefixChoice(_ connections: [Connection]) -> PrefixChoice {
@@ -173,7 +240,8 @@ extension ControlLoop {
 
     /// Settled once its far end, too, must have noticed what there was to notice.
     private func health(of connection: Connection) -> PrefixChoice.Health {
-        guard let record = connections[connection.name] else { return .settled }
+        // What `wg` allows to a peer is nobody else's, whatever becomes of the peer.
+        guard settings.managesLink, let record = connections[connection.name] else { return .settled }
         guard record.selection.isUsable else { return .dead }
         return record.isSettling ? .usable : .settled
     }
@@ -206,6 +274,7 @@ extension ControlLoop {
 
     /// What becomes of a prefix by health; one that comes or goes is told of by who adds it or takes it out.
     private func reportRoutes(_ prefixes: [RoutePlan.Prefix]) {
+        guard keeper.installsRoutes else { return }
         let before = routeStates
         routeStates = Dictionary(prefixes.map { ($0.prefix, $0.state) }) { first, _ in first }
         for prefix in prefixes {
@@ -219,9 +288,9 @@ extension ControlLoop {
             case .unreachable: (kind, words) = (.routeUnreachable, "is unreachable: no tunnel leads there")
             case .withdrawn: (kind, words) = (.routeRemoved, "is withdrawn: no tunnel leads there")
             }
-            let owner = state.connections.first { $0.routes.contains { $0.prefix == prefix.prefix } }
             raise(
-                kind, connection: owner?.name, "\(prefix.prefix) \(words)",
+                kind, connection: state.owners(of: prefix.prefix).first, reason: "on-down",
+                "\(prefix.prefix) \(words)",
                 details: ["prefix": "\(prefix.prefix)"], level: .notice)
         }
     }

@@ -10,17 +10,17 @@ extension ControlLoop {
     private static let roamingInterval: Duration = .seconds(1)
 
     func handle(_ event: DatapathEvent) {
-        if case .probeReply(let peer, let packet, let length, let at) = event {
+        switch event {
+        case .probeReply(let peer, let packet, let length, let at):
             probeWasAnswered(packet, length: length, by: peer, at: at)
-        } else {
-            device.handle(event, now: now)
+        case .sendTooBig(let peer): sendWasTooBig(peer)
+        default: device.handle(event, now: now)
         }
     }
 
     /// Takes everything out of the device. Handshakes go to the wire only after the floor on disk covers
     /// them.
     func flush() {
-        timestamps.keep(device.lastTimestamp, unixNanoseconds: SystemClock.unixNanoseconds())
         while let output = device.poll() {
             switch output {
             case .transmit(let bytes, let underlay, let kind, let peer): transmit(bytes, underlay, kind, peer)
@@ -34,6 +34,9 @@ extension ControlLoop {
         guard let socket = underlays.groups.controlSocket(for: underlay) else {
             device.dropCounters.add(.sendFailed)
             return
+        }
+        if kind == .handshake {
+            timestamps.keep(device.lastTimestamp, unixNanoseconds: SystemClock.unixNanoseconds())
         }
         let result = socket.send(
             bytes, to: underlay, trafficClass: kind == .handshake ? Self.handshakeClass : 0)
@@ -81,12 +84,16 @@ extension ControlLoop {
                 level: isNew ? .info : .debug, isNew ? "session begun" : "session renewed",
                 metadata: names(of: peer, adding: ["role": "\(role)", "endpoint": "\(endpoint)"]))
             tunnels[peer]?.health.handle(.sessionBegun, now: now)
-            tunnels[peer]?.endpoints.works(now: now)
+            if let endpoint = device.path(of: peer)?.underlay?.endpoint {
+                tunnels[peer]?.endpoints.roamed(to: endpoint, now: now)
+            }
+            noteEndpoint(of: peer)
             tunnels[peer]?.pathMTU?.sessionBegan(now: now)
             follow(peer)
-        case .initiationUnanswered(let failure):
+        case .initiationUnanswered(let failure, let endpoint):
+            // One that was tested elsewhere says nothing of the endpoint in use.
+            if endpoint == tunnels[peer]?.endpoints.current { tunnels[peer]?.endpoints.failed(now: now) }
             tunnels[peer]?.health.handle(.handshakeUnanswered(HealthReason(failure)), now: now)
-            tunnels[peer]?.endpoints.failed(now: now)
             follow(peer)
         case .handshakeGaveUp(let dropped):
             let isNew = tunnels[peer]?.hasGivenUp != true
@@ -109,10 +116,14 @@ extension ControlLoop {
             sessionEnded(of: peer)
         case .roamed(let underlay):
             tunnels[peer]?.endpoints.roamed(to: underlay.endpoint, now: now)
+            tunnels[peer]?.pathMTU?.pathChanged(now: now)
+            noteEndpoint(of: peer)
             follow(peer)
             report(underlay.endpoint, of: peer)
         case .removedAsOurself:
             log.warning("peer removed: it has our own public key", metadata: names(of: peer))
+            if let name = tunnels[peer]?.connection { connectionChanged(name) }
+            tunnels.remove(peer)
         }
     }
 

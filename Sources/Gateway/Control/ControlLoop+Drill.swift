@@ -26,6 +26,13 @@ extension ControlLoop {
         guard drills[name] == nil else {
             return answer(.failure(APIError(code: .conflict, message: "a drill of \(name) is going on")))
         }
+        guard peers(of: connection).allSatisfy({ tunnels[$0]?.inside != nil }) else {
+            return answer(
+                .failure(
+                    APIError(
+                        code: .conflict, message: "no drill of \(name): its tunnels are not probed",
+                        hint: "give each tunnel inside addresses, and leave health on")))
+        }
         let active = activeTunnels(of: connection, by: record.selection).first
         let states = peers(of: connection).compactMap { tunnels[$0].map { ($0.name, $0.health.state) } }
         let duration = Duration.milliseconds(Int64((request.duration ?? DrillRequest.defaultDuration) * 1000))
@@ -61,6 +68,13 @@ extension ControlLoop {
     func drillWasAnswered(_ sequence: UInt32, by arrival: PeerID) {
         guard let connection = tunnels[arrival]?.connection else { return }
         drills[connection]?.drill.handle(.probeAnswered(sequence: sequence), now: now)
+    }
+
+    /// Somebody has other plans with it.
+    func abortDrill(of name: String) {
+        guard drills[name] != nil else { return }
+        drills[name]?.drill.handle(.abort, now: now)
+        followDrill(of: name)
     }
 
     /// At the end of a run: what is cut is put back, and who waits is told.

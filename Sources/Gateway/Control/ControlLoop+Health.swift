@@ -69,11 +69,10 @@ extension ControlLoop {
         drillNotices(of: record.connection, tunnel: record.name, is: transition.to)
         switch transition.to {
         case .up: tunnels[peer]?.endpoints.works(now: now)
-        case .down:
-            tunnels[peer]?.failures += 1
+        case .down where transition.reason == .probeTimeout:
             tunnels[peer]?.endpoints.failed(now: now)
             // The far end may have lost the session, and cannot say so.
-            if transition.reason == .probeTimeout { device.initiate(peer, now: now) }
+            tunnels[peer]?.wantsSession = true
         default: break
         }
         raise(

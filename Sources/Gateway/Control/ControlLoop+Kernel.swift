@@ -6,6 +6,10 @@ internal import WireGuard
 /// What the kernel says of links, addresses and routes.
 extension ControlLoop {
     private static let routesSettleTime: Duration = .milliseconds(250)
+    /// A routing daemon may lay thousands of routes, one by one.
+    private static let learnInterval: Duration = .milliseconds(50)
+    /// Of one change: what is more is one event for all.
+    private static let routeEventLimit = 20
 
     func readNetlink() {
         var mayHaveMoved = false
@@ -25,7 +29,8 @@ extension ControlLoop {
             keeper.noteDisturbance(now: now)
             mayHaveMoved = true
         }
-        if hasLearned || learned?.needsDump ?? false { learnRoutes() }
+        if areUnderlaysStale { followUnderlays() }
+        if hasLearned || learned?.needsDump ?? false { learnAt = learnAt ?? now + Self.learnInterval }
         // Once for all of a burst: a routing daemon may change thousands.
         if mayHaveMoved, routesCheckAt == nil { routesCheckAt = now + Self.routesSettleTime }
     }
@@ -37,10 +42,10 @@ extension ControlLoop {
         case .linkRemoved(let index, _) where index == tun.index && isTunHere: tunWasRemoved()
         // The kernel does not tell of the routes that an IPv4 link takes along when it goes down.
         case .linkChanged, .linkRemoved:
-            underlaysChanged()
+            areUnderlaysStale = true
             return true
         case .addressRemoved(let address): forgetSource(address.prefix.address)
-        case .addressAdded: underlaysChanged()
+        case .addressAdded: areUnderlaysStale = true
         case .routeAdded(let route), .routeRemoved(let route):
             return route.protocol != NetlinkRoute.ownProtocol && route.table != NetlinkRoute.localTable
         case .ruleAdded(let rule), .ruleRemoved(let rule): return rule.protocol != NetlinkRoute.ownProtocol
@@ -92,7 +97,9 @@ extension ControlLoop {
 
     /// Gives dynamic connections the prefixes that others have routed to their far ends.
     func learnRoutes() {
+        learnAt = nil
         guard isTunHere, learned != nil else { return }
+        let wasTruncated = learned?.isTruncated ?? false
         if learned?.needsDump ?? false {
             do throws(SystemError) {
                 _ = learned?.replace(try keeper.routesIntoTunnel())
@@ -108,13 +115,26 @@ extension ControlLoop {
             guard state.learn(prefixes, for: connection.name) else { continue }
             hasChanged = true
             let after = Set(state.connection(named: connection.name)?.prefixes ?? [])
-            for prefix in after.subtracting(before) { report(prefix, isLearned: true, of: connection) }
-            for prefix in before.subtracting(after) { report(prefix, isLearned: false, of: connection) }
+            report(after.subtracting(before), areLearned: true, of: connection)
+            report(before.subtracting(after), areLearned: false, of: connection)
         }
-        if hasChanged {
-            publishForwarding()
-            reconcileRoutes()
+        if hasChanged { publishForwarding() }
+        if learned?.isTruncated ?? false, !wasTruncated {
+            log.warning(
+                "too many routes lead into the interface: those past the limit are not carried",
+                metadata: ["limit": "\(LearnedRoutes.limit)"])
         }
+    }
+
+    private func report(_ prefixes: Set<IPPrefix>, areLearned: Bool, of connection: Connection) {
+        guard prefixes.count > Self.routeEventLimit else {
+            for prefix in prefixes { report(prefix, isLearned: areLearned, of: connection) }
+            return
+        }
+        raise(
+            areLearned ? .routeAdded : .routeRemoved, connection: connection.name, reason: "learned",
+            "\(prefixes.count) prefixes \(areLearned ? "go" : "no longer go") via \(connection.name): the kernel's routes say so",
+            details: ["count": "\(prefixes.count)"])
     }
 
     private func report(_ prefix: IPPrefix, isLearned: Bool, of connection: Connection) {
@@ -140,7 +160,8 @@ extension ControlLoop {
     // MARK: Wires
 
     /// A link or an address came or went: tunnels that are bound to it follow at once.
-    private func underlaysChanged() {
+    private func followUnderlays() {
+        areUnderlaysStale = false
         guard underlays.bindings.count > 1 else { return }
         var next = underlays
         if next.followLinks() {

@@ -11,6 +11,7 @@ extension ControlLoop {
             throw APIError(
                 code: .notFound, message: "there is no tunnel \(name)", hint: "'vgwctl status' lists them")
         }
+        if order == .down || order == .up { abortDrill(of: connection.name) }
         switch order {
         case .down:
             tunnels[peer]?.health.handle(.disabledByOperator, now: now)

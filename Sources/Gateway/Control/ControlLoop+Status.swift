@@ -35,7 +35,9 @@ extension ControlLoop {
         let tunnels = connection.tunnels.compactMap { self.status(of: $0, in: connection) }
         let states = Set(tunnels.map(\.state))
         let state: ConnectionStatus.State =
-            if !states.isDisjoint(with: [.up, .degraded]) {
+            if connections[connection.name]?.selection.isUsable == false {
+                .down
+            } else if !states.isDisjoint(with: [.up, .degraded]) {
                 .up
             } else if !states.isDisjoint(with: [.down, .disabled]) {
                 .down
@@ -45,7 +47,7 @@ extension ControlLoop {
         var status = ConnectionStatus(
             name: connection.name, state: state, routes: connection.prefixes.map(\.description),
             policy: connection.policy.rawValue, tunnels: tunnels)
-        status.onDown = connection.onDown.rawValue
+        if keeper.installsRoutes { status.onDown = connection.onDown.rawValue }
         status.metric = connection.metric
         status.rto = connection.recoveryTimeObjective?.seconds
         if let record = connections[connection.name] {
@@ -125,7 +127,8 @@ extension ControlLoop {
             return underlays.problem(of: record.socket) ?? record.health.reason.words
         case .probeTimeout where record.health.isHeldDown:
             let rest = record.health.holdDown(now: now).seconds
-            return "probes are answered again; it has flapped, and must go on like this for up to \(Int(rest.rounded(.up))) s"
+            return
+                "probes are answered again; it has flapped, and must go on like this for up to \(Int(rest.rounded(.up))) s"
         case .probeTimeout where record.health.state == .down:
             let remote = record.inside.map { " by \($0.remote)" } ?? ""
             return "probes are not answered\(remote) for \(Int(seconds(since: record.health.since))) s"

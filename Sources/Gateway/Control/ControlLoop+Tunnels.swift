@@ -4,7 +4,7 @@ internal import WireGuard
 
 /// Tunnels as control keeps them: in the device, on a wire, towards an endpoint.
 extension ControlLoop {
-    func addTunnel(_ tunnel: Tunnel, at place: Int, of connection: Connection) {
+    func addTunnel(_ tunnel: Tunnel, of connection: Connection) {
         guard let socket = underlays.number(of: tunnel.binding) else {
             return log.error(
                 "tunnel cannot be added: too many ports, devices and source addresses",
@@ -18,12 +18,13 @@ extension ControlLoop {
             now: now)
         guard let peer else {
             return log.error(
-                "tunnel cannot be added: its public key is our own", metadata: ["tunnel": "\(tunnel.name)"])
+                "tunnel cannot be added: its public key is our own, or there are too many",
+                metadata: ["tunnel": "\(tunnel.name)"])
         }
         let isProbed = tunnel.inside != nil && connection.health.isOn
         tunnels.add(
             TunnelRecord(
-                peer: peer, connection: connection.name, name: tunnel.name, socket: socket, place: place,
+                peer: peer, connection: connection.name, name: tunnel.name, socket: socket,
                 inside: isProbed ? tunnel.inside : nil,
                 health: TunnelHealth(
                     settings: connection.health, phase: Self.phase(of: peer), canProbe: isProbed, now: now),
@@ -75,6 +76,10 @@ extension ControlLoop {
             }
         }
         while let output = tunnels[peer]?.endpoints.poll() { perform(output, for: peer) }
+        if tunnels[peer]?.wantsSession ?? false {
+            tunnels[peer]?.wantsSession = false
+            device.initiate(peer, now: now)
+        }
         followPathMTU(of: peer)
         tunnels.reschedule(peer)
     }
@@ -121,7 +126,7 @@ extension ControlLoop {
     }
 
     /// What health knows of where the tunnel leads to.
-    private func noteEndpoint(of peer: PeerID) {
+    func noteEndpoint(of peer: PeerID) {
         guard let record = tunnels[peer] else { return }
         let knowledge: TunnelHealth.EndpointKnowledge
         if record.endpoints.current != nil || device.path(of: peer)?.underlay != nil {

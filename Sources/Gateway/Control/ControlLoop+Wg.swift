@@ -63,6 +63,8 @@ extension ControlLoop: WgHandler {
                 guard let peer = device.peerID(for: key) else { continue }
                 device.setUnderlay(UnderlayPath(endpoint: endpoint), for: peer, now: now)
                 tunnels[peer]?.endpoints = EndpointSelector([.address(endpoint)], now: now)
+                tunnels[peer]?.pathMTU?.pathChanged(now: now)
+                noteEndpoint(of: peer)
                 asked.append(key)
             case .persistentKeepalive(let key, let seconds):
                 if let peer = device.peerID(for: key) {
@@ -71,6 +73,7 @@ extension ControlLoop: WgHandler {
             }
         }
         dropConnections()
+        for name in connections.keys { connectionChanged(name) }
         publishForwarding()
         reconcileRoutes()
         // A known endpoint is asked for a session at once, as on start: the first packet need not wait for
@@ -89,7 +92,7 @@ extension ControlLoop: WgHandler {
         guard isPortNew || next.firewallMark != state.firewallMark else { return }
         var moved = underlays
         try moved.move(toPort: isPortNew ? next.listenPort : nil, mark: next.firewallMark)
-        if isPortNew { try use(moved) }
+        if isPortNew { try use(moved) } else { underlays = moved }
     }
 
     /// Other sockets from here on.

@@ -1,3 +1,4 @@
+internal import ControlAPI
 internal import LinuxIO
 package import Logging
 internal import WireGuard
@@ -84,6 +85,7 @@ package final class ControlLoop {
     var connections: [String: ConnectionRecord] = [:]
     var drills: [String: DrillRun] = [:]
     var kept: KeptRoutes
+    var limiters = RateLimiters()
     /// What the data threads forward by.
     var forwarding = ForwardingTable.empty
     /// What the kernel was last asked to do with each prefix.
@@ -92,6 +94,10 @@ package final class ControlLoop {
     let probeToken: UInt64
     /// When to see whether outer packets go another way than before; nil while no route has changed.
     var routesCheckAt: Instant?
+    /// When to take over what others have routed to us; nil while nothing has changed.
+    var learnAt: Instant?
+    /// Links or addresses have changed: sockets that are bound to one may have to follow.
+    var areUnderlaysStale = false
     private var socketCheckAt: Instant
     private var isServerReady: Bool
     private var isAnnounced = false
@@ -249,8 +255,8 @@ package final class ControlLoop {
                 "interface": "\(tun.name)", "port": "\(underlays.port)", "mtu": "\(mtu)",
                 "connections": "\(state.connections.count)",
             ])
-        if settings.managesLink { restoreRoutes() }
         for connection in state.connections { addConnection(connection) }
+        if settings.managesLink { restoreRoutes() }
         publishForwarding()
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
         reconcileRoutes()
@@ -264,12 +270,21 @@ package final class ControlLoop {
     /// Those that were kept in earlier runs, as far as there still are such connections.
     private func restoreRoutes() {
         for route in kept.load() {
-            if state.connection(named: route.connection) == nil {
-                log.warning(
-                    "a kept route has no connection any more",
-                    metadata: ["prefix": "\(route.prefix)", "connection": "\(route.connection)"])
+            let connection = state.connection(named: route.connection)
+            let rival = state.owners(of: route.prefix).first {
+                state.connection(named: $0)?.metric == connection?.metric
             }
-            state.add(Connection.Route(route.prefix, origin: .kept), to: route.connection)
+            var problem = connection == nil ? "there is no such connection" : rival.map { "\($0) has it now" }
+            do throws(APIError) { try check(route.prefix) } catch { problem = error.message }
+            guard let problem else {
+                state.add(Connection.Route(route.prefix, origin: .kept), to: route.connection)
+                continue
+            }
+            log.warning(
+                "a kept route is not used: 'vgwctl route del --save' forgets it",
+                metadata: [
+                    "prefix": "\(route.prefix)", "connection": "\(route.connection)", "reason": "\(problem)",
+                ])
         }
     }
 
@@ -315,6 +330,7 @@ package final class ControlLoop {
         handleDrillTimeouts()
         if isTunHere, let deadline = keeper.deadline, deadline <= now { reconcileRoutes() }
         if let routesCheckAt, routesCheckAt <= now { underlayHasChanged() }
+        if let learnAt, learnAt <= now { learnRoutes() }
         if socketCheckAt <= now {
             socketCheckAt = now + Self.socketCheckInterval
             if !(wg?.isPresent ?? true) { ending = ending ?? .asked("the wg socket was removed") }
@@ -330,7 +346,7 @@ package final class ControlLoop {
         var next = socketCheckAt
         for deadline in [
             device.nextTimeout, isTunHere ? keeper.deadline : nil, tunnels.earliest, drillDeadline,
-            routesCheckAt,
+            settlingDeadline, routesCheckAt, learnAt,
         ] {
             if let deadline, deadline < next { next = deadline }
         }

@@ -9,8 +9,6 @@ struct TunnelRecord {
     let name: String
     /// The sockets that it leaves by.
     let socket: UInt8
-    /// Position among the tunnels of its connection.
-    let place: Int
     /// Whether it is probed.
     let inside: InsideLink?
 
@@ -33,8 +31,8 @@ struct TunnelRecord {
     /// Changes of endpoint are not logged before, only counted.
     var roamingQuietUntil: Instant?
     var roamsUnreported = 0
-    /// Times that it went from carrying to not carrying.
-    var failures = 0
+    /// A new session is to be asked for, once it is decided where.
+    var wantsSession = false
 
     var deadline: Instant? {
         [health.nextTimeout, endpoints.nextTimeout, pathMTU?.nextTimeout].compactMap(\.self).min()

@@ -4,7 +4,7 @@ internal import WireGuard
 
 /// TUN → seal → UDP:
 ///
-/// 1. Wait for the TUN, for news of the sockets, and for the end.
+/// 1. Wait for the TUN, for news of the sockets, for the time of what a rate limit holds back, and for the end.
 /// 2. Read without blocking until it is empty, or a batch is full; each packet is sealed as it is read.
 /// 3. Send the runs. A batch forms from what already waits: no packet is ever delayed for company.
 func runOutbound(_ plane: DataPlane, _ worker: DataWorker) {
@@ -12,12 +12,12 @@ func runOutbound(_ plane: DataPlane, _ worker: DataWorker) {
     var ready = PollSet(worker.tun.fd, worker.outboundSocketSignal.fd, plane.stopSignal.fd)
     while !plane.isStopping.load(ordering: .acquiring), thread.isDevicePresent {
         if thread.isDrained {
-            _ = ready.wait(timeout: nil)
+            _ = ready.wait(timeout: thread.timeout)
             if ready.isReadable(1) {
                 worker.outboundSocketSignal.drain()
                 thread.refreshSockets()
             }
-            guard ready.isReadable(0) else { continue }
+            guard ready.isReadable(0) || thread.isHolding else { continue }
         }
         thread.passBatch()
     }
@@ -35,6 +35,8 @@ struct OutboundThread: ~Copyable {
     /// Nothing waited at the TUN when it was last read.
     private(set) var isDrained = true
     private(set) var isDevicePresent = true
+    /// When what a rate limit holds back may go.
+    private var nextOpening: Instant?
 
     init(_ plane: DataPlane, _ worker: DataWorker) {
         self.plane = plane
@@ -48,6 +50,11 @@ struct OutboundThread: ~Copyable {
     mutating func refreshSockets() {
         if groups.refresh() { sockets = WorkerSockets(groups.value, worker: worker.number) }
     }
+
+    var isHolding: Bool { nextOpening != nil }
+
+    /// How long to wait for the TUN; nil while nothing is held.
+    var timeout: Duration? { nextOpening.map { $0 - SystemClock.now() } }
 
     /// What waits at the TUN now, up to a batch.
     mutating func passBatch() {
@@ -66,8 +73,13 @@ struct OutboundThread: ~Copyable {
                 outbound.finish()
             }
         }
+        while outbound.releaseHeld() {
+            sockets.send(from: &outbound)
+            outbound.finish()
+        }
         sockets.send(from: &outbound)
         outbound.finish()
+        nextOpening = outbound.nextOpening
         worker.outboundEpoch.leave()
         if worker.outboundEvents.takeSignal() { plane.wake.signal() }
         isDrained = outcome == .empty

@@ -11,7 +11,7 @@ func runBoth(_ plane: DataPlane, _ worker: DataWorker) {
     let own = [worker.tun.fd, worker.inboundSocketSignal.fd, plane.stopSignal.fd]
     var ready = PollSet(own + inbound.descriptors)
     while !plane.isStopping.load(ordering: .acquiring), outbound.isDevicePresent, inbound.isDevicePresent {
-        _ = ready.wait(timeout: outbound.isDrained ? nil : .zero)
+        _ = ready.wait(timeout: outbound.isDrained ? outbound.timeout : .zero)
         if ready.isReadable(1) {
             worker.inboundSocketSignal.drain()
             outbound.refreshSockets()
@@ -22,6 +22,6 @@ func runBoth(_ plane: DataPlane, _ worker: DataWorker) {
         for source in 0..<inbound.sourceCount where ready.isReadable(own.count + source) {
             inbound.passBatch(source)
         }
-        if ready.isReadable(0) || !outbound.isDrained { outbound.passBatch() }
+        if ready.isReadable(0) || !outbound.isDrained || outbound.isHolding { outbound.passBatch() }
     }
 }

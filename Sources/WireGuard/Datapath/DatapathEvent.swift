@@ -14,6 +14,9 @@ package enum DatapathEvent: Sendable {
     case keyConfirmed(PeerID, localIndex: UInt32)
     /// An authentic packet came from elsewhere, and answers now go there.
     case roamed(PeerID)
+    /// The socket refused a message as larger than the interface takes, and the tunnel's outer packets are not to be
+    /// fragmented; repeated, at most twice a second.
+    case sendTooBig(PeerID)
     /// An answer to a probe of ours, whichever tunnel the probe went by: the first 96 bytes of the inner packet,
     /// the length of all of it, and when its batch was taken. Its source belongs to the peer's connection.
     case probeReply(PeerID, packet: [UInt8], length: Int, at: Instant)

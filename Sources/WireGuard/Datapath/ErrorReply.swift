@@ -127,6 +127,3 @@
             && !(address.family == .v4 && address.bits == 0xffff_ffff)
     }
 }
-
-/// What `Outbound` calls it until it knows of packets that are too big.
-typealias UnreachableReply = ErrorReply

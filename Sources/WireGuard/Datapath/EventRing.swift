@@ -13,6 +13,7 @@ internal import Synchronization
     private struct Record: BitwiseCopyable {
         enum Kind: UInt8, BitwiseCopyable {
             case handshakeMessage, stage, dataSent, dataReceived, rekeyDue, keyConfirmed, roamed, probeReply
+            case sendTooBig
             /// Nothing more before the end of the memory: the next record is at its start.
             case wrap
         }
@@ -103,6 +104,10 @@ internal import Synchronization
         unsafe append(Record(kind: .roamed, peer: peer), payload: nil)
     }
 
+    func sendTooBig(_ peer: PeerID) -> Bool {
+        unsafe append(Record(kind: .sendTooBig, peer: peer), payload: nil)
+    }
+
     /// `limit` is the bytes that may be in use afterwards; nil is all there are.
     private func append(_ record: Record, payload: UnsafeRawPointer?, within limit: Int? = nil) -> Bool {
         let count = Int(record.payloadCount)
@@ -172,6 +177,7 @@ internal import Synchronization
         case .rekeyDue: .rekeyDue(record.peer)
         case .keyConfirmed: .keyConfirmed(record.peer, localIndex: UInt32(truncatingIfNeeded: record.value))
         case .roamed, .wrap: .roamed(record.peer)
+        case .sendTooBig: .sendTooBig(record.peer)
         case .probeReply:
             .probeReply(record.peer, packet: unsafe Array(payload), length: Int(record.length), at: at)
         }

@@ -28,12 +28,21 @@ internal import Synchronization
         /// here in any case.
         package let sources: [IPPrefix]
         package let active: Int?
+        /// Our prefixes under the numbers that the far site knows them by.
+        package let translation: PrefixTranslation?
+        /// Whether an outer packet shows the inner one's DSCP.
+        package let copiesDSCP: Bool
+        /// Of all paths together.
+        package let limiter: RateLimiter?
+        /// By position in `paths`; none where it ends.
+        package let pathLimiters: [RateLimiter?]
 
         /// `active` counts in `paths`; nil is none, as it is for a balanced connection until `assign`. `sources`
         /// are `prefixes` unless they are given.
         package init(
             prefixes: [IPPrefix], paths: [TunnelPath], isBalanced: Bool = false, watched: [IPAddress] = [],
-            sources: [IPPrefix]? = nil, active: Int? = 0
+            sources: [IPPrefix]? = nil, active: Int? = 0, translation: PrefixTranslation? = nil,
+            copiesDSCP: Bool = false, limiter: RateLimiter? = nil, pathLimiters: [RateLimiter?] = []
         ) {
             self.prefixes = prefixes
             self.paths = paths
@@ -41,7 +50,36 @@ internal import Synchronization
             self.watched = watched
             self.sources = sources ?? prefixes
             self.active = active
+            self.translation = translation
+            self.copiesDSCP = copiesDSCP
+            self.limiter = limiter
+            self.pathLimiters = pathLimiters
         }
+
+        func pathLimiter(of peer: PeerID) -> RateLimiter? {
+            paths.firstIndex { $0.peer == peer }.flatMap {
+                pathLimiters.indices.contains($0) ? pathLimiters[$0] : nil
+            }
+        }
+
+        fileprivate func features(ofPath position: Int) -> Features {
+            var features: Features = []
+            if translation != nil { features.insert(.translates) }
+            if copiesDSCP { features.insert(.copiesDSCP) }
+            if limiter != nil || (pathLimiters.indices.contains(position) && pathLimiters[position] != nil) {
+                features.insert(.isLimited)
+            }
+            return features
+        }
+    }
+
+    /// What is asked of a path's packets, so that a data thread looks closer only where there is something.
+    struct Features: OptionSet, Sendable {
+        let rawValue: UInt8
+
+        static let translates = Features(rawValue: 1)
+        static let copiesDSCP = Features(rawValue: 2)
+        static let isLimited = Features(rawValue: 4)
     }
 
     /// Parts that a balanced connection's flows are cut into.
@@ -78,6 +116,9 @@ internal import Synchronization
     private let origins: OriginTable
     /// By peer: which connection its packets come from.
     private let connectionOfPeer: [Int32]
+    private let featuresOfPeer: [Features]
+    /// All that are in use.
+    let limiters: [RateLimiter]
 
     package init(connections: [Connection], mtu: Int, probeToken: UInt64 = 0) {
         self.connections = connections
@@ -96,10 +137,16 @@ internal import Synchronization
         origins = OriginTable(connections.map(\.sources))
         let peers = connections.flatMap { $0.paths.map(\.peer.rawValue) }
         var owners = [Int32](repeating: PrefixTable.none, count: (peers.max() ?? -1) + 1)
+        var features = [Features](repeating: [], count: owners.count)
         for (number, connection) in connections.enumerated() {
-            for path in connection.paths { owners[path.peer.rawValue] = Int32(number) }
+            for (position, path) in connection.paths.enumerated() {
+                owners[path.peer.rawValue] = Int32(number)
+                features[path.peer.rawValue] = connection.features(ofPath: position)
+            }
         }
         connectionOfPeer = owners
+        featuresOfPeer = features
+        limiters = connections.flatMap { ([$0.limiter] + $0.pathLimiters).compactMap(\.self) }
 
         let balanced = connections.indices.filter { connections[$0].isBalanced }
         let firstBucket = connections.count + specials.count
@@ -194,6 +241,19 @@ internal import Synchronization
     func connection(of peer: PeerID) -> Int32 {
         peer.rawValue < connectionOfPeer.count ? connectionOfPeer[peer.rawValue] : PrefixTable.none
     }
+
+    @inline(__always)
+    func features(of peer: PeerID) -> Features {
+        peer.rawValue < featuresOfPeer.count ? featuresOfPeer[peer.rawValue] : []
+    }
+
+    /// Whether it is the far end of a tunnel's inside link, whose packets are no site's.
+    func isPinned(_ destination: Int32) -> Bool {
+        let number = Int(destination) &- connections.count
+        return number >= 0 && specials[number].path != nil
+    }
+
+    func isPinned(_ address: IPAddress) -> Bool { isPinned(destinations.lookup(address)) }
 
     /// Walks the connection's paths: for what is rare.
     func path(of peer: PeerID) -> TunnelPath? {

@@ -5,8 +5,8 @@ internal import Synchronization
 /// 1. `begin` takes the table and the time for the batch.
 /// 2. `add` cuts a datagram into the messages that the kernel joined (UDP GRO). Handshake messages go to
 ///    control. A transport message finds its keypair, is opened in place, passes the replay window, and its
-///    inner packet must be whole and come from an address behind that peer. Probes of the far end are answered,
-///    and answers to our own go to control.
+///    inner packet must be whole and come from an address behind that peer. It takes over what routers marked on
+///    the outer one (ECN). Probes of the far end are answered, and answers to our own go to control.
 /// 3. `nextWrite` gives the packets, coalesced, for the TUN.
 /// 4. The caller sends the runs, which are the answers to probes, and calls `sent`.
 /// 5. `finish` writes counters, stamps and endpoints, and raises what control must know.
@@ -26,7 +26,11 @@ internal import Synchronization
         /// The connection that its packets come from; negative is none.
         var connection: Int32
         var isCut: Bool
+        /// There is more to do with its packets than to pass them on.
+        var isTreated: Bool
+        /// The longest inner packet that the path carries; 0 while nothing is known.
         var innerMTU: Int
+        var translation: Unmanaged<PrefixTranslation>?
         var bytes = 0
         var packets = 0
         var hasData = false
@@ -43,6 +47,8 @@ internal import Synchronization
     private var coalescer: Coalescer
     private let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
+    /// Of the datagram that is being taken.
+    private var outerClass: UInt8 = 0
     /// Answers to probes; their `use` is the number of the peer.
     private var answers = SendBatch(capacity: answerCapacity)
 
@@ -76,10 +82,12 @@ internal import Synchronization
 
     /// Takes one datagram, of one or more messages of `segmentSize` bytes, the last perhaps shorter; 0 when
     /// it is one message. Its bytes are overwritten with what was in it, and must stay until the packets are
-    /// written.
+    /// written. `trafficClass` is TOS or traffic class of the outer packets, as they arrived.
     package mutating func add(
-        _ datagram: UnsafeMutableRawPointer, count: Int, segmentSize: Int, from underlay: UnderlayPath
+        _ datagram: UnsafeMutableRawPointer, count: Int, segmentSize: Int, from underlay: UnderlayPath,
+        trafficClass: UInt8 = 0
     ) {
+        outerClass = trafficClass
         guard segmentSize > 0, segmentSize < count else {
             unsafe addMessage(datagram, count: count, from: underlay)
             return
@@ -113,6 +121,12 @@ internal import Synchronization
 
     /// The source that the run was to be sent from is no longer ours.
     package func forgetSource(of run: SendRun) { table.path(of: PeerID(run.use))?.forgetSource() }
+
+    /// The socket took the run, or a part of it, for too big.
+    package func runWasTooBig(_ run: SendRun) {
+        guard let path = table.path(of: PeerID(run.use)), path.mayTellOfTooBig(at: now) else { return }
+        _ = events.sendTooBig(path.peer)
+    }
 
     /// All runs have been sent, or counted as dropped.
     package mutating func sent() { answers.clear() }
@@ -204,12 +218,34 @@ internal import Synchronization
         guard length > 0 else { return }
         unsafe uses[index].hasData = true
         let inner = try unsafe InnerHeader(packet, count: length)
+        if outerClass & ECN.Codepoint.mask != 0 {
+            try unsafe ECN.decapsulate(packet, family: inner.family, outer: outerClass)
+        }
         let connection = unsafe uses[index].connection
         guard connection >= 0, unsafe inner.destinationOfAnswer(to: packet, in: table) == connection else {
             try unsafe addUnusual(packet, header: inner, use: index, from: underlay)
             return
         }
+        if unsafe uses[index].isTreated { try unsafe treat(packet, header: inner, use: index) }
         unsafe coalescer.add(packet, header: inner)
+    }
+
+    /// What a path asks for beside passing on: that no stream is opened whose segments, which go back by it, would
+    /// be too long; and that what goes to another number of ours gets there. What comes from the far end of an inside
+    /// link is `isPinned`: no site's, and not translated.
+    @inline(never)
+    private func treat(
+        _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int, isPinned: Bool = false
+    ) throws(DropReason) {
+        if unsafe uses[index].innerMTU > 0, unsafe SegmentClamp.concerns(packet, header: header) {
+            unsafe SegmentClamp.clamp(
+                packet, header: header, innerMTU: uses[index].innerMTU, isPartial: false)
+        }
+        guard !isPinned, let translation = unsafe uses[index].translation else { return }
+        let outcome = unsafe translation._withUnsafeGuaranteedRef {
+            unsafe $0.inbound(packet, header: header)
+        }
+        if outcome == .impossible { throw .untranslatable }
     }
 
     /// A packet from an inside address, from one that is watched, or from where packets to it do not go.
@@ -241,6 +277,9 @@ internal import Synchronization
             else { throw .probeQueueFull }
             return
         }
+        if unsafe uses[index].isTreated {
+            try unsafe treat(packet, header: header, use: index, isPinned: table.isPinned(source))
+        }
         unsafe coalescer.add(packet, header: header)
     }
 
@@ -254,7 +293,9 @@ internal import Synchronization
     ) -> Bool {
         unsafe uses[index].path._withUnsafeGuaranteedRef { path in
             let destination = underlay.socket == path.socket ? underlay : path.underlay
-            let padded = paddedLength(header.totalLength, mtu: table.mtu)
+            let innerMTU = path.innerMTU
+            let padded = paddedLength(
+                header.totalLength, mtu: innerMTU > 0 ? min(innerMTU, table.mtu) : table.mtu)
             let size = padded &+ Protocol.transportOverhead
             guard let destination, let keypair = unsafe path.sendingKeypair,
                 let output = unsafe answers.room(for: size)
@@ -324,12 +365,23 @@ internal import Synchronization
             index &-= 1
         }
         if useCount == Self.maximumUses { finish() }
+        let innerMTU = path.innerMTU
         unsafe (uses + useCount).initialize(
             to: PathUse(
                 path: .passUnretained(path), underlay: underlay, connection: table.connection(of: path.peer),
-                isCut: path.isCut, innerMTU: path.innerMTU))
+                isCut: path.isCut, isTreated: innerMTU > 0, innerMTU: innerMTU))
+        if table.features(of: path.peer).contains(.translates) { unsafe equip(uses + useCount) }
         useCount &+= 1
         return useCount &- 1
+    }
+
+    @inline(never)
+    private func equip(_ use: UnsafeMutablePointer<PathUse>) {
+        guard unsafe use.pointee.connection >= 0,
+            let translation = unsafe table.connections[Int(use.pointee.connection)].translation
+        else { return }
+        unsafe use.pointee.translation = .passUnretained(translation)
+        unsafe use.pointee.isTreated = true
     }
 }
 

@@ -3,9 +3,11 @@
 /// 1. `begin` takes the table and the time for the batch.
 /// 2. `add` parses a packet, finds where it goes and its path, finishes its checksums, cuts it if it is a
 ///    superpacket, and seals each piece into the send buffer. Without a usable keypair the pieces go to
-///    control, to be staged; on a path that a drill has cut they are lost.
-/// 3. The caller sends the runs, and calls `sent`.
-/// 4. `finish` writes counters and stamps, and raises what control must know.
+///    control, to be staged; on a path that a drill has cut they are lost. What else a path asks for is in
+///    `Outbound+Treatment`.
+/// 3. `releaseHeld` does the same for what waited for its rate.
+/// 4. The caller sends the runs, and calls `sent`.
+/// 5. `finish` writes counters and stamps, and raises what control must know.
 ///
 /// Concurrency: a local of the outbound thread, used inside its epoch.
 @safe package struct Outbound: ~Copyable {
@@ -16,39 +18,62 @@
     /// What a superpacket cut into the smallest segments that TCP allows takes in the send buffer.
     private static let worstCase = 256 << 10
 
-    @unsafe private struct PathUse {
+    @unsafe struct PathUse {
         var path: Unmanaged<TunnelPath>
         var keypair: Unmanaged<Keypair>?
         /// Nil too while the path is cut.
         var underlay: UnderlayPath?
         var isCut: Bool
-        var innerMTU: Int
+        /// There is more to do with its packets than to seal them.
+        var isTreated: Bool
+        /// The longest inner packet that passes; `Int.max` while nothing is known.
+        var limit: Int
+        /// The most that padding may fill.
+        var paddingLimit: Int
+        /// Of the inner packet's class, what its outer packet shows.
+        var classMask: UInt8
+        /// Each of its packets, on its own, is to be limited or translated.
+        var isIntercepted = false
+        var translation: Unmanaged<PrefixTranslation>?
+        var connectionShaper: Unmanaged<Shaper>?
+        var pathShaper: Unmanaged<Shaper>?
         var bytes = 0
         var packets = 0
     }
 
     package let drops: DropCounters
     private let events: EventRing
-    private var table = ForwardingTable.empty
-    private var now = Instant(nanoseconds: 0)
+    private(set) var table = ForwardingTable.empty
+    private(set) var now = Instant(nanoseconds: 0)
     private var batch = SendBatch()
     private var keystream = Keystream()
-    private let uses: UnsafeMutablePointer<PathUse>
+    let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
-    private var unreachable = UnreachableReply()
+    var answer = ErrorReply()
+    var shapers = ShaperSet()
+    /// For fragments.
+    let scratch: UnsafeMutableRawPointer
 
     package init(events: EventRing, drops: DropCounters) {
         self.events = events
         self.drops = drops
         unsafe uses = .allocate(capacity: Self.batchLimit)
+        unsafe scratch = .allocate(byteCount: Self.packetCapacity, alignment: 16)
     }
 
-    deinit { unsafe uses.deallocate() }
+    deinit {
+        unsafe uses.deallocate()
+        unsafe scratch.deallocate()
+    }
 
     package mutating func begin(table: ForwardingTable, now: Instant) {
-        if table !== self.table { self.table = table }
+        if table !== self.table {
+            self.table = table
+            shapers.follow(table)
+        }
         self.now = now
-        unreachable.refill(at: now)
+        shapers.begin(now: now)
+        answer.refill(at: now)
     }
 
     /// True when another packet may not fit: send the runs, then call `sent` and `finish`.
@@ -58,7 +83,7 @@
 
     /// Takes one packet as the TUN gave it. Its bytes, and 16 more behind them, are written to.
     package mutating func add(_ packet: UnsafeMutableRawPointer, count: Int, offload: VirtioNetHeader) {
-        unreachable.clear()
+        answer.clear()
         let header: InnerHeader
         do throws(DropReason) {
             header = try unsafe InnerHeader(packet, count: count)
@@ -70,7 +95,7 @@
         guard destination >= 0, let path = unsafe table.path(to: destination, for: packet, header: header)
         else {
             drops.add(.noRoute)
-            unsafe unreachable.make(for: packet, header: header)
+            unsafe answer.make(for: packet, header: header)
             return
         }
         let index = unsafe use(path)
@@ -82,6 +107,7 @@
             drops.add(.routingLoop)
             return
         }
+        let trafficClass = unsafe ECN.trafficClass(packet, family: header.family) & uses[index].classMask
         if offload.segmentation == VirtioNetHeader.Segmentation.none {
             if offload.flags & VirtioNetHeader.Flag.needsChecksum != 0 {
                 guard unsafe Self.finishChecksum(packet, count: header.totalLength, offload: offload) else {
@@ -89,21 +115,32 @@
                     return
                 }
             }
-            unsafe seal(packet, count: header.totalLength, use: index)
+            guard
+                unsafe !uses[index].isTreated
+                    || treat(packet, header, to: destination, trafficClass, use: index)
+            else { return }
+            unsafe seal(packet, count: header.totalLength, trafficClass, use: index)
         } else {
-            guard let superpacket = unsafe Superpacket(packet, header: header, offload: offload) else {
+            guard
+                let superpacket = unsafe Superpacket(
+                    packet, header: header, offload: offload, limit: uses[index].limit)
+            else {
                 drops.add(.outboundOffloadInvalid)
                 return
             }
+            guard
+                unsafe !uses[index].isTreated
+                    || treat(superpacket, to: destination, trafficClass, use: index)
+            else { return }
             for number in 0..<superpacket.segmentCount {
                 let (start, length) = unsafe superpacket.segment(number)
-                unsafe seal(start, count: length, use: index)
+                unsafe seal(start, count: length, trafficClass, use: index)
             }
         }
     }
 
     /// An ICMP answer to the packet just added, to be written to the TUN; nil most of the time.
-    package var reply: UnsafeRawBufferPointer? { unsafe unreachable.bytes }
+    package var reply: UnsafeRawBufferPointer? { unsafe answer.bytes }
 
     // MARK: Runs
 
@@ -118,6 +155,13 @@
     /// The source that the run was to be sent from is no longer ours.
     package func forgetSource(of run: SendRun) {
         unsafe uses[run.use].path._withUnsafeGuaranteedRef { $0.forgetSource() }
+    }
+
+    /// The socket took the run, or a part of it, for too big.
+    package func runWasTooBig(_ run: SendRun) {
+        unsafe uses[run.use].path._withUnsafeGuaranteedRef { path in
+            if path.mayTellOfTooBig(at: now) { _ = events.sendTooBig(path.peer) }
+        }
     }
 
     /// All runs have been sent, or counted as dropped.
@@ -148,24 +192,30 @@
 
     /// The batch's entry for a path: its keypair and its endpoint are read once.
     @inline(__always)
-    private mutating func use(_ path: Unmanaged<TunnelPath>) -> Int {
+    mutating func use(_ path: Unmanaged<TunnelPath>) -> Int {
         let opaque = unsafe path.toOpaque()
         var index = useCount &- 1
         while index >= 0 {
             if unsafe uses[index].path.toOpaque() == opaque { return index }
             index &-= 1
         }
+        var features: ForwardingTable.Features = []
         let entry = unsafe path._withUnsafeGuaranteedRef { path in
+            features = table.features(of: path.peer)
             var keypair = unsafe path.sendingKeypair
             let isExpired = unsafe keypair?._withUnsafeGuaranteedRef { $0.isExpired(at: now) } ?? false
             if isExpired { unsafe keypair = nil }
             let isCut = path.isCut
+            let innerMTU = path.innerMTU
+            let limit = innerMTU > 0 ? innerMTU : Int.max
             return unsafe PathUse(
                 path: .passUnretained(path), keypair: keypair, underlay: isCut ? nil : path.underlay,
-                isCut: isCut, innerMTU: path.innerMTU)
+                isCut: isCut, isTreated: innerMTU > 0, limit: limit, paddingLimit: min(limit, table.mtu),
+                classMask: ECN.Codepoint.mask)
         }
         precondition(useCount < Self.batchLimit)
         unsafe (uses + useCount).initialize(to: entry)
+        if !features.isEmpty { unsafe equip(uses + useCount, features) }
         useCount &+= 1
         return useCount &- 1
     }
@@ -183,7 +233,7 @@
             return
         }
         drops.add(.noEndpoint)
-        unsafe unreachable.make(for: packet, header: header)
+        unsafe answer.make(for: packet, header: header)
     }
 
     /// A message that we sealed for this peer, led back into its tunnel by a route. Sealed again it would go
@@ -203,13 +253,16 @@
         return unsafe keypair._withUnsafeGuaranteedRef { $0.remoteIndex == message.receiverIndex }
     }
 
+    /// `packet` is finished, and has 16 bytes behind it that are put back.
     @inline(__always)
-    private mutating func seal(_ packet: UnsafeMutableRawPointer, count: Int, use index: Int) {
+    mutating func seal(
+        _ packet: UnsafeMutableRawPointer, count: Int, _ trafficClass: UInt8, use index: Int
+    ) {
         guard let keypair = unsafe uses[index].keypair, let underlay = unsafe uses[index].underlay else {
             unsafe stage(packet, count: count, use: index)
             return
         }
-        let padded = paddedLength(count, mtu: table.mtu)
+        let padded = unsafe paddedLength(count, mtu: uses[index].paddingLimit)
         let size = padded &+ Protocol.transportOverhead
         guard let output = unsafe batch.room(for: size) else {
             drops.add(.outboundOffloadInvalid)
@@ -233,7 +286,7 @@
             drops.add(.sendCounterExhausted)
             return
         }
-        batch.append(size: size, underlay: underlay, use: index)
+        batch.append(size: size, underlay: underlay, use: index, trafficClass: trafficClass)
         unsafe uses[index].bytes &+= size
         unsafe uses[index].packets &+= 1
     }

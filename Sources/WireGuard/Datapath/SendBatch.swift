@@ -7,8 +7,13 @@ package struct SendRun: BitwiseCopyable {
     package var segmentSize: Int
     package var segments: Int
     package var underlay: UnderlayPath
+    /// Whose messages they are, and their class: what all of a run have in common, in one word.
+    fileprivate var key: Int
+
     /// Whose messages they are, as a number of the batch's owner.
-    var use: Int
+    var use: Int { key >> 8 }
+    /// TOS or traffic class of the outer packets.
+    package var trafficClass: UInt8 { UInt8(truncatingIfNeeded: key) }
 }
 
 /// The send buffer: sealed messages, and the runs that they form.
@@ -56,9 +61,10 @@ package struct SendRun: BitwiseCopyable {
 
     /// Takes the `size` bytes just written as one message, into the last run if it may have it.
     @inline(__always)
-    mutating func append(size: Int, underlay: UnderlayPath, use: Int) {
+    mutating func append(size: Int, underlay: UnderlayPath, use: Int, trafficClass: UInt8 = 0) {
+        let key = use &<< 8 | Int(trafficClass)
         let last = unsafe runs + (runCount &- 1)
-        if isLastOpen, unsafe last.pointee.use == use, unsafe size <= last.pointee.segmentSize,
+        if isLastOpen, unsafe last.pointee.key == key, unsafe size <= last.pointee.segmentSize,
             unsafe last.pointee.count &+ size <= Self.maximumRun,
             unsafe last.pointee.segments < Self.maximumSegments
         {
@@ -68,7 +74,7 @@ package struct SendRun: BitwiseCopyable {
         } else {
             unsafe (runs + runCount).initialize(
                 to: SendRun(
-                    offset: used, count: size, segmentSize: size, segments: 1, underlay: underlay, use: use))
+                    offset: used, count: size, segmentSize: size, segments: 1, underlay: underlay, key: key))
             runCount &+= 1
             isLastOpen = true
         }

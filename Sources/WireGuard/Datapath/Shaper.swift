@@ -5,12 +5,12 @@
 /// Packets wait as they came, unsealed: each goes under the key and to the endpoint of the moment it goes, and
 /// one that is dropped has cost no cipher.
 ///
-/// How `Outbound` uses one, a thread having its own for each limited path:
+/// How `Outbound` uses one, a thread having its own for each limiter:
 /// 1. `begin` once a batch;
 /// 2. for each finished packet or segment, `offer`: `.send` seals it as ever, `.held` copied it, `.dropped`
 ///    is counted (`.rateLimited`);
 /// 3. after the batch, and when `nextOpening` has come, until the send buffer is full or there is nothing:
-///    `release`, seal, `removeReleased`;
+///    `first`, `takeFirst`, seal, `removeFirst`;
 /// 4. the thread waits for its device until the earliest `nextOpening` at most.
 ///
 /// Concurrency: made and used by one thread; the limiter is shared.
@@ -22,20 +22,24 @@
     }
 
     let limiter: RateLimiter
+    /// Of one path; else of a whole connection.
+    let isOfPath: Bool
+    /// The table no longer has its limiter: what it holds is to go on at once.
+    var isRetired = false
     /// Added to an inner packet's length, padded: what it is on the wire.
     private let overhead: Int
     private var small: PacketQueue
     private var bulk: PacketQueue
     private var position: UInt64 = 0
-    private var released: TrafficClass?
 
     private static let bulkTime: UInt64 = 50
     private static let smallTime: UInt64 = 20
 
     /// `overhead` is the outer headers, 60 with IPv4 and 80 with IPv6. Takes the memory of both queues: 70 ms of
     /// the rate, from 256 KB up to 5 MB.
-    init(limiter: RateLimiter, overhead: Int) {
+    init(limiter: RateLimiter, isOfPath: Bool = true, overhead: Int) {
         self.limiter = limiter
+        self.isOfPath = isOfPath
         self.overhead = overhead
         func capacity(_ milliseconds: UInt64, _ range: ClosedRange<UInt64>) -> Int {
             Int(min(max(limiter.rate * milliseconds / 1000, range.lowerBound), range.upperBound))
@@ -60,34 +64,25 @@
         }
     }
 
-    /// The next packet whose time has come, small before bulk, with 16 bytes behind it that may be written to.
-    /// It is counted as gone: seal it, then call `removeReleased`.
-    func release() -> UnsafeMutableRawBufferPointer? {
-        if let packet = unsafe small.first {
-            guard limiter.take(wireLength(packet.count), of: .small, at: position) else { return nil }
-            released = .small
-            return unsafe packet
-        }
-        if let packet = unsafe bulk.first {
-            guard limiter.take(wireLength(packet.count), of: .bulk, at: position) else { return nil }
-            released = .bulk
-            return unsafe packet
-        }
-        return nil
+    var isEmpty: Bool { small.isEmpty && bulk.isEmpty }
+
+    /// The packet that goes next, small before bulk, with 16 bytes behind it that may be written to.
+    var first: UnsafeMutableRawBufferPointer? { unsafe small.isEmpty ? bulk.first : small.first }
+
+    /// Whether its time has come; then it is counted as gone: seal it, then call `removeFirst`, with nothing
+    /// offered in between.
+    func takeFirst() -> Bool {
+        guard let packet = unsafe first else { return false }
+        return limiter.take(wireLength(packet.count), of: small.isEmpty ? .bulk : .small, at: position)
     }
 
-    func removeReleased() {
-        switch released {
-        case .small: small.removeFirst()
-        case .bulk: bulk.removeFirst()
-        case nil: break
-        }
-        released = nil
+    func removeFirst() {
+        if small.isEmpty { bulk.removeFirst() } else { small.removeFirst() }
     }
 
     private func wireLength(_ count: Int) -> Int { (count &+ 15) & ~15 &+ overhead }
 
-    /// When `release` will have something; nil while nothing waits.
+    /// When the time of `first` comes; nil while nothing waits.
     var nextOpening: Instant? {
         if let packet = unsafe small.first {
             return limiter.opening(for: wireLength(packet.count), of: .small)

@@ -19,7 +19,12 @@
     private var template = InlineArray<16, UInt64>(repeating: 0)
 
     /// Nil when what the kernel, or who wrote to the TUN in its name, says does not hold together.
-    init?(_ packet: UnsafeMutableRawPointer, header: InnerHeader, offload: VirtioNetHeader) {
+    ///
+    /// `limit` is the longest packet that passes: a TCP stream is cut finer to keep it, which is nobody's loss, and
+    /// datagrams are what they are (`longest`).
+    init?(
+        _ packet: UnsafeMutableRawPointer, header: InnerHeader, offload: VirtioNetHeader, limit: Int = .max
+    ) {
         let transportOffset = Int(offload.checksumStart)
         let kind = offload.segmentation & ~VirtioNetHeader.Segmentation.ecn
         let isTCP = kind != VirtioNetHeader.Segmentation.udp
@@ -37,13 +42,15 @@
             guard dataOffset >= 20 else { return nil }
             headerLength = transportOffset &+ dataOffset
         }
-        guard headerLength < header.totalLength, headerLength <= Self.maximumHeader else { return nil }
+        guard headerLength < header.totalLength, headerLength <= Self.maximumHeader, headerLength < limit
+        else { return nil }
         unsafe self.packet = packet
         count = header.totalLength
         self.header = header
         self.transportOffset = transportOffset
         self.headerLength = headerLength
-        segmentSize = Int(offload.segmentSize)
+        segmentSize =
+            isTCP ? min(Int(offload.segmentSize), limit &- headerLength) : Int(offload.segmentSize)
         self.isTCP = isTCP
         var span = template.mutableSpan
         unsafe span.withUnsafeMutableBytes { bytes in
@@ -52,6 +59,9 @@
     }
 
     var segmentCount: Int { (count &- headerLength &+ segmentSize &- 1) / segmentSize }
+
+    /// Length of the segments, headers included.
+    var longest: Int { min(headerLength &+ segmentSize, count) }
 
     /// Lays segment `number` out where its payload lies and finishes its checksums. Call in order, from 0,
     /// and be done with one before asking for the next.

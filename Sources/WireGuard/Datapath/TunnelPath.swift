@@ -225,12 +225,18 @@ package final class TunnelPath: Sendable {
     }
 
     private let rekeyAskedAt = Atomic<UInt64>(0)
+    private let tooBigToldAt = Atomic<UInt64>(0)
 
     /// At most twice a second, so that a session past its time does not fill the ring.
-    func mayAskForRekey(at now: Instant) -> Bool {
-        let last = rekeyAskedAt.load(ordering: .relaxed)
+    func mayAskForRekey(at now: Instant) -> Bool { Self.isDue(rekeyAskedAt, at: now) }
+
+    /// Likewise of messages that the socket refused.
+    func mayTellOfTooBig(at now: Instant) -> Bool { Self.isDue(tooBigToldAt, at: now) }
+
+    private static func isDue(_ stamp: borrowing Atomic<UInt64>, at now: Instant) -> Bool {
+        let last = stamp.load(ordering: .relaxed)
         guard last == 0 || now.nanoseconds &- last >= 500_000_000 else { return false }
-        rekeyAskedAt.store(now.nanoseconds, ordering: .relaxed)
+        stamp.store(now.nanoseconds, ordering: .relaxed)
         return true
     }
 }

@@ -15,7 +15,7 @@ extension Device {
         case .keyConfirmed(let id, let index): withPeer(id) { $0.confirm(localIndex: index, $1, now: now) }
         case .roamed(let id): withPeer(id) { $0.follow($1) }
         // For the health of the tunnel, which is no business of the protocol's.
-        case .probeReply: break
+        case .probeReply, .sendTooBig: break
         }
     }
 
@@ -65,10 +65,10 @@ extension Device {
         switch action {
         case .retryInitiation:
             if let reason = slot.peer.lastFailure?.reason {
-                emit(.event(slot.peer.id, .initiationUnanswered(reason)))
+                emit(
+                    .event(slot.peer.id, .initiationUnanswered(reason, at: slot.peer.initiationEndpoint)))
             }
-            slot.peer.path.forgetSource()
-            sendInitiation(slot, now: now)
+            retryInitiation(slot, now: now)
         case .gaveUp(let dropped, let freeIndex):
             free(freeIndex)
             dropCounters.add(.stagedExpired, count: dropped)
@@ -132,7 +132,9 @@ extension Device {
             return true
         }
         defer { keystream.wipe() }
-        guard let message = keypair.seal(packet, mtu: mtu, by: &keystream) else { return false }
+        let innerMTU = slot.peer.path.innerMTU
+        let limit = innerMTU > 0 ? min(innerMTU, mtu) : mtu
+        guard let message = keypair.seal(packet, mtu: limit, by: &keystream) else { return false }
         let isFirstData = slot.peer.path.noteSent(
             bytes: message.count, packets: 1, at: now, hasData: !packet.isEmpty)
         if isFirstData { slot.peer.dataSent(at: now, jitter: jitter()) }

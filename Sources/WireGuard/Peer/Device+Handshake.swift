@@ -113,20 +113,14 @@ extension Device {
         _ response: HandshakeResponse, _ message: [UInt8], from underlay: UnderlayPath, now: Instant,
         sender: inout Slot?
     ) throws(DropReason) {
-        // Whose it is says for which of our keys mac1 must be; of an unknown one it may be for any.
-        let owner = indexOwners[response.receiverIndex]
-        let own: PublicKey?
-        if let slot = owner?.slot {
-            own = slot.peer.key.identity
-            guard identity(of: slot)?.cookies.verifyMac1(message) == true else { throw .mac1Invalid }
-        } else {
-            own = try addressee(of: message)
-        }
-        try checkLoad(
-            message, for: own, senderIndex: response.senderIndex, mac2: response.mac2, from: underlay,
-            now: now)
-        guard let owner else { throw .receiverIndexUnknown }
+        // Whose it is says for which of our keys mac1 must be.
+        guard let owner = indexOwners[response.receiverIndex] else { throw .receiverIndexUnknown }
         let slot = owner.slot
+        guard identity(of: slot)?.cookies.verifyMac1(message) == true else { throw .mac1Invalid }
+        try checkLoad(
+            message, for: slot.peer.key.identity, senderIndex: response.senderIndex, mac2: response.mac2,
+            from: underlay,
+            now: now)
         sender = slot
         if case .keypair = owner { throw .responseUnexpected }
         guard case .awaitingResponse(let handshake) = slot.peer.initiation else { throw .responseUnexpected }
@@ -186,6 +180,7 @@ extension Device {
             dropCounters.add(.noEndpoint, count: slot.peer.staged.takeAll().count)
             return
         }
+        slot.peer.initiationEndpoint = underlay.endpoint
         guard let privateKey = identity(of: slot)?.privateKey else {
             return free(slot.peer.holdBack(.noPrivateKey, at: now))
         }

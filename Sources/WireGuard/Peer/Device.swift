@@ -71,6 +71,8 @@ package struct Device: ~Copyable {
         /// Out of use. It waits its turn like all else: what it is retired for may be a key that the data
         /// threads have yet to be given, and until then they seal under this one.
         case retire(Keypair)
+        /// Behind the event that tells of it: who hears that may send it elsewhere.
+        case retryInitiation(Slot, now: Instant)
     }
 
     private var outputs: [Pending] = []
@@ -313,6 +315,11 @@ package struct Device: ~Copyable {
                 // Unless it has ended, or a newer one begun, in the meantime.
                 if slot.peer.keypairs.current === keypair { slot.peer.path.publish(sending: keypair) }
             case .retire(let keypair): free(keypair.localIndex)
+            case .retryInitiation(let slot, let now):
+                if case .idle = slot.peer.initiation { continue }
+                slot.peer.path.forgetSource()
+                sendInitiation(slot, now: now)
+                reschedule(slot)
             }
         }
         outputs.removeAll(keepingCapacity: outputs.count <= 256)
@@ -321,6 +328,10 @@ package struct Device: ~Copyable {
     }
 
     mutating func emit(_ output: Output) { outputs.append(.output(output)) }
+
+    mutating func retryInitiation(_ slot: Slot, now: Instant) {
+        outputs.append(.retryInitiation(slot, now: now))
+    }
 
     /// Behind all that was emitted so far.
     mutating func beginSending(_ slot: Slot, under keypair: Keypair) {

@@ -45,6 +45,8 @@ struct Peer: ~Copyable {
     /// Where the last initiation came from, if it may be an old one; the peer is there once it uses that key.
     private var unproven: (underlay: UnderlayPath, known: Endpoint?)?
     private var lastInitiationSent: Instant?
+    /// Where the last one went.
+    var initiationEndpoint: Endpoint?
     private(set) var lastHandshake: Instant?
     private(set) var lastFailure: (reason: HandshakeFailure, at: Instant)?
 

@@ -91,8 +91,9 @@ package enum PeerEvent: Hashable, Sendable {
     /// The first initiation of an attempt was sent.
     case handshakeStarted
     case handshakeCompleted(Role)
-    /// An initiation is about to be sent again: the one before had no answer, or could not be sent.
-    case initiationUnanswered(HandshakeFailure)
+    /// An initiation is about to be sent again: the one before, to there, had no answer, or could not be sent. Who
+    /// hears of it may set another endpoint first.
+    case initiationUnanswered(HandshakeFailure, at: Endpoint?)
     /// 90 s without an answer; so many staged packets were dropped.
     case handshakeGaveUp(dropped: Int)
     /// The session in use reached its 180 s and no other took its place.

@@ -19,6 +19,19 @@ struct DatapathPair: ~Copyable {
             _ = ring.drain { events.append($0) }
             return events
         }
+
+        /// The same connection with more asked of it.
+        func ask(
+            translation: PrefixTranslation? = nil, copiesDSCP: Bool = false, innerMTU: Int = 0
+        ) {
+            path.setInnerMTU(innerMTU)
+            table = ForwardingTable(
+                connections: [
+                    ForwardingTable.Connection(
+                        prefixes: table.connections[0].prefixes, paths: [path], translation: translation,
+                        copiesDSCP: copiesDSCP)
+                ], mtu: table.mtu)
+        }
     }
 
     static let leftUnderlay = UnderlayPath(endpoint: Endpoint(address: IPAddress("192.0.2.1")!, port: 51820))
@@ -71,6 +84,7 @@ struct DatapathPair: ~Copyable {
     struct Sent {
         var datagram: [UInt8]
         var segmentSize: Int
+        var trafficClass: UInt8 = 0
     }
 
     struct Written: Equatable {
@@ -95,7 +109,9 @@ struct DatapathPair: ~Copyable {
         }
         let sent = (0..<outbound.runCount).map { index in
             let run = outbound.run(index)
-            return unsafe Sent(datagram: Array(outbound.bytes(of: run)), segmentSize: run.segmentSize)
+            return unsafe Sent(
+                datagram: Array(outbound.bytes(of: run)), segmentSize: run.segmentSize,
+                trafficClass: run.trafficClass)
         }
         outbound.sent()
         outbound.finish()
@@ -115,7 +131,7 @@ struct DatapathPair: ~Copyable {
             unsafe buffers.append(buffer)
             unsafe inbound.add(
                 buffer.baseAddress!, count: datagram.datagram.count, segmentSize: datagram.segmentSize,
-                from: underlay)
+                from: underlay, trafficClass: datagram.trafficClass)
         }
         var written: [Written] = []
         while let slices = unsafe inbound.nextWrite() {

@@ -202,9 +202,9 @@ struct RateLimiterTests {
 
     private func release(_ shaper: Shaper) -> [[UInt8]] {
         var packets: [[UInt8]] = []
-        while let packet = unsafe shaper.release() {
+        while let packet = unsafe shaper.first, shaper.takeFirst() {
             unsafe packets.append(Array(packet))
-            shaper.removeReleased()
+            shaper.removeFirst()
         }
         return packets
     }

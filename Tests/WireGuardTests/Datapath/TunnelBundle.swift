@@ -80,6 +80,12 @@ struct TunnelBundle: ~Copyable {
             if let reply = unsafe outbound.reply { unsafe replies.append(Array(reply)) }
         }
         var sent: [Sent] = []
+        while outbound.releaseHeld() { sent += takeRuns() }
+        return sent + takeRuns()
+    }
+
+    private mutating func takeRuns() -> [Sent] {
+        var sent: [Sent] = []
         for index in 0..<outbound.runCount {
             let run = outbound.run(index)
             sent += unsafe open(run, outbound.bytes(of: run))

@@ -106,24 +106,22 @@ extension Integration {
                 try await bundle.traffic.ping(from: .onprem, .v4)
 
                 // BGP notices by its hold time of nine seconds, or because the tunnel's connection is down.
-                for wire in try await carried(bundle.onprem, "10.20.0.0/16") == ["link"]
-                    ? Wire.allCases : Wire.allCases.reversed()
-                {
-                    try await lab.cut(wire)
-                    try await eventually("BGP leads by the other tunnel", within: .seconds(60)) {
-                        let both = [
-                            try await carried(bundle.onprem, "10.20.0.0/16"),
-                            try await carried(bundle.vpc[0], "10.10.0.0/16"),
-                        ]
-                        return both.allSatisfy { $0 == [wire.other.rawValue] }
-                    }
-                    try await bundle.traffic.reach(from: .onprem)
-                    try await bundle.traffic.ping(from: .vpc, .v4)
-                    try await lab.mend(wire)
-                    try await eventually("the session over \(wire) is back", within: .seconds(90)) {
-                        let name = wire == .link ? "tunnel_a" : "tunnel_b"
-                        return try await birds[0].ask("show protocols \(name)").output.contains("Established")
-                    }
+                let isByLink = try await carried(bundle.onprem, "10.20.0.0/16") == ["link"]
+                let wire: Wire = isByLink ? .link : .internet
+                try await lab.cut(wire)
+                try await eventually("BGP leads by the other tunnel", within: .seconds(60)) {
+                    let both = [
+                        try await carried(bundle.onprem, "10.20.0.0/16"),
+                        try await carried(bundle.vpc[0], "10.10.0.0/16"),
+                    ]
+                    return both.allSatisfy { $0 == [wire.other.rawValue] }
+                }
+                try await bundle.traffic.reach(from: .onprem)
+                try await bundle.traffic.ping(from: .vpc, .v4)
+                try await lab.mend(wire)
+                try await eventually("the session over \(wire) is back", within: .seconds(90)) {
+                    let name = wire == .link ? "tunnel_a" : "tunnel_b"
+                    return try await birds[0].ask("show protocols \(name)").output.contains("Established")
                 }
             }
         }

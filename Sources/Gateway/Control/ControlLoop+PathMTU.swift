@@ -26,13 +26,12 @@ extension ControlLoop {
                     sequence: sequence, purpose: .pathMTU, length: size)
                 if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
             case .found(let innerMTU):
-                // Where not even the base passes, the search goes on from the least there can be. A sender that was
-                // told so would keep to it for ten minutes.
-                let isFinal = innerMTU > PathMTUSearch.floor || tunnels[peer]?.pathMTU?.isSearching != true
-                guard isFinal else { continue }
                 device.path(of: peer)?.setInnerMTU(innerMTU)
                 log.info("path MTU found", metadata: names(of: peer, adding: ["inner": "\(innerMTU)"]))
             }
+        }
+        if let search = tunnels[peer]?.pathMTU {
+            device.path(of: peer)?.setInnerMTUPassing(search.isSearching)
         }
     }
 

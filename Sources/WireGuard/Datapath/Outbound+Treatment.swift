@@ -48,8 +48,11 @@ extension Outbound {
         let limit = unsafe uses[index].limit
         guard var fragments = unsafe Fragmenter(packet, header: header, mtu: limit) else {
             drops.add(.outboundTooBig)
+            let isPassing = unsafe uses[index].path._withUnsafeGuaranteedRef { $0.isInnerMTUPassing }
             // One answer is enough for the segments of one packet.
-            if unsafe reply == nil { unsafe answer.make(.tooBig(mtu: limit), for: packet, header: header) }
+            if !isPassing, unsafe reply == nil {
+                unsafe answer.make(.tooBig(mtu: limit), for: packet, header: header)
+            }
             return
         }
         while true {

@@ -32,6 +32,15 @@ package final class TunnelPath: Sendable {
     package var innerMTU: Int { innerLimit.load(ordering: .relaxed) }
     package func setInnerMTU(_ bytes: Int) { innerLimit.store(bytes, ordering: .relaxed) }
 
+    private let innerLimitIsPassing = Atomic<Bool>(false)
+
+    /// A search goes on, and `innerMTU` is its safe side: senders are not told, as they would keep to it for ten
+    /// minutes (RFC 1191, section 6.3).
+    package var isInnerMTUPassing: Bool { innerLimitIsPassing.load(ordering: .relaxed) }
+    package func setInnerMTUPassing(_ isPassing: Bool) {
+        innerLimitIsPassing.store(isPassing, ordering: .relaxed)
+    }
+
     // MARK: Underlay
 
     /// Even: stable. Odd: being written.

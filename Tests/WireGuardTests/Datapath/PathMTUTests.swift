@@ -75,6 +75,19 @@ struct PathMTUTests {
         #expect(pair.left.drops.snapshot == [.outboundTooBig: 2])
     }
 
+    @Test("while a search goes on, nobody is told what he would keep to for minutes")
+    func passing() {
+        var pair = DatapathPair()
+        pair.left.ask(innerMTU: 576)
+        pair.left.path.setInnerMTUPassing(true)
+        let packet = InnerPackets.udp(payload: InnerPackets.payload(1200))
+        let (sent, replies) = pair.send([(packet, VirtioNetHeader())])
+        #expect(sent.isEmpty && replies.isEmpty)
+        #expect(pair.left.drops.snapshot == [.outboundTooBig: 1])
+        pair.left.path.setInnerMTUPassing(false)
+        #expect(pair.send([(packet, VirtioNetHeader())]).replies.count == 1)
+    }
+
     @Test("a packet that may be cut goes in fragments that fit")
     func fragments() {
         var pair = DatapathPair()

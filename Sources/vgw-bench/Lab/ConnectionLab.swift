@@ -7,7 +7,7 @@ internal import FoundationEssentials
 ///     a 10.97.0.1 ──link── 10.97.0.2 b         connection n: 100.64+n/256.n%256.0/24 behind a,
 ///     a 10.99.0.1 ──wire── 10.99.0.2 b                       10.1+n/256.n%256.0/24 behind b
 ///
-/// Host a has a key a wire, b one a connection: so every tunnel is a pair of keys of its own.
+/// Each host has 32 keys, which is as many as a gateway takes: every tunnel is a pair of its own.
 struct ConnectionLab: Sendable {
     let lab: Lab
     let count: Int
@@ -15,7 +15,8 @@ struct ConnectionLab: Sendable {
     let health: String?
     let folder: BuildFolder
 
-    static let limit = 1000
+    private static let keyCount = 32
+    static let limit = keyCount * keyCount / 2
 
     /// Behind a host, in the first connection's prefix.
     static func inner(_ host: Lab.Host) -> String { prefix(0, host).replacing(".0/24", with: ".1") }
@@ -68,26 +69,28 @@ struct ConnectionLab: Sendable {
 
     // MARK: Configuration
 
-    /// Public keys: a's two, and b's.
-    private struct Keys {
-        let ofA: [String]
-        let ofB: [String]
+    /// Public keys of each host.
+    private func makeKeys() async throws -> [Lab.Host: [String]] {
+        var keys: [Lab.Host: [String]] = [:]
+        for host in Lab.Host.allCases {
+            let text = try await Shell.run(
+                """
+                umask 077; cd \(lab.directory)
+                for name in $(seq -f \(host.rawValue)%g 0 \(Self.keyCount - 1)); do
+                    wg genkey >$name.key; wg pubkey <$name.key
+                done
+                """)
+            keys[host] = text.split(separator: "\n").map(String.init)
+        }
+        return keys
     }
 
-    private func makeKeys() async throws -> Keys {
-        let text = try await Shell.run(
-            """
-            umask 077; cd \(lab.directory)
-            for name in a0 a1 $(seq -f b%g 0 \(count - 1)); do
-                wg genkey >$name.key; wg pubkey <$name.key
-            done
-            """)
-        let keys = text.split(separator: "\n").map(String.init)
-        guard keys.count == count + 2 else { throw Failure("\(keys.count) keys of \(count + 2)") }
-        return Keys(ofA: Array(keys[..<2]), ofB: Array(keys[2...]))
+    /// Which of a host's keys a tunnel has.
+    private static func key(_ tunnel: Int, _ host: Lab.Host) -> Int {
+        host == .a ? tunnel % keyCount : tunnel / keyCount
     }
 
-    private func configuration(of host: Lab.Host, _ keys: Keys) -> String {
+    private func configuration(of host: Lab.Host, _ keys: [Lab.Host: [String]]) -> String {
         var text = """
             [gateway]
             name = "\(host.rawValue)"
@@ -109,18 +112,18 @@ struct ConnectionLab: Sendable {
 
                 """
             for (place, wire) in ["link", "wire"].enumerated() {
-                let key = host == .a ? "a\(place)" : "b\(connection)"
                 // Only a calls.
                 let endpoint = place == 0 ? host.other.link : host.other.outer
                 let number = 2 * connection + place
+                let (own, far) = (Self.key(number, host), Self.key(number, host.other))
                 let inside = "169.254.\(number / 64)."
                 let ends = [4 * (number % 64) + 1, 4 * (number % 64) + 2]
                 let (local, remote) = host == .a ? (ends[0], ends[1]) : (ends[1], ends[0])
                 text += """
                     [[connection.tunnel]]
                     name = "\(wire)-\(connection)"
-                    private-key-file = "\(lab.directory)/\(key).key"
-                    public-key = "\(host == .a ? keys.ofB[connection] : keys.ofA[place])"
+                    private-key-file = "\(lab.directory)/\(host.rawValue)\(own).key"
+                    public-key = "\(keys[host.other]?[far] ?? "")"
                     \(host == .a ? "endpoint = [\"\(endpoint):51820\"]" : "")
                     bind = { device = "\(wire == "link" ? "link0" : wire)" }
                     inside = { local = "\(inside)\(local)", remote = "\(inside)\(remote)" }

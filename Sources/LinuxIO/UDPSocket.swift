@@ -81,7 +81,7 @@ package final class UDPSocket: Sendable {
     /// Held by every UDPSocket: 7 MB, as much as a batch of batches.
     private static let bufferSize: Int32 = 7 << 20
     /// A wait for the queue below to drain is bounded, so that one full interface never stops the thread.
-    private static let queueWaits = 2
+    package static let queueWaits = 2
     private static let queueWaitMilliseconds: Int32 = 3
 
     package var offloads: Offloads { Offloads(gso: segmentation.load(ordering: .relaxed), gro: coalescing) }
@@ -218,12 +218,15 @@ package final class UDPSocket: Sendable {
     ///
     /// Where UDP_SEGMENT fails the same bytes go out one by one: for good after EIO (the interface cannot),
     /// for this run after EMSGSIZE or EINVAL (a segment is longer than the path's MTU, and must be
-    /// fragmented; where that is not to be, a shorter last one may still go). Nothing allocates.
+    /// fragmented; where that is not to be, a shorter last one may still go). `waits`: how often, and each time for a
+    /// few milliseconds, for a queue that is full. Nothing allocates.
     package func send(
-        _ base: UnsafeRawPointer, count: Int, segmentSize: Int, to path: UnderlayPath, trafficClass: UInt8
+        _ base: UnsafeRawPointer, count: Int, segmentSize: Int, to path: UnderlayPath, trafficClass: UInt8,
+        waits: Int = queueWaits
     ) -> SendResult {
         guard path.endpoint.address.family == family else { return .failed(EAFNOSUPPORT) }
-        var delivery = Delivery(endpoint: path.endpoint, source: path.source, trafficClass: trafficClass)
+        var delivery = Delivery(
+            endpoint: path.endpoint, source: path.source, trafficClass: trafficClass, waitsLeft: waits)
         if delivery.source?.address.family != family { delivery.source = nil }
         guard segmentSize > 0, segmentSize < count else {
             return unsafe sendOne(base, count, segmentSize: 0, &delivery)
@@ -245,7 +248,7 @@ package final class UDPSocket: Sendable {
         /// Nil from when the kernel refuses it.
         var source: LocalSource?
         let trafficClass: UInt8
-        var waitsLeft = UDPSocket.queueWaits
+        var waitsLeft: Int
     }
 
     /// Plain datagrams. One that fails does not keep the others back; the first failure is the result.

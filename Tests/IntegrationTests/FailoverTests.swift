@@ -107,7 +107,8 @@ extension Integration {
                 }
                 // Up again, and held down: the other one still carries.
                 try await bundle.lab.mend(.link)
-                try await Task.sleep(for: .seconds(2))
+                // After one flap that is a second on top of the five answers.
+                try await Task.sleep(for: .seconds(1))
                 for gateway in bundle.gateways {
                     try #require(try await gateway.activeTunnels() == ["internet"])
                 }

@@ -46,11 +46,11 @@
     /// The packet as its sender wrote it: before any translation, which the sender knows nothing of.
     mutating func make(_ kind: Kind = .unreachable, for packet: UnsafeRawPointer, header: InnerHeader) {
         guard tokens > 0 else { return }
-        tokens -= 1
         switch header.family {
         case .v4: unsafe makeV4(kind, packet, header)
         case .v6: unsafe makeV6(kind, packet, header)
         }
+        if count > 0 { tokens -= 1 }
     }
 
     /// Never about an ICMP error, a later fragment, or what was not sent from one host to one host (RFC 1122,

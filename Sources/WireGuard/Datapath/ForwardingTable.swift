@@ -253,6 +253,12 @@ internal import Synchronization
         return number >= 0 && specials[number].path != nil
     }
 
+    /// Whether it is a health target.
+    func isWatched(_ source: IPAddress) -> Bool {
+        let number = Int(destinations.lookup(source)) &- connections.count
+        return number >= 0 && specials[number].path == nil
+    }
+
     /// Walks the connection's paths: for what is rare.
     func path(of peer: PeerID) -> TunnelPath? {
         let connection = connection(of: peer)

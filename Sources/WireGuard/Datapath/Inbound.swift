@@ -122,12 +122,6 @@ internal import Synchronization
     /// The source that the run was to be sent from is no longer ours.
     package func forgetSource(of run: SendRun) { table.path(of: PeerID(run.use))?.forgetSource() }
 
-    /// The socket took the run, or a part of it, for too big.
-    package func runWasTooBig(_ run: SendRun) {
-        guard let path = table.path(of: PeerID(run.use)), path.mayTellOfTooBig(at: now) else { return }
-        _ = events.sendTooBig(path.peer)
-    }
-
     /// All runs have been sent, or counted as dropped.
     package mutating func sent() { answers.clear() }
 
@@ -268,6 +262,7 @@ internal import Synchronization
             return
         }
         if table.probeToken != 0, unsafe Probe.isAnswer(packet, header: header, to: table),
+            unsafe header.transport != InnerHeader.tcp || table.isWatched(header.sourceAddress(of: packet)),
             unsafe table.isInsideAddress(header.destinationAddress(of: packet), of: connection)
         {
             let kept = min(header.totalLength, Self.replyExcerpt)

@@ -168,7 +168,13 @@ extension Outbound {
         _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
         _ trafficClass: UInt8, use index: Int
     ) {
-        if let translation = unsafe uses[index].translation, !table.isPinned(destination) {
+        // Ends of inside links speak for themselves; all others have an outside, also to the far gateway.
+        let isOfLink =
+            table.isPinned(destination)
+            && (unsafe uses[index].path._withUnsafeGuaranteedRef {
+                unsafe $0.inside?.local == header.sourceAddress(of: packet)
+            })
+        if let translation = unsafe uses[index].translation, !isOfLink {
             let outcome = unsafe translation._withUnsafeGuaranteedRef {
                 unsafe $0.outbound(packet, header: header)
             }

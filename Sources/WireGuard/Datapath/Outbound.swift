@@ -17,6 +17,8 @@
     package static let packetCapacity = 65_536 + 16
     /// What a superpacket cut into the smallest segments that TCP allows takes in the send buffer.
     private static let worstCase = 256 << 10
+    /// And how many runs it makes at most, where each segment is one.
+    private static let worstRuns = 2048
 
     @unsafe struct PathUse {
         var path: Unmanaged<TunnelPath>
@@ -79,6 +81,7 @@
     /// True when another packet may not fit: send the runs, then call `sent` and `finish`.
     package var isFull: Bool {
         batch.used &+ Self.worstCase > batch.capacity || useCount == Self.batchLimit
+            || batch.runCount &+ Self.worstRuns > SendBatch.maximumRuns
     }
 
     /// Takes one packet as the TUN gave it. Its bytes, and 16 more behind them, are written to.

@@ -23,7 +23,7 @@ package struct SendRun: BitwiseCopyable {
     private static let maximumRun = 65_507
     /// UDP_MAX_SEGMENTS of the oldest kernels that have UDP_SEGMENT.
     private static let maximumSegments = 64
-    private static let maximumRuns = 4096
+    static let maximumRuns = 4096
 
     /// Of the outbound thread: as much as a batch can be cut into.
     static let usualCapacity = 1 << 20

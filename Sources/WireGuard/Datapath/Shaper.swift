@@ -44,8 +44,8 @@
         func capacity(_ milliseconds: UInt64, _ range: ClosedRange<UInt64>) -> Int {
             Int(min(max(limiter.rate * milliseconds / 1000, range.lowerBound), range.upperBound))
         }
-        bulk = PacketQueue(capacity: capacity(Self.bulkTime, 128 << 10...4 << 20))
-        small = PacketQueue(capacity: capacity(Self.smallTime, 128 << 10...1 << 20))
+        bulk = PacketQueue(capacity: capacity(Self.bulkTime, 64 << 10...4 << 20))
+        small = PacketQueue(capacity: capacity(Self.smallTime, 64 << 10...1 << 20))
     }
 
     @inline(__always)

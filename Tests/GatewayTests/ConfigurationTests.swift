@@ -261,13 +261,20 @@ import WireGuard
     }
 
     @Test(
-        "the examples in conf load", arguments: ["vgwd.toml", "examples/onprem.toml", "examples/cloud.toml"])
+        "the examples in conf load",
+        arguments: [
+            "vgwd.toml", "examples/onprem.toml", "examples/cloud.toml", "examples/two-zones.toml",
+            "examples/dedicated-link.toml", "examples/balance.toml", "examples/bgp.toml",
+            "examples/overlap.toml",
+        ])
     func examplesLoad(_ name: String) throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent().appending(path: "conf")
         let data = try Data(contentsOf: folder.appending(path: name))
         let files = FixedKeyFiles([
             "/etc/vgwd/private.key": ConfigurationExamples.privateKey,
+            "/etc/vgwd/internet.key": ConfigurationExamples.secondKey,
+            "/etc/vgwd/provider-2.key": ConfigurationExamples.secondKey,
             "/etc/vgwd/pair.psk": ConfigurationExamples.presharedKey,
             "/etc/vgwd/zone-a.psk": ConfigurationExamples.presharedKey,
         ])

@@ -19,15 +19,6 @@ package struct APIError: Codable, Error, Hashable, Sendable {
 
         package init(rawValue: String) { self.rawValue = rawValue }
 
-        package init(from decoder: any Decoder) throws {
-            rawValue = try decoder.singleValueContainer().decode(String.self)
-        }
-
-        package func encode(to encoder: any Encoder) throws {
-            var container = encoder.singleValueContainer()
-            try container.encode(rawValue)
-        }
-
         /// 400: the request cannot be read, or a value in it cannot be right.
         package static let badRequest = Code(rawValue: "bad-request")
         /// 403: the caller's user may not do this.

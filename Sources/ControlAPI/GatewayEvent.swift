@@ -42,15 +42,6 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
 
         package init(rawValue: String) { self.rawValue = rawValue }
 
-        package init(from decoder: any Decoder) throws {
-            rawValue = try decoder.singleValueContainer().decode(String.self)
-        }
-
-        package func encode(to encoder: any Encoder) throws {
-            var container = encoder.singleValueContainer()
-            try container.encode(rawValue)
-        }
-
         // The states of a tunnel, each named for the one that it is in now.
         package static let tunnelUp = Kind(rawValue: "tunnel-up")
         package static let tunnelDegraded = Kind(rawValue: "tunnel-degraded")

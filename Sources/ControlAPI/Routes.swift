@@ -56,15 +56,6 @@ package struct RouteExplanation: Codable, Hashable, Sendable {
 
         package init(rawValue: String) { self.rawValue = rawValue }
 
-        package init(from decoder: any Decoder) throws {
-            rawValue = try decoder.singleValueContainer().decode(String.self)
-        }
-
-        package func encode(to encoder: any Encoder) throws {
-            var container = encoder.singleValueContainer()
-            try container.encode(rawValue)
-        }
-
         /// It goes through `tunnel`.
         package static let tunnel = Verdict(rawValue: "tunnel")
         /// It belongs to `connection`, which has no usable tunnel now: its sender is told so, or it waits for

@@ -19,7 +19,6 @@ import WireGuard
 
         var needsDump: Bool { routes.needsDump }
         var isEmpty: Bool { routes.isEmpty }
-        var onLink: [LearnedRoutes.Route] { routes.onLink }
         func prefixes(via remotes: [IPAddress]) -> [LearnedRoutes.Route] { routes.prefixes(via: remotes) }
         func handle(_ event: NetlinkEvent) -> Bool { routes.handle(event) }
         @discardableResult func replace(_ dump: [NetlinkRoute]) -> Bool { routes.replace(dump) }
@@ -61,7 +60,6 @@ import WireGuard
         #expect(routes.prefixes(via: [far]) == [learned("10.2.0.0/16")])
         #expect(routes.prefixes(via: [near, far]).count == 5)
         #expect(routes.prefixes(via: []).isEmpty)
-        #expect(routes.onLink == [learned("10.8.0.0/16")])
     }
 
     @Test("of a multipath route every hop counts, and a hop may go alone")
@@ -152,7 +150,6 @@ import WireGuard
                         learned("10.4.0.0/16", metric: 0), learned("::/0", metric: 7),
                         learned("fd01::/16", metric: 1024),
                     ])
-                #expect(routes.onLink.map(\.prefix.description) == ["10.5.0.0/16"])
             }
             var dumped = LearnedRoutes(interface: tun.index)
             dumped.replace(try netlink.routes(through: tun.index))

@@ -323,19 +323,6 @@ struct PathMTUSearchTests {
         #expect(path.mtu == 1328)
     }
 
-    @Test("a suspicion is looked into at once")
-    func suspicion() {
-        var path = Path(limit: 1420)
-        path.begin()
-        path.pass(.seconds(1), data: false)
-        path.limit = 1400
-        path.search.blackHoleSuspected(now: path.now)
-        path.pass(.milliseconds(400), data: false)
-        #expect(path.mtu == 1280)
-        path.pass(.seconds(5), data: false)
-        #expect(path.mtu == 1392)
-    }
-
     @Test("another path is confirmed, and searched, at once", arguments: [1300, 1420])
     func pathChanged(limit: Int) {
         var path = Path(limit: 1380)

@@ -118,9 +118,6 @@ package struct Drill: Sendable {
             }
         case .active(let name):
             active = name
-            if case .cut = phase, report.timeToSwitch == nil, let name, name != tunnel {
-                report.timeToSwitch = now - cutAt
-            }
         case .abort:
             report.wasAborted = true
             if case .cut = phase { restore(at: now) }

@@ -26,8 +26,6 @@ package struct DrillOutcome: Hashable, Sendable {
 
     /// Until the tunnel was down. Nil: it never was.
     package var timeToDetect: Duration?
-    /// Until another tunnel was active.
-    package var timeToSwitch: Duration?
     /// Until the first live probe was sent from which on all were answered while the tunnel was away; zero
     /// when none was lost. Nil: the last was lost, too.
     package var timeToRecover: Duration?

@@ -186,12 +186,6 @@ package struct PathMTUSearch: Sendable {
         // What is larger was sent before the size in use was found.
     }
 
-    /// Large packets seem to vanish: see at once.
-    package mutating func blackHoleSuspected(now: Instant) {
-        guard hasSession, trial == nil, reported != nil else { return }
-        confirm(now)
-    }
-
     /// The TUN's MTU is another.
     package mutating func maximumChanged(to maximum: Int, now: Instant) {
         guard maximum != self.maximum else { return }

@@ -32,10 +32,9 @@ package struct TunnelHealth: Sendable {
         case sessionEnded
         /// The first initiation of an attempt was sent.
         case handshakeStarted
-        /// An initiation got no reply in time, or could not be sent.
+        /// An initiation got no reply in time, or could not be sent: for what the far end's messages were dropped
+        /// for, where that is known. By itself such a message changes nothing: anybody can send one.
         case handshakeUnanswered(HealthReason)
-        /// A message of the far end's was dropped, or ours by the far end.
-        case handshakeRefused(HealthReason)
         /// `target` as in the probe; of a TCP target the low 16 bits of `sequence` suffice.
         case probeAnswered(sequence: UInt32, target: Int?, at: Instant)
         /// Anything authentic. Without probes this is what keeps a tunnel up while handshakes fail: to be
@@ -46,8 +45,6 @@ package struct TunnelHealth: Sendable {
         case interface(isUp: Bool)
         case disabledByOperator
         case enabledByOperator
-        /// Whether both inside addresses are known.
-        case probing(isPossible: Bool)
     }
 
     package enum EndpointKnowledge: Hashable, Sendable {
@@ -88,14 +85,12 @@ package struct TunnelHealth: Sendable {
     // Facts.
     private var isEnabled = true
     private var isInterfaceUp = true
-    private var canProbe: Bool
+    private let canProbe: Bool
     package private(set) var hasSession = false
     private var isHandshaking = false
     private var endpoint = EndpointKnowledge.known
     /// Of handshakes, since the last that completed.
     private var failure: HealthReason?
-    /// What the far end's messages were dropped for since then: it says more than that no reply came.
-    private var refusal: HealthReason?
     private var lastHeard: Instant?
     /// What began the wait, or the session, of now.
     private var cause = HealthReason.started
@@ -126,7 +121,6 @@ package struct TunnelHealth: Sendable {
             hasSession = true
             isHandshaking = false
             failure = nil
-            refusal = nil
             lastHeard = latest(lastHeard, now)
             cause = .handshakeCompleted
         case .sessionEnded:
@@ -140,10 +134,7 @@ package struct TunnelHealth: Sendable {
             if !hasSession { cause = .started }
         case .handshakeUnanswered(let reason):
             isHandshaking = true
-            failure = refusal ?? reason
-        case .handshakeRefused(let reason):
-            refusal = reason
-            if !hasSession { failure = reason }
+            failure = reason
         case .probeAnswered(let sequence, let target, let at):
             probes.answer(
                 sequence, target: target, at: min(at, now), now: now,
@@ -167,8 +158,6 @@ package struct TunnelHealth: Sendable {
             forgetHandshakes()
             holdDown.forget()
             cause = .operator
-        case .probing(let isPossible):
-            canProbe = isPossible
         }
         settle(now: now)
     }
@@ -186,7 +175,6 @@ package struct TunnelHealth: Sendable {
     /// What failed was asked of somebody else, or by another way: it says nothing of the next attempt.
     private mutating func forgetHandshakes() {
         failure = nil
-        refusal = nil
         isHandshaking = false
     }
 

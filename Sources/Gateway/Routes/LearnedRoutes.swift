@@ -161,9 +161,6 @@ package struct LearnedRoutes: Sendable {
         return routes { !$0.isDisjoint(with: remotes) }
     }
 
-    /// Without a gateway: they tell no connection. Where there is one with `dynamic` alone, it is meant.
-    package var onLink: [Route] { routes { $0.contains(nil) } }
-
     private func routes(where isMeant: (Set<IPAddress?>) -> Bool) -> [Route] {
         var metrics: [IPPrefix: UInt32] = [:]
         for (place, gateways) in gateways where isMeant(gateways) {

@@ -6,17 +6,14 @@ package import WireGuard
 /// Longest prefix, then metric, then health decides. For each prefix, of the connections that have it:
 /// 1. the usable one with the best metric carries it; of equal metrics the first;
 /// 2. if there is none, a usable one with a shorter prefix does: the prefix is nobody's then;
-/// 3. if there is none either, the best one that was not declared dead, or else the best one, has what is sent
-///    there: it can say why nothing passes.
+/// 3. if there is none either, the best one has what is sent there: it can say why nothing passes.
 package struct PrefixChoice: Hashable, Sendable {
     package enum Health: Hashable, Sendable {
         /// Usable for longer than the far end may hold back after a flap: packets come from where ours go.
         case settled
         /// Some tunnel carries packets, or none has failed yet.
         case usable
-        /// No tunnel does, and the time after which the kernel's routes follow has not passed.
-        case failing
-        /// Nor was there one for all that time.
+        /// No tunnel does.
         case dead
 
         package var isUsable: Bool { self == .settled || self == .usable }
@@ -94,11 +91,10 @@ package struct PrefixChoice: Hashable, Sendable {
             guard let list = owners[prefix], let best = list.first else { continue }
             for owner in list { sources[owner.connection].append(prefix) }
             let usable = list.first { health($0).isUsable }
-            let alive = usable ?? list.first { health($0) != .dead }
             let wider = ladder.wider(than: prefix).map { owners[$0] ?? [] }
             let isCovered = wider.contains { $0.contains { health($0).isUsable } }
             if usable != nil || !isCovered {
-                prefixes[(alive ?? best).connection].append(prefix)
+                prefixes[(usable ?? best).connection].append(prefix)
             }
             if !list.contains(where: { health($0) == .settled }) {
                 var allowed = Set(list.map(\.connection))
@@ -110,7 +106,7 @@ package struct PrefixChoice: Hashable, Sendable {
                 }
             }
             let state: RoutePlan.Prefix.State =
-                if alive != nil {
+                if usable != nil {
                     .carried
                 } else {
                     switch candidates[best.connection].onDown {
@@ -118,7 +114,7 @@ package struct PrefixChoice: Hashable, Sendable {
                     case .unreachable: isCovered ? .covered : .unreachable
                     }
                 }
-            kernel.append(RoutePlan.Prefix(prefix, metric: (alive ?? best).metric, state: state))
+            kernel.append(RoutePlan.Prefix(prefix, metric: (usable ?? best).metric, state: state))
         }
         self.prefixes = prefixes
         self.sources = sources

@@ -81,7 +81,8 @@ struct HealthStorm {
         case 3: tunnel.tell(.handshakeStarted)
         case 4: tunnel.tell(.handshakeUnanswered(.noReplyToHandshake))
         case 5:
-            tunnel.tell(.handshakeRefused([.mac1Wrong, .timestampNotNewer].randomElement(using: &random)!))
+            tunnel.tell(
+                .handshakeUnanswered([.mac1Wrong, .timestampNotNewer].randomElement(using: &random)!))
         case 6:
             let knowledge = [TunnelHealth.EndpointKnowledge.known, .unresolved, .unknown]
             tunnel.tell(.endpoint(knowledge.randomElement(using: &random)!))
@@ -91,8 +92,7 @@ struct HealthStorm {
         case 8:
             isEnabled.toggle()
             tunnel.tell(isEnabled ? .enabledByOperator : .disabledByOperator)
-        case 9: tunnel.tell(.probing(isPossible: Bool.random(using: &random)))
-        case 10: tunnel.health.apply(Self.settings(using: &random), now: tunnel.now)
+        case 9, 10: tunnel.health.apply(Self.settings(using: &random), now: tunnel.now)
         case 11: tunnel.isCut.toggle()
         case 12:
             let loss = Int.random(in: 1...4, using: &random)

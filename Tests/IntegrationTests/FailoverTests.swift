@@ -88,9 +88,6 @@ extension Integration {
         @Test("a link that comes and goes is left alone")
         func flapping() async throws {
             try await Bundle.run { bundle in
-                // How it started is another matter.
-                var before: [Int] = []
-                for gateway in bundle.gateways { before.append(try await gateway.events(.failover).count) }
                 for _ in 0..<10 {
                     try await bundle.lab.cut(.link)
                     try await Task.sleep(for: .seconds(2))
@@ -99,8 +96,8 @@ extension Integration {
                 }
                 try await bundle.lab.cut(.link)
                 try await bundle.become(.down, .link)
-                for (gateway, count) in zip(bundle.gateways, before) {
-                    let switches = try await gateway.events(.failover).dropFirst(count)
+                for gateway in bundle.gateways {
+                    let switches = try await gateway.events(.failover)
                     let ways = switches.map { "\($0.from ?? "-") to \($0.to ?? "-")" }
                     try #require(ways.count <= 4, "\(gateway.name): \(ways)")
                     try #require(try await gateway.activeTunnels() == ["internet"], "\(ways)")

@@ -62,15 +62,23 @@ package struct TunnelSelection: Sendable {
     package private(set) var buckets: [Int] = []
 
     private var activeName: String?
+    /// The active tunnel has been up. Before, one that has a session and no verdict yet is as good as one that has
+    /// shown itself first: which of them that is, is chance, and flows should not move for it.
+    private var hasCarried = false
     private var hashing = TunnelHashing()
 
     package init(isBalanced: Bool) { self.isBalanced = isBalanced }
 
     /// Call when anything about any candidate changed. The same again changes nothing.
     package mutating func update(_ candidates: [Candidate]) {
-        let ranks = candidates.map { Self.rank(of: $0) }
+        let isBeginning = !isBalanced && !hasCarried && activeName != nil
+        let ranks = candidates.map { candidate -> Rank? in
+            let rank = Self.rank(of: candidate)
+            return isBeginning && rank == .untried && !candidate.hasFailed ? .up : rank
+        }
         active = best(candidates, ranks)
         activeName = active.map { candidates[$0].name }
+        if let active, candidates[active].state.isCarrying { hasCarried = true }
         isUsable =
             ranks.contains { $0.map { $0 <= .answering } ?? false }
             || candidates.contains { Self.isPromising($0) }

@@ -78,6 +78,30 @@ import Testing
         #expect(selection.active == 0)
     }
 
+    @Test("3b. at the beginning the better tunnel is not left for one that has shown itself first")
+    func beginning() {
+        var selection = TunnelSelection(isBalanced: false)
+        func choose(_ a: Candidate, _ b: Candidate) -> Int? {
+            selection.update([a, b])
+            return selection.active
+        }
+        func first(_ state: HealthState, hasSession: Bool = true, hasFailed: Bool = false) -> Candidate {
+            candidate("a", state, priority: 1, hasSession: hasSession, hasFailed: hasFailed)
+        }
+        let connecting = candidate("b", .connecting, priority: 2)
+        let up = candidate("b", .up, priority: 2)
+        #expect(choose(first(.connecting, hasSession: false), connecting) == 1, "packets pass there")
+        #expect(choose(first(.connecting), connecting) == 0)
+        #expect(choose(first(.connecting), up) == 0)
+        var failing = selection
+        failing.update([first(.down, hasFailed: true), up])
+        #expect(failing.active == 1)
+        failing.update([first(.connecting, hasFailed: true), up])
+        #expect(failing.active == 1, "from here on it must show itself")
+        #expect(choose(first(.up), up) == 0)
+        #expect(choose(first(.connecting), up) == 1, "it had its beginning")
+    }
+
     @Test("4. a lower priority takes over when it is up, and an operator's word stands above it")
     func preferred() {
         #expect(active([candidate("a", .up, priority: 1), candidate("b", .up, isPreferred: true)]) == "b")

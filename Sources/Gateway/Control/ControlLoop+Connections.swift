@@ -16,11 +16,8 @@ struct ConnectionRecord {
     var failures = 0
     /// A tunnel of it has carried packets.
     var hasBeenUp = false
-    /// It came back, and its far end may not have noticed yet: until `settlesAt`.
-    var isSettling = false
-    var settlesAt: Instant
-    /// A tunnel of it may have changed.
-    var isStale = true
+    /// It came back, and its far end may not have noticed yet: until then. Nil: that is past.
+    var settlesAt: Instant?
 }
 
 /// Which tunnel each connection uses, and what follows for forwarding and for routes.
@@ -29,7 +26,7 @@ extension ControlLoop {
         for tunnel in connection.tunnels { addTunnel(tunnel, of: connection) }
         guard connections[connection.name] == nil else { return connectionChanged(connection.name) }
         var record = ConnectionRecord(
-            selection: TunnelSelection(isBalanced: connection.policy == .balance), since: now, settlesAt: now)
+            selection: TunnelSelection(isBalanced: connection.policy == .balance), since: now)
         record.selection.update(candidates(of: connection, preferred: nil))
         connections[connection.name] = record
         if !record.selection.isUsable { usabilityChanged(of: connection, isUsable: false) }
@@ -61,14 +58,14 @@ extension ControlLoop {
         }
     }
 
-    func connectionChanged(_ name: String) { connections[name]?.isStale = true }
+    /// A tunnel of it may have changed.
+    func connectionChanged(_ name: String) { staleConnections.insert(name) }
 
     /// After a round: whatever became of the tunnels in it is one change.
     func settleConnections() {
         let (changed, isUsabilityNew) = updateSelections()
         if isUsabilityNew {
-            publishForwarding()
-            reconcileRoutes()
+            forwardAndRoute()
         } else {
             for name in changed {
                 guard let record = connections[name] else { continue }
@@ -81,16 +78,19 @@ extension ControlLoop {
     private func updateSelections() -> (changed: [String], isUsabilityNew: Bool) {
         var changed: [String] = []
         var isUsabilityNew = false
-        for (name, record) in connections where record.isStale {
-            connections[name]?.isStale = false
-            guard let connection = state.connection(named: name) else { continue }
+        let stale = staleConnections
+        staleConnections = []
+        for name in stale {
+            guard let record = connections[name], let connection = state.connection(named: name) else {
+                continue
+            }
             var next = record.selection
             let candidates = candidates(of: connection, preferred: record.preferred)
             next.update(candidates)
             connections[name]?.selection = next
             if next.active != record.selection.active || next.buckets != record.selection.buckets {
                 changed.append(name)
-                reportSwitch(from: record.selection, to: next, of: connection)
+                reportSwitch(from: record.selection, to: next, of: connection, isStart: !record.hasBeenUp)
             }
             if next.isUsable != record.selection.isUsable {
                 usabilityChanged(of: connection, isUsable: next.isUsable)
@@ -119,12 +119,13 @@ extension ControlLoop {
     }
 
     private func reportSwitch(
-        from old: TunnelSelection, to new: TunnelSelection, of connection: Connection
+        from old: TunnelSelection, to new: TunnelSelection, of connection: Connection, isStart: Bool
     ) {
         let before = activeTunnels(of: connection, by: old)
         let after = activeTunnels(of: connection, by: new)
         drillNotices(of: connection.name, active: after.first)
-        guard before != after else { return }
+        // What is tried before anything works is nobody's failing over.
+        guard before != after, !isStart else { return }
         // Those that were left, or, where one came back, the one that did.
         let moved = before.first { !after.contains($0) } ?? after.first { !before.contains($0) }
         let reason = moved.flatMap { tunnels.peer(named: $0) }.flatMap { tunnels[$0]?.health.reason }
@@ -138,8 +139,7 @@ extension ControlLoop {
 
     private func usabilityChanged(of connection: Connection, isUsable: Bool) {
         connections[connection.name]?.since = now
-        connections[connection.name]?.isSettling = isUsable
-        connections[connection.name]?.settlesAt = now + connection.health.maxHoldDown
+        connections[connection.name]?.settlesAt = isUsable ? now + connection.health.maxHoldDown : nil
         if isUsable {
             tellOfUp(connection, from: "down")
         } else {
@@ -162,7 +162,15 @@ extension ControlLoop {
 
     /// After every change of connections, prefixes, MTU, or of which connections are usable.
     func publishForwarding() {
-        _ = updateSelections()
+        if updateSelections().isUsabilityNew { forwardAndRoute() } else { forward() }
+    }
+
+    private func forwardAndRoute() {
+        forward()
+        reconcileRoutes()
+    }
+
+    private func forward() {
         let connections = state.connections
         let choice = prefixChoice(connections)
         let table = ForwardingTable(
@@ -243,18 +251,18 @@ extension ControlLoop {
         // What `wg` allows to a peer is nobody else's, whatever becomes of the peer.
         guard settings.managesLink, let record = connections[connection.name] else { return .settled }
         guard record.selection.isUsable else { return .dead }
-        return record.isSettling ? .usable : .settled
+        return record.settlesAt == nil ? .settled : .usable
     }
 
     /// When the next connection that came back is settled: from then on no other may speak for its prefixes.
     var settlingDeadline: Instant? {
-        connections.values.lazy.filter { $0.isSettling }.map(\.settlesAt).min()
+        connections.values.lazy.compactMap(\.settlesAt).min()
     }
 
     func handleSettling() {
         guard let deadline = settlingDeadline, deadline <= now else { return }
-        for (name, record) in connections where record.isSettling && record.settlesAt <= now {
-            connections[name]?.isSettling = false
+        for (name, record) in connections where record.settlesAt.map({ $0 <= now }) ?? false {
+            connections[name]?.settlesAt = nil
         }
         publishForwarding()
     }
@@ -277,29 +285,44 @@ extension ControlLoop {
         guard keeper.installsRoutes else { return }
         let before = routeStates
         routeStates = Dictionary(prefixes.map { ($0.prefix, $0.state) }) { first, _ in first }
+        var changed: [GatewayEvent.Kind: [IPPrefix]] = [:]
         for prefix in prefixes {
             guard let was = before[prefix.prefix], was != prefix.state else { continue }
-            let kind: GatewayEvent.Kind
-            let words: String
             switch prefix.state {
             case .carried, .covered:
                 guard was == .unreachable || was == .withdrawn else { continue }
-                (kind, words) = (.routeRestored, "is routed into a tunnel again")
-            case .unreachable: (kind, words) = (.routeUnreachable, "is unreachable: no tunnel leads there")
-            case .withdrawn: (kind, words) = (.routeRemoved, "is withdrawn: no tunnel leads there")
+                changed[.routeRestored, default: []].append(prefix.prefix)
+            case .unreachable: changed[.routeUnreachable, default: []].append(prefix.prefix)
+            case .withdrawn: changed[.routeRemoved, default: []].append(prefix.prefix)
             }
-            raise(
-                kind, connection: state.owners(of: prefix.prefix).first, reason: "on-down",
-                "\(prefix.prefix) \(words)",
-                details: ["prefix": "\(prefix.prefix)"], level: .notice)
         }
+        for (kind, words) in [
+            (.routeUnreachable, "unreachable: no tunnel leads there"),
+            (.routeRemoved, "withdrawn: no tunnel leads there"),
+            (.routeRestored, "routed into a tunnel again"),
+        ] as [(GatewayEvent.Kind, String)] { report(changed[kind] ?? [], as: kind, words) }
+    }
+
+    private func report(_ prefixes: [IPPrefix], as kind: GatewayEvent.Kind, _ words: String) {
+        guard prefixes.count > Self.routeEventLimit else {
+            for prefix in prefixes {
+                raise(
+                    kind, connection: state.owners(of: prefix).first, reason: "on-down",
+                    "\(prefix) is \(words)", details: ["prefix": "\(prefix)"], level: .notice)
+            }
+            return
+        }
+        raise(
+            kind, reason: "on-down", "\(prefixes.count) prefixes are \(words)",
+            details: ["count": "\(prefixes.count)"], level: .notice)
     }
 
     /// What the kernel shall route, and how: what connections carry, and the far ends of the inside links, which
     /// are there whatever becomes of the connection, so that who speaks to them comes back by himself.
     func routePrefixes() -> [RoutePlan.Prefix] {
         let connections = state.connections
-        let ends = connections.flatMap(\.tunnels).compactMap(\.inside?.remote).map { IPPrefix(host: $0) }
+        let ends = Set(
+            connections.flatMap(\.tunnels).compactMap(\.inside?.remote).map { IPPrefix(host: $0) })
         let carried = prefixChoice(
             connections.map { connection in
                 var connection = connection

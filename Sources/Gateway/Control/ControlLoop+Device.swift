@@ -91,9 +91,12 @@ extension ControlLoop {
             tunnels[peer]?.pathMTU?.sessionBegan(now: now)
             follow(peer)
         case .initiationUnanswered(let failure, let endpoint):
-            // One that was tested elsewhere says nothing of the endpoint in use.
-            if endpoint == tunnels[peer]?.endpoints.current { tunnels[peer]?.endpoints.failed(now: now) }
             tunnels[peer]?.health.handle(.handshakeUnanswered(HealthReason(failure)), now: now)
+            // One that was tested elsewhere says nothing of the endpoint in use, and neither does a rekey that was
+            // lost while packets pass.
+            if endpoint == tunnels[peer]?.endpoints.current, tunnels[peer]?.health.state.isCarrying != true {
+                tunnels[peer]?.endpoints.failed(now: now)
+            }
             follow(peer)
         case .handshakeGaveUp(let dropped):
             let isNew = tunnels[peer]?.hasGivenUp != true

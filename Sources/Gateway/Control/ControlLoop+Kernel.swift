@@ -9,7 +9,7 @@ extension ControlLoop {
     /// A routing daemon may lay thousands of routes, one by one.
     private static let learnInterval: Duration = .milliseconds(50)
     /// Of one change: what is more is one event for all.
-    private static let routeEventLimit = 20
+    static let routeEventLimit = 20
 
     func readNetlink() {
         var mayHaveMoved = false

@@ -83,6 +83,8 @@ package final class ControlLoop {
     var ending: Ending?
     var tunnels = TunnelRecords()
     var connections: [String: ConnectionRecord] = [:]
+    /// A tunnel of theirs may have changed since they chose one.
+    var staleConnections: Set<String> = []
     var drills: [String: DrillRun] = [:]
     var kept: KeptRoutes
     var limiters = RateLimiters()

@@ -94,7 +94,9 @@ extension Integration {
                     try await bundle.lab.mend(.link)
                     try await Task.sleep(for: .seconds(2))
                 }
+                // Long enough to be noticed, also where the link was held down and its state says nothing of the cut.
                 try await bundle.lab.cut(.link)
+                try await Task.sleep(for: .seconds(2))
                 try await bundle.become(.down, .link)
                 for gateway in bundle.gateways {
                     let switches = try await gateway.events(.failover)

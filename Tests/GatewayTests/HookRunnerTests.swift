@@ -50,13 +50,13 @@ import WireGuard
                 decoding: Data(contentsOf: URL(filePath: "\(folder)/\(name)")), as: UTF8.self)
         }
 
-        /// Until the script has written the file.
-        func wait(for name: String) async throws -> String {
-            for _ in 0..<3000 {
-                if let text = text(name) { return text }
-                try await Task.sleep(for: .milliseconds(10))
+        /// Until the script has written the file. It blocks its thread: others' tests would keep a task that
+        /// sleeps from being resumed for longer than a hook may run.
+        func wait(for name: String) throws -> String {
+            guard eventually({ text(name) != nil }), let text = text(name) else {
+                throw APIError(code: .failed, message: "\(name) never came")
             }
-            throw APIError(code: .failed, message: "\(name) never came")
+            return text
         }
 
         func isAlive(_ process: String) -> Bool {
@@ -66,13 +66,7 @@ import WireGuard
         }
 
         /// True once a program that was killed is dead: a moment later.
-        func dies(_ process: String) async throws -> Bool {
-            for _ in 0..<3000 {
-                if !isAlive(process) { return true }
-                try await Task.sleep(for: .milliseconds(10))
-            }
-            return false
-        }
+        func dies(_ process: String) -> Bool { eventually { !isAlive(process) } }
     }
 
     private struct LineHandler: LogHandler {
@@ -175,39 +169,39 @@ import WireGuard
         #expect(count > 1_000_000)
     }
 
-    @Test func aProgramPastItsLimitIsEnded() async throws {
+    @Test func aProgramPastItsLimitIsEnded() throws {
         let site = try Site()
         let runner = try site.runner(
             "trap 'echo ended >$1/term; exit 0' TERM; sleep 1000 & wait", timeout: .milliseconds(1500))
         runner.post(event)
-        #expect(try await site.wait(for: "term") == "ended\n")
+        #expect(try site.wait(for: "term") == "ended\n")
         runner.stop(limit: Self.longTime)
         let failure = try #require(site.failures.withLock { $0 }.first)
         #expect(failure.reason == "hook-timed-out")
         #expect(failure.problem == "ran longer than 1500ms")
     }
 
-    @Test func aChildThatIgnoresTheSignalIsKilledWithItsGroup() async throws {
+    @Test func aChildThatIgnoresTheSignalIsKilledWithItsGroup() throws {
         let site = try Site()
         let child =
             "trap 'echo >$1/term' TERM; echo $$ >$1/new; mv $1/new $1/child; while :; do sleep 0.05; done"
         let runner = try site.runner(
             "/bin/sh -c \"$2\" child $1 & exec sleep 1000", arguments: [child], timeout: .seconds(2))
         runner.post(event)
-        _ = try await site.wait(for: "term")
-        let process = try await site.wait(for: "child")
+        _ = try site.wait(for: "term")
+        let process = try site.wait(for: "child")
         runner.stop(limit: Self.longTime)
-        #expect(try await site.dies(process))
+        #expect(site.dies(process))
         #expect(site.failures.withLock { $0 }.map(\.reason) == ["hook-timed-out"])
     }
 
-    @Test func whatAProgramLeavesBehindIsKilled() async throws {
+    @Test func whatAProgramLeavesBehindIsKilled() throws {
         let site = try Site()
         let runner = try site.runner("sleep 1000 & echo $! >$1/child; exit 0")
         runner.post(event)
         runner.stop(limit: Self.longTime)
         let child = try #require(site.text("child"))
-        #expect(try await site.dies(child))
+        #expect(site.dies(child))
         #expect(site.failures.withLock { $0 } == [])
     }
 
@@ -257,11 +251,11 @@ import WireGuard
         #expect(site.text("second") == "started\n")
     }
 
-    @Test func whatDoesNotFitIsCountedAndSaidOnce() async throws {
+    @Test func whatDoesNotFitIsCountedAndSaidOnce() throws {
         let site = try Site()
         let runner = try site.runner("echo >$1/started; until [ -e $1/go ]; do sleep 0.01; done")
         runner.post(event)
-        _ = try await site.wait(for: "started")
+        _ = try site.wait(for: "started")
         for _ in 0..<HookRunner.queueLimit + 10 { runner.post(event) }
         #expect(runner.counts.queueFull == 10)
         try Data().write(to: URL(filePath: "\(site.folder)/go"))
@@ -270,15 +264,15 @@ import WireGuard
         #expect(site.lines.withLock { $0 }.count { $0.hasPrefix("hook is behind") } == 1)
     }
 
-    @Test func theEndWaitsNoLongerThanItsLimit() async throws {
+    @Test func theEndWaitsNoLongerThanItsLimit() throws {
         let site = try Site()
         let runner = try site.runner(
             "trap '' TERM; echo $$ >$1/new; mv $1/new $1/pid; while :; do sleep 1; done")
         runner.post(event)
         runner.post(event)
-        let process = try await site.wait(for: "pid")
+        let process = try site.wait(for: "pid")
         runner.stop(limit: .milliseconds(200))
-        #expect(try await site.dies(process))
+        #expect(site.dies(process))
         #expect(site.failures.withLock { $0 }.map(\.problem) == ["was still running as the gateway ended"])
         // Nothing is taken any more.
         runner.post(event)

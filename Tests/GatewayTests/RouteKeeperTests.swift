@@ -322,10 +322,17 @@ import WireGuard
         let thread = try Thread.spawn(name: "watch") {
             guard let netlink = try? Netlink() else { return }
             while !watch.isOver.load(ordering: .relaxed) {
-                switch (try? netlink.way(to: address))?.interface {
-                case tun: watch.inTun.add(1, ordering: .relaxed)
-                case underlay: watch.inClear.add(1, ordering: .relaxed)
-                default: watch.nowhere.add(1, ordering: .relaxed)
+                do throws(SystemError) {
+                    switch try netlink.way(to: address).interface {
+                    case tun: watch.inTun.add(1, ordering: .relaxed)
+                    case underlay: watch.inClear.add(1, ordering: .relaxed)
+                    default: watch.nowhere.add(1, ordering: .relaxed)
+                    }
+                } catch {
+                    // Linux says so, and does not look on, when an IPv6 route goes between being found and being
+                    // used. It is no state of ours: this host has a default route.
+                    if error.code == ENETUNREACH { continue }
+                    watch.nowhere.add(1, ordering: .relaxed)
                 }
             }
         }

@@ -125,16 +125,18 @@ import WireGuard
                     "silent.example.com": .silence,
                 ])
             defer { server.stop() }
-            let resolver = NameResolver(servers: [server.endpoint], timeLimit: .milliseconds(700))
+            let resolver = NameResolver(servers: [server.endpoint])
             for (name, words) in [
                 ("nowhere.example.com", "there is no such name"),
                 ("empty.example.com", "the name has no address"),
-                ("silent.example.com", "no name server answers"),
                 ("\(String(repeating: "x", count: 70)).example.com", "it is no host name"),
             ] {
                 let problem = try ask(resolver, name).problem
                 #expect(problem == "\(name) does not resolve: \(words)")
             }
+            let hasty = NameResolver(servers: [server.endpoint], timeLimit: .milliseconds(700))
+            let silent = try ask(hasty, "silent.example.com").problem
+            #expect(silent == "silent.example.com does not resolve: no name server answers")
             let broken = try ask(resolver, "broken.example.com").problem
             #expect(broken?.hasPrefix("broken.example.com does not resolve: ") == true)
             // Nobody listens there.
@@ -153,7 +155,7 @@ import WireGuard
         try withOwnNames { _ in
             let server = try NameServer(port: 5300, silentType: type, ["vgw.example.com": Self.gateway])
             defer { server.stop() }
-            let resolver = NameResolver(servers: [server.endpoint], timeLimit: .milliseconds(700))
+            let resolver = NameResolver(servers: [server.endpoint], timeLimit: .seconds(3))
             let found = try ask(resolver, "vgw.example.com")
             #expect(Set(found.addresses) == (type == 1 ? ["2001:db8::1"] : ["192.0.2.1", "192.0.2.2"]))
         }
@@ -168,7 +170,7 @@ import WireGuard
                 server.stop()
             }
             let resolver = NameResolver(
-                servers: [silent.endpoint, server.endpoint], timeLimit: .milliseconds(2000))
+                servers: [silent.endpoint, server.endpoint], timeLimit: .seconds(10))
             #expect(try ask(resolver, "vgw.example.com").addresses.count == 3)
             #expect(silent.questionCount > 0)
         }
@@ -184,7 +186,7 @@ import WireGuard
             }
             // Silent ones among them hold up nobody.
             for index in 0..<20 { server.set("silent\(index).example.com", .silence) }
-            let resolver = NameResolver(servers: [server.endpoint], timeLimit: .milliseconds(1500))
+            let resolver = NameResolver(servers: [server.endpoint], timeLimit: .seconds(5))
             let silent = (0..<20).map { "silent\($0).example.com" }
             let found = try ask(resolver, silent + hosts)
             #expect(found[..<20].allSatisfy { $0.problem?.hasSuffix("no name server answers") == true })
@@ -199,7 +201,7 @@ import WireGuard
         try withOwnNames { folder in
             let server = try NameServer(port: 53, ["vgw.example.com": Self.gateway])
             defer { server.stop() }
-            let resolver = NameResolver(timeLimit: .milliseconds(700))
+            let resolver = NameResolver()
             try shell("echo 'nameserver 127.0.0.9' > \(folder)/resolv.conf")
             #expect(try ask(resolver, "vgw.example.com").problem != nil)
             try shell("echo 'nameserver 127.0.0.1' > \(folder)/resolv.conf")

@@ -97,7 +97,7 @@ func systemError(_ body: () throws(SystemError) -> Void) -> SystemError? {
 /// Asks again for a while. What is closed here stays open in a child that another test has just forked, until
 /// it becomes the program it was made for.
 func eventually(_ condition: () -> Bool) -> Bool {
-    for _ in 0..<200 {
+    for _ in 0..<3000 {
         if condition() { return true }
         usleep(10_000)
     }

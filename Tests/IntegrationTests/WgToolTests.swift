@@ -47,31 +47,31 @@ extension Integration {
 
                     """, to: "part.conf")
                 let orders = [
-                    "setconf IF \(whole)",
-                    "set IF peer \(b.publicKey) persistent-keepalive 0 allowed-ips 10.1.0.0/17,fd02::/64",
+                    ("setconf", whole),
+                    ("set", "peer \(b.publicKey) persistent-keepalive 0 allowed-ips 10.1.0.0/17,fd02::/64"),
                     // An allowed prefix belongs to one peer: giving it to another takes it away.
-                    "set IF peer \(c.publicKey) allowed-ips 10.1.0.0/17",
-                    "set IF peer \(b.publicKey) preshared-key \(psk) endpoint '[2001:db8::7]:777'",
-                    "set IF peer \(b.publicKey) preshared-key /dev/null",
-                    "set IF fwmark 0",
-                    "set IF listen-port 52000",
+                    ("set", "peer \(c.publicKey) allowed-ips 10.1.0.0/17"),
+                    ("set", "peer \(b.publicKey) preshared-key \(psk) endpoint '[2001:db8::7]:777'"),
+                    ("set", "peer \(b.publicKey) preshared-key /dev/null"),
+                    ("set", "fwmark 0"),
+                    ("set", "listen-port 52000"),
                     // There and back: the first sockets must be closed by then.
-                    "set IF listen-port 52001",
-                    "set IF listen-port 52000",
-                    "set IF peer \(a.publicKey) allowed-ips 10.55.0.0/16",  // our own key: ignored
-                    "set IF peer \(c.publicKey) remove",
-                    "addconf IF \(part)",
-                    "syncconf IF \(whole)",
-                    "syncconf IF \(part)",
-                    "set IF peer \(b.publicKey) allowed-ips 0.0.0.0/0 endpoint 203.0.113.9:9",
-                    "set IF private-key /dev/null",
+                    ("set", "listen-port 52001"),
+                    ("set", "listen-port 52000"),
+                    ("set", "peer \(a.publicKey) allowed-ips 10.55.0.0/16"),  // our own key: ignored
+                    ("set", "peer \(c.publicKey) remove"),
+                    ("addconf", part),
+                    ("syncconf", whole),
+                    ("syncconf", part),
+                    ("set", "peer \(b.publicKey) allowed-ips 0.0.0.0/0 endpoint 203.0.113.9:9"),
+                    ("set", "private-key /dev/null"),
                 ]
-                for order in orders {
+                for (verb, rest) in orders {
                     for gateway in [ours.onprem, ours.vpc] {
-                        try await gateway.wg(order.replacing("IF", with: gateway.interface))
+                        try await gateway.wg("\(verb) \(gateway.interface) \(rest)")
                     }
                     let (left, right) = (try await ours.onprem.settled(), try await ours.vpc.settled())
-                    try #require(left == right, "after wg \(order)")
+                    try #require(left == right, "after wg \(verb) \(rest)")
                 }
                 let whole1 = try await ours.onprem.wg("show \(ours.onprem.interface)")
                 try #require(whole1.hasPrefix("interface: \(ours.onprem.interface)"))

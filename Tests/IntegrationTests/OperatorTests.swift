@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import Glibc
 internal import Testing
 
 extension Integration {
@@ -38,9 +39,12 @@ extension Integration {
             }
         }
 
-        @Test("a drill reports what a cut would do, and its exit status says whether that is good enough")
-        func drill() async throws {
-            let options = Bundle.Options(lines: ["rto = \"1s\"", "health = { hold-down = \"0s\" }"])
+        @Test(
+            "a drill reports what a cut would do, and its exit status says whether that is good enough",
+            arguments: Bundle.FarEnd.allCases)
+        func drill(_ farEnd: Bundle.FarEnd) async throws {
+            let options = Bundle.Options(
+                farEnd: farEnd, lines: ["rto = \"1s\"", "health = { hold-down = \"0s\" }"])
             try await Bundle.run(options) { bundle in
                 let onprem = bundle.onprem
                 let answer = try await onprem.vgwctl("drill vpc --for 3s --json")
@@ -69,6 +73,29 @@ extension Integration {
                 let kinds = try await onprem.events().map(\.kind)
                 try #require(kinds.count { $0 == .drillStarted } == 1, "\(kinds)")
                 try #require(kinds.count { $0 == .drillFinished } == 1, "\(kinds)")
+            }
+        }
+
+        @Test(
+            "Ctrl-C, or the end of the operator's session, puts the tunnel back at once",
+            arguments: [SIGINT, SIGHUP])
+        func interruptedDrill(signal: Int32) async throws {
+            try await Bundle.run(Bundle.Options(lines: ["health = { hold-down = \"0s\" }"])) { bundle in
+                let onprem = bundle.onprem
+                let drill = try await bundle.lab.start(
+                    [
+                        Programs.path("vgwctl"), "drill", "vpc", "--for", "5m", "--json", "--socket",
+                        onprem.controlSocket,
+                    ], name: "drill", in: onprem.namespace)
+                try await bundle.activated(.internet)
+                drill.signal(signal)
+                try #require(try await drill.waitForExit() == 0)
+                let text = bundle.lab.log(of: drill)
+                let report = try JSON.decode(DrillReport.self, from: Array(text.utf8))
+                try #require(report.timeToRecover != nil && !report.notes.isEmpty, "\(text)")
+                try await bundle.activated(.link)
+                let again = try await onprem.vgwctl("drill vpc --for 1s")
+                try #require(again.succeeded, "\(again)")
             }
         }
 

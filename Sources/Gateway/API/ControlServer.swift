@@ -195,6 +195,9 @@ final class ControlServer: Sendable {
             // As long as the drill takes. It goes on when its client does not wait.
             let report: DrillReport = try await ask(mailbox) { .drill(connection: name, wanted, $0) }
             return encode(report)
+        case .endDrill(let name):
+            let report: DrillReport = try await ask(mailbox) { .endDrill(connection: name, $0) }
+            return encode(report)
         case .events(let since, let follow):
             let page: EventPage = try await ask(mailbox) { .events(since: since, follow: follow, $0) }
             return stream(page, to: request)

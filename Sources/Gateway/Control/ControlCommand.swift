@@ -15,6 +15,8 @@ package enum ControlCommand: Sendable {
     case tunnel(TunnelOrder, name: String, Answer<TunnelStatus>)
     /// Answered when the drill is over.
     case drill(connection: String, DrillRequest, Answer<DrillReport>)
+    /// Before its time; answered like `drill`.
+    case endDrill(connection: String, Answer<DrillReport>)
     case events(since: UInt64?, follow: Bool, Answer<EventPage>)
     /// The control server listens.
     case serverIsReady
@@ -35,7 +37,7 @@ extension ControlCommand {
         case .addRoute(_, let answer), .removeRoute(_, _, let answer): answer(.failure(error))
         case .explainRoute(_, let answer): answer(.failure(error))
         case .tunnel(_, _, let answer): answer(.failure(error))
-        case .drill(_, _, let answer): answer(.failure(error))
+        case .drill(_, _, let answer), .endDrill(_, let answer): answer(.failure(error))
         case .events(_, _, let answer): answer(.failure(error))
         case .serverIsReady, .serverHasFailed, .resolved, .hookHasFailed: break
         }

@@ -18,6 +18,7 @@ extension ControlLoop {
         case .tunnel(let order, let name, let answer):
             answer(Result { () throws(APIError) in try self.order(order, tunnel: name) })
         case .drill(let connection, let request, let answer): startDrill(connection, request, answer)
+        case .endDrill(let connection, let answer): endDrill(of: connection, answer: answer)
         case .events(let since, let follow, let answer):
             answer(Result { () throws(APIError) in try eventPage(since: since, follow: follow) })
         case .serverIsReady: serverIsReady()

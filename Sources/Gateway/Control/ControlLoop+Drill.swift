@@ -8,7 +8,12 @@ struct DrillRun {
     var drill: Drill
     let duration: Duration
     let activeBefore: String?
-    let answer: ControlCommand.Answer<DrillReport>
+    /// Of whoever began it, and of whoever ended it.
+    var answers: [ControlCommand.Answer<DrillReport>]
+
+    func answer(_ result: Result<DrillReport, APIError>) {
+        for answer in answers { answer(result) }
+    }
 }
 
 /// Drills: a tunnel taken away on purpose (``Drill``).
@@ -40,8 +45,17 @@ extension ControlLoop {
             drill: Drill(
                 connection: name, tunnels: Dictionary(uniqueKeysWithValues: states), active: active,
                 duration: duration, objective: connection.recoveryTimeObjective, now: now),
-            duration: duration, activeBefore: active, answer: answer)
+            duration: duration, activeBefore: active, answers: [answer])
         followDrill(of: name)
+    }
+
+    func endDrill(of name: String, answer: @escaping ControlCommand.Answer<DrillReport>) {
+        guard drills[name] != nil else {
+            return answer(
+                .failure(APIError(code: .conflict, message: "no drill of \(name) is going on")))
+        }
+        drills[name]?.answers.append(answer)
+        abortDrill(of: name)
     }
 
     var drillDeadline: Instant? { drills.values.lazy.compactMap(\.drill.nextTimeout).min() }

@@ -69,17 +69,29 @@ package final class RateLimiter: Sendable {
         }
     }
 
+    /// Counts a bulk packet that waits as gone, ahead of its time, so that nobody who asks oftener or later can go
+    /// past it for ever: of several threads each has its next packet in one line. The position from which it goes.
+    func book(_ count: Int) -> UInt64 {
+        let size = UInt64(truncatingIfNeeded: count)
+        let end = spent.wrappingAdd(size, ordering: .relaxed).newValue
+        return end - min(end, burst - reserve)
+    }
+
+    /// When the clock of bytes stands there: for a timer.
+    func time(of position: UInt64) -> Instant {
+        // Rounded up: at the instant itself it does.
+        let (whole, rest) = position.quotientAndRemainder(dividingBy: rate)
+        let (nanoseconds, overflow) = whole.multipliedReportingOverflow(by: Self.second)
+        guard !overflow else { return Instant(nanoseconds: .max) }
+        let fraction = (rest * Self.second + rate - 1) / rate
+        return start + .nanoseconds(Int64(clamping: nanoseconds &+ fraction))
+    }
+
     /// When a packet that may not go now will be free to: for a timer. No packet is longer than what bulk
     /// may send at once.
     package func opening(for count: Int, of traffic: TrafficClass) -> Instant {
         let allowance = traffic == .small ? burst : burst - reserve
         let end = spent.load(ordering: .relaxed) &+ UInt64(truncatingIfNeeded: count)
-        guard end > allowance else { return start }
-        // Rounded up: at the instant itself the packet goes.
-        let (whole, rest) = (end - allowance).quotientAndRemainder(dividingBy: rate)
-        let (nanoseconds, overflow) = whole.multipliedReportingOverflow(by: Self.second)
-        guard !overflow else { return Instant(nanoseconds: .max) }
-        let fraction = (rest * Self.second + rate - 1) / rate
-        return start + .nanoseconds(Int64(clamping: nanoseconds &+ fraction))
+        return end > allowance ? time(of: end - allowance) : start
     }
 }

@@ -31,6 +31,8 @@
     private var small: PacketQueue
     private var bulk: PacketQueue
     private var position: UInt64 = 0
+    /// From where on the first packet of `bulk` may go, once that has been booked.
+    private var bulkTurn: UInt64?
 
     private static let bulkTime: UInt64 = 50
     private static let smallTime: UInt64 = 20
@@ -73,11 +75,18 @@
     /// offered in between.
     func takeFirst() -> Bool {
         guard let packet = unsafe first else { return false }
-        return limiter.take(wireLength(packet.count), of: small.isEmpty ? .bulk : .small, at: position)
+        let count = wireLength(packet.count)
+        guard small.isEmpty else { return limiter.take(count, of: .small, at: position) }
+        if let bulkTurn { return bulkTurn <= position }
+        if limiter.take(count, of: .bulk, at: position) { return true }
+        bulkTurn = limiter.book(count)
+        return false
     }
 
     func removeFirst() {
-        if small.isEmpty { bulk.removeFirst() } else { small.removeFirst() }
+        guard small.isEmpty else { return small.removeFirst() }
+        bulk.removeFirst()
+        bulkTurn = nil
     }
 
     private func wireLength(_ count: Int) -> Int { (count &+ 15) & ~15 &+ overhead }
@@ -87,6 +96,7 @@
         if let packet = unsafe small.first {
             return limiter.opening(for: wireLength(packet.count), of: .small)
         }
+        if let bulkTurn { return limiter.time(of: bulkTurn) }
         if let packet = unsafe bulk.first {
             return limiter.opening(for: wireLength(packet.count), of: .bulk)
         }

@@ -265,4 +265,27 @@ struct RateLimiterTests {
         #expect((99_900_000...100_000_000 + Int(limiter.burst)).contains(wire))
         #expect(dropped > 60_000)
     }
+
+    @Test(
+        "of two threads at one rate the one that looks later gets its share as well",
+        arguments: [true, false])
+    func fairness(isOverloaded: Bool) {
+        let limiter = RateLimiter(rate: 10_000_000, largest: 1500, now: Self.start)
+        let packet = [UInt8](repeating: 7, count: 1388)
+        let shapers = [Shaper(limiter: limiter, overhead: 60), Shaper(limiter: limiter, overhead: 60)]
+        var sent = [0, 0]
+        // A packet takes 145 us: both ask for more than there is, and the first is always there before.
+        for step in 0..<100_000 {
+            for (index, shaper) in shapers.enumerated() {
+                shaper.begin(now: Self.start + .microseconds(100 * step))
+                sent[index] += release(shaper).count
+                let wanted = index == 1 || isOverloaded ? 3 : step % 3 == 0 ? 2 : 0
+                for _ in 0..<wanted where offer(shaper, packet, .bulk) == .send { sent[index] += 1 }
+            }
+        }
+        let all = 10_000_000 * 10 / 1452
+        #expect((all - 10...all + Int(limiter.burst) / 1452).contains(sent[0] + sent[1]))
+        #expect(sent[1] > all * 2 / 5, "\(sent)")
+        #expect(sent[0] > all * 2 / 5, "\(sent)")
+    }
 }

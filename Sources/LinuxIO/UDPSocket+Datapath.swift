@@ -39,9 +39,15 @@ extension WorkerSockets {
             drops.add(.sendFailed, count: run.segments)
             return .failed(ENODEV)
         }
-        let result = unsafe socket.send(
-            base, count: run.count, segmentSize: run.segmentSize, to: run.underlay,
-            trafficClass: run.trafficClass, waits: waits)
+        let result =
+            if run.mayFragment {
+                unsafe socket.sendInFragments(
+                    base, count: run.count, to: run.underlay, trafficClass: run.trafficClass, waits: waits)
+            } else {
+                unsafe socket.send(
+                    base, count: run.count, segmentSize: run.segmentSize, to: run.underlay,
+                    trafficClass: run.trafficClass, waits: waits)
+            }
         switch result {
         case .sent, .sourceInvalid: break
         case .tooBig: drops.add(.sendTooBig, count: run.segments)

@@ -44,8 +44,8 @@ package struct UDPSocketOptions: Hashable, Sendable {
 
 /// A nonblocking UDP socket of one family that names the local address of every datagram, both ways.
 ///
-/// Concurrency: any thread may send, and one at a time receives (`DatagramReceiver`). All state but the flag
-/// for UDP_SEGMENT is constant. The descriptor is closed with the last reference, so a thread that holds one
+/// Concurrency: any thread may send, and one at a time receives (`DatagramReceiver`). All state but the flags
+/// for UDP_SEGMENT and DF is constant. The descriptor is closed with the last reference, so a thread that holds one
 /// may use it.
 package final class UDPSocket: Sendable {
     package struct Offloads: Hashable, Sendable {
@@ -74,6 +74,7 @@ package final class UDPSocket: Sendable {
     package let end = End()
     private let segmentation: Atomic<Bool>
     private let coalescing: Bool
+    private let dontFragment: Atomic<Bool>
     package let family: IPAddress.Family
     /// As bound: the kernel's choice where 0 was asked for.
     package let port: UInt16
@@ -87,13 +88,15 @@ package final class UDPSocket: Sendable {
     package var offloads: Offloads { Offloads(gso: segmentation.load(ordering: .relaxed), gro: coalescing) }
 
     private init(
-        descriptor: consuming FileDescriptor, family: IPAddress.Family, port: UInt16, gso: Bool, gro: Bool
+        descriptor: consuming FileDescriptor, family: IPAddress.Family, port: UInt16, gso: Bool, gro: Bool,
+        dontFragment: Bool
     ) {
         fd = descriptor.release()
         self.family = family
         self.port = port
         segmentation = Atomic(gso)
         coalescing = gro
+        self.dontFragment = Atomic(dontFragment)
     }
 
     deinit {
@@ -135,7 +138,9 @@ package final class UDPSocket: Sendable {
         let gso = options.gso && System.option(fd, udp, CL_UDP_SEGMENT) != nil
         var gro = false
         if options.gro { gro = (try? System.setOption(fd, udp, CL_UDP_GRO, 1, "UDP_GRO")) != nil }
-        return UDPSocket(descriptor: descriptor, family: family, port: bound.port, gso: gso, gro: gro)
+        return UDPSocket(
+            descriptor: descriptor, family: family, port: bound.port, gso: gso, gro: gro,
+            dontFragment: options.dontFragment)
     }
 
     /// Lets further sockets of this user bind to the port.
@@ -182,6 +187,7 @@ package final class UDPSocket: Sendable {
     /// A run of segments (UDP_SEGMENT) is measured by its segments, not as a whole: it is refused only where each
     /// of them would be.
     package func setDontFragment(_ isOn: Bool) throws(SystemError) {
+        dontFragment.store(isOn, ordering: .sequentiallyConsistent)
         try Self.setDontFragment(isOn, fd, family)
     }
 
@@ -240,6 +246,24 @@ package final class UDPSocket: Sendable {
             }
         }
         return unsafe sendEach(base, count, segmentSize, &delivery)
+    }
+
+    /// Sends one datagram that the path does not carry whole, also where the others go with DF. Over IPv4 the router
+    /// before the narrow link cuts it; over IPv6 only this host can, where its interface is the narrow link or it
+    /// has been told of it. Two calls more than `send`; what another thread sends meanwhile goes without DF too.
+    package func sendInFragments(
+        _ base: UnsafeRawPointer, count: Int, to path: UnderlayPath, trafficClass: UInt8, waits: Int
+    ) -> SendResult {
+        try? Self.setDontFragment(false, fd, family)
+        let result = unsafe send(
+            base, count: count, segmentSize: 0, to: path, trafficClass: trafficClass, waits: waits)
+        // As control wants it by now: the last word is whoever's comes last.
+        var isOn: Bool
+        repeat {
+            isOn = dontFragment.load(ordering: .sequentiallyConsistent)
+            try? Self.setDontFragment(isOn, fd, family)
+        } while dontFragment.load(ordering: .sequentiallyConsistent) != isOn
+        return result
     }
 
     /// One call of `send`, with what it has learned.

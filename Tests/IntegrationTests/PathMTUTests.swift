@@ -52,6 +52,26 @@ extension Integration {
             }
         }
 
+        // Wireguard-go's outer packets have DF.
+        @Test("IPv6 may rely on 1280 bytes, also where a router on the way carries less and says nothing")
+        func minimumOfIPv6() async throws {
+            try await Bundle.run(Bundle.Options(wires: [.internet])) { bundle in
+                try await bundle.lab.narrow(.internet, to: 1300)
+                for site in Site.allCases { try await bundle.traffic.transfer(from: site, megabytes: 1) }
+                try await eventually("the path's MTU is found") {
+                    try await bundle.onprem.tunnel(over: .internet).pathMTU ?? .max <= Self.inner(1300)
+                }
+                func tooBig() async throws -> UInt64 {
+                    try await bundle.onprem.status()?.drops["outbound-too-big"] ?? 0
+                }
+                let before = try await tooBig()
+                for site in Site.allCases {
+                    try await bundle.traffic.pingFullSize(from: site, .v6, mtu: 1280)
+                }
+                try #require(try await tooBig() == before)
+            }
+        }
+
         @Test("a path that grows is used again")
         func grows() async throws {
             let options = Bundle.Options(wires: [.internet])
@@ -82,8 +102,24 @@ extension Integration {
 }
 
 extension Lab {
-    /// What passes this wire becomes smaller, both ways, and nobody is told.
+    /// What passes this wire becomes smaller, both ways, and nobody is told: what is larger is lost.
     func shrink(_ wire: Wire, to mtu: Int) async throws {
+        try await quieten(wire, "ip link set $device mtu \(mtu)")
+    }
+
+    /// The same, but its router cuts what is larger and has no DF.
+    func narrow(_ wire: Wire, to mtu: Int) async throws {
+        try await quieten(
+            wire,
+            """
+            ip -4 route show dev $device | while read -r route; do
+                ip route replace $route dev $device mtu lock \(mtu)
+            done
+            """)
+    }
+
+    /// Runs a script for each `$device` of the wire, and lets no ICMP error tell of it.
+    private func quieten(_ wire: Wire, _ script: String) async throws {
         try await Shell.run(
             """
             set -e
@@ -98,7 +134,7 @@ extension Lab {
             }
             END
             for device in \(Site.allCases.map(\.rawValue).joined(separator: " ")); do
-                ip link set $device mtu \(mtu)
+                \(script)
             done
             """, in: namespace(wire))
     }

@@ -13,7 +13,7 @@
     }
 
     /// No IPv6 sender goes below it, whatever it is told (RFC 8200, section 5).
-    private static let minimumMTU6 = 1280
+    static let minimumMTU6 = 1280
 
     private static let perSecond = 100
     /// Bytes of the packet that are sent back: within 576 for IPv4 (RFC 1812, section 4.3.2.3).

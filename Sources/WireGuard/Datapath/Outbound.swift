@@ -256,10 +256,12 @@
         return unsafe keypair._withUnsafeGuaranteedRef { $0.remoteIndex == message.receiverIndex }
     }
 
-    /// `packet` is finished, and has 16 bytes behind it that are put back.
+    /// `packet` is finished, and has 16 bytes behind it that are put back. `mayFragment` where it is longer than
+    /// the path carries whole.
     @inline(__always)
     mutating func seal(
-        _ packet: UnsafeMutableRawPointer, count: Int, _ trafficClass: UInt8, use index: Int
+        _ packet: UnsafeMutableRawPointer, count: Int, _ trafficClass: UInt8, use index: Int,
+        mayFragment: Bool = false
     ) {
         guard let keypair = unsafe uses[index].keypair, let underlay = unsafe uses[index].underlay else {
             unsafe stage(packet, count: count, use: index)
@@ -289,7 +291,8 @@
             drops.add(.sendCounterExhausted)
             return
         }
-        batch.append(size: size, underlay: underlay, use: index, trafficClass: trafficClass)
+        batch.append(
+            size: size, underlay: underlay, use: index, trafficClass: trafficClass, mayFragment: mayFragment)
         unsafe uses[index].bytes &+= size
         unsafe uses[index].packets &+= 1
     }

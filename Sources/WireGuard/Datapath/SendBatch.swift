@@ -7,11 +7,13 @@ package struct SendRun: BitwiseCopyable {
     package var segmentSize: Int
     package var segments: Int
     package var underlay: UnderlayPath
-    /// Whose messages they are, and their class: what all of a run have in common, in one word.
+    /// Whose messages they are, their class and their fragmenting: what all of a run have in common, in one word.
     fileprivate var key: Int
 
     /// Whose messages they are, as a number of the batch's owner.
-    var use: Int { key >> 8 }
+    var use: Int { key >> 9 }
+    /// One message that is known to be too long for the path: its outer packet is to be fragmented on the way.
+    package var mayFragment: Bool { key & SendBatch.fragmenting != 0 }
     /// TOS or traffic class of the outer packets.
     package var trafficClass: UInt8 { UInt8(truncatingIfNeeded: key) }
 }
@@ -24,6 +26,7 @@ package struct SendRun: BitwiseCopyable {
     /// UDP_MAX_SEGMENTS of the oldest kernels that have UDP_SEGMENT.
     private static let maximumSegments = 64
     static let maximumRuns = 4096
+    fileprivate static let fragmenting = 1 << 8
 
     /// Of the outbound thread: as much as a batch can be cut into.
     static let usualCapacity = 1 << 20
@@ -59,10 +62,13 @@ package struct SendRun: BitwiseCopyable {
         return unsafe base + used
     }
 
-    /// Takes the `size` bytes just written as one message, into the last run if it may have it.
+    /// Takes the `size` bytes just written as one message, into the last run if it may have it. One that may be
+    /// fragmented is alone: no fragment is made of a segment of UDP_SEGMENT.
     @inline(__always)
-    mutating func append(size: Int, underlay: UnderlayPath, use: Int, trafficClass: UInt8 = 0) {
-        let key = use &<< 8 | Int(trafficClass)
+    mutating func append(
+        size: Int, underlay: UnderlayPath, use: Int, trafficClass: UInt8 = 0, mayFragment: Bool = false
+    ) {
+        let key = use &<< 9 | (mayFragment ? Self.fragmenting : 0) | Int(trafficClass)
         let last = unsafe runs + (runCount &- 1)
         if isLastOpen, unsafe last.pointee.key == key, unsafe size <= last.pointee.segmentSize,
             unsafe last.pointee.count &+ size <= Self.maximumRun,
@@ -76,7 +82,7 @@ package struct SendRun: BitwiseCopyable {
                 to: SendRun(
                     offset: used, count: size, segmentSize: size, segments: 1, underlay: underlay, key: key))
             runCount &+= 1
-            isLastOpen = true
+            isLastOpen = !mayFragment
         }
         used &+= size
     }

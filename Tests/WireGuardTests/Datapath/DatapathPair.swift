@@ -85,6 +85,7 @@ struct DatapathPair: ~Copyable {
         var datagram: [UInt8]
         var segmentSize: Int
         var trafficClass: UInt8 = 0
+        var mayFragment = false
     }
 
     struct Written: Equatable {
@@ -111,7 +112,7 @@ struct DatapathPair: ~Copyable {
             let run = outbound.run(index)
             return unsafe Sent(
                 datagram: Array(outbound.bytes(of: run)), segmentSize: run.segmentSize,
-                trafficClass: run.trafficClass)
+                trafficClass: run.trafficClass, mayFragment: run.mayFragment)
         }
         outbound.sent()
         outbound.finish()

@@ -88,6 +88,34 @@ struct PathMTUTests {
         #expect(pair.send([(packet, VirtioNetHeader())]).replies.count == 1)
     }
 
+    @Test(
+        "what every IPv6 link must carry goes in outer fragments where the path carries less, and no more does"
+    )
+    func minimumOfIPv6() throws {
+        let (source, destination) = Self.families[1]
+        var pair = DatapathPair(offloads: false)
+        pair.left.ask(innerMTU: 1200)
+        func packet(_ count: Int) -> [UInt8] {
+            InnerPackets.udp(from: source, to: destination, payload: InnerPackets.payload(count - 48))
+        }
+        let sizes = [1200, 1201, 1280, 1280, 1200, 1281]
+        let (sent, replies) = pair.send(sizes.map { (packet($0), VirtioNetHeader()) })
+        #expect(sent.map(\.mayFragment) == [false, true, true, true, false])
+        #expect(sent.filter(\.mayFragment).allSatisfy { $0.datagram.count == $0.segmentSize })
+        let written = pair.receiveRaw(sent)
+        #expect(written.map(\.count) == sizes.dropLast() && written.allSatisfy(InnerPackets.isIntact))
+        let reply = try #require(replies.first)
+        #expect(replies.count == 1)
+        #expect(Array(reply[44..<48]) == InnerPackets.bigEndian(UInt32(1280)))
+        #expect(pair.left.drops.snapshot == [.outboundTooBig: 1])
+
+        let whole = InnerPackets.udp(
+            from: source, to: destination, payload: InnerPackets.payload(2 * 1232 + 100))
+        let pieces = pair.send([(whole, .udp(.v6, segment: 1232))]).sent
+        #expect(pieces.map(\.mayFragment) == [true, true, false])
+        #expect(pair.receiveRaw(pieces).map(\.count) == [1280, 1280, 148])
+    }
+
     @Test("a packet that may be cut goes in fragments that fit")
     func fragments() {
         var pair = DatapathPair()

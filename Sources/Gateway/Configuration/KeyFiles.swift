@@ -71,17 +71,3 @@ package struct SystemKeyFiles: KeyFiles {
     private static let isNoFile: Int32 = 22  // EINVAL
     private static let isTooLong: Int32 = 27  // EFBIG
 }
-
-/// Keys by path, for tests.
-package struct FixedKeyFiles: KeyFiles {
-    package var texts: [String: String]
-
-    package init(_ texts: [String: String]) { self.texts = texts }
-
-    package func key(at path: String) throws(KeyFileProblem) -> SecretBytes? {
-        guard let text = texts[path] else {
-            throw KeyFileProblem(problem: "there is no \(path)", remedy: "add it to the dictionary")
-        }
-        return SecretBytes(base64: text.utf8)
-    }
-}

@@ -5,8 +5,8 @@ internal import WireGuard
 /// Nothing before the first flap, then the base, doubled by each flap up to the maximum, and halved by each
 /// whole minute that the tunnel carried traffic in one go. Less than the base counts as nothing.
 struct HoldDown: Sendable {
-    var base: Duration
-    var maximum: Duration
+    let base: Duration
+    let maximum: Duration
     /// As the last flap left it: `carriedSince` says what has to be taken off.
     private var level: Duration = .zero
 

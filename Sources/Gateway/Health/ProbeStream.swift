@@ -37,8 +37,7 @@ struct ProbeStream: Sendable {
     /// The longest that an answer is waited for.
     static let longestTimeout: Duration = .seconds(1)
 
-    /// `phase` in 2^32ths of an interval; `firstSequence` where another stream went before this one, so that
-    /// its probes' answers are not taken for answers to this one's.
+    /// `phase` in 2^32ths of an interval.
     init(interval: Duration, phase: UInt32, firstSequence: UInt32 = 0) {
         let interval = max(interval, HealthSettings.shortestInterval)
         self.interval = interval

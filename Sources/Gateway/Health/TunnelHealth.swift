@@ -73,7 +73,7 @@ package struct TunnelHealth: Sendable {
         case transition(Transition)
     }
 
-    package private(set) var settings: HealthSettings
+    package let settings: HealthSettings
     package private(set) var state: HealthState
     /// Why it is in that state: of up, how it came there; of any other, the newest that is known.
     package private(set) var reason = HealthReason.started
@@ -159,16 +159,6 @@ package struct TunnelHealth: Sendable {
             holdDown.forget()
             cause = .operator
         }
-        settle(now: now)
-    }
-
-    /// New settings; what is known of the tunnel stays. The same ones again change nothing.
-    package mutating func apply(_ settings: HealthSettings, now: Instant) {
-        guard settings != self.settings else { return }
-        self.settings = settings
-        holdDown.base = settings.holdDown
-        holdDown.maximum = settings.maxHoldDown
-        probes.apply(settings, now: now)
         settle(now: now)
     }
 

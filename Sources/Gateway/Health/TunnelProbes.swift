@@ -15,9 +15,7 @@ struct TunnelProbes: Sendable {
         case unreachable
     }
 
-    private var settings: HealthSettings
-    /// Which part of an interval they leave at, in 2^32ths.
-    private let phase: UInt32
+    private let settings: HealthSettings
     private var tunnel: ProbeStream
     private var targets: [(stream: ProbeStream, state: TargetState)]
 
@@ -31,34 +29,23 @@ struct TunnelProbes: Sendable {
     /// But for the hold-down it would be up: that takes `downAfter` lost ones to end.
     private var isGoodEnough = false
 
+    /// `phase` is which part of an interval they leave at, in 2^32ths.
     init(settings: HealthSettings, phase: UInt32) {
         self.settings = settings
-        self.phase = phase
         tunnel = ProbeStream(interval: settings.interval, phase: phase)
-        targets = Self.layTargets(settings, phase: phase, after: [])
+        targets = Self.layTargets(settings, phase: phase)
     }
 
-    /// The verdict stays; all that is awaited is forgotten.
-    mutating func apply(_ settings: HealthSettings, now: Instant) {
-        self.settings = settings
-        tunnel = ProbeStream(interval: settings.interval, phase: phase, firstSequence: tunnel.nextSequence)
-        targets = Self.layTargets(settings, phase: phase, after: targets.map(\.stream))
-        heldSince = nil
-        quality = ProbeQuality(since: now)
-        if isRunning { start(at: now, as: verdict) }
-    }
-
-    private static func layTargets(_ settings: HealthSettings, phase: UInt32, after old: [ProbeStream])
-        -> [(stream: ProbeStream, state: TargetState)]
-    {
+    private static func layTargets(
+        _ settings: HealthSettings, phase: UInt32
+    ) -> [(stream: ProbeStream, state: TargetState)] {
         let interval = max(settings.interval, HealthSettings.shortestInterval)
         let share = UInt32.max / UInt32(clamping: max(settings.targets.count, 1))
         return settings.targets.indices.map { index in
             // Not all of them at once.
             let stream = ProbeStream(
                 interval: interval * HealthSettings.targetIntervals,
-                phase: phase &+ share &* UInt32(truncatingIfNeeded: index),
-                firstSequence: old.indices.contains(index) ? old[index].nextSequence : 0)
+                phase: phase &+ share &* UInt32(truncatingIfNeeded: index))
             return (stream, .awaited)
         }
     }

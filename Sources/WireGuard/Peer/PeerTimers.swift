@@ -52,6 +52,4 @@ struct PeerTimers {
         self[due.timer] = nil
         return due.timer
     }
-
-    mutating func stopAll() { deadlines = InlineArray(repeating: nil) }
 }

@@ -31,7 +31,6 @@ package enum Protocol {
     package static let handshakesPerSecond = 20
     package static let handshakeBurst = 5
     package static let stagedPacketLimit = 128
-    package static let paddingMultiple = 16
 
     package static let macSize = 16
     package static let initiationSize = 148

@@ -71,7 +71,7 @@ struct HealthStorm {
     }
 
     private mutating func step() {
-        switch Int.random(in: 0..<16, using: &random) {
+        switch Int.random(in: 0..<14, using: &random) {
         case 0, 1:
             hasSession = true
             tunnel.tell(.sessionBegun)
@@ -92,13 +92,12 @@ struct HealthStorm {
         case 8:
             isEnabled.toggle()
             tunnel.tell(isEnabled ? .enabledByOperator : .disabledByOperator)
-        case 9, 10: tunnel.health.apply(Self.settings(using: &random), now: tunnel.now)
-        case 11: tunnel.isCut.toggle()
-        case 12:
+        case 9: tunnel.isCut.toggle()
+        case 10:
             let loss = Int.random(in: 1...4, using: &random)
             tunnel.isAnswered = { Int($0.sequence) % 5 >= loss }
-        case 13: tunnel.roundTrip = .milliseconds([0, 1, 40, 450, 1800].randomElement(using: &random)!)
-        case 14:
+        case 11: tunnel.roundTrip = .milliseconds([0, 1, 40, 450, 1800].randomElement(using: &random)!)
+        case 12:
             let ago = Duration.milliseconds(Int.random(in: -5...20_000, using: &random))
             tunnel.tell(.heard(at: tunnel.now - ago))
         default:

@@ -205,26 +205,6 @@ import WireGuard
         #expect(unprobed.probes.isEmpty && unprobed.wakeUps == 0)
     }
 
-    @Test("12. new settings take effect at once, and an up tunnel stays up")
-    func newSettings() {
-        let tunnel = SimulatedTunnel.up(settings())
-        tunnel.forgetHistory()
-        tunnel.health.apply(settings(interval: .milliseconds(50)), now: tunnel.now)
-        tunnel.run(for: .seconds(1))
-        #expect((20...21).contains(tunnel.probes.count))
-        #expect(tunnel.transitions.isEmpty)
-        var off = settings()
-        off.isOn = false
-        tunnel.health.apply(off, now: tunnel.now)
-        tunnel.run(for: .seconds(1))
-        tunnel.health.apply(settings(), now: tunnel.now)
-        tunnel.run(for: .seconds(2))
-        #expect(tunnel.transitions.isEmpty)
-        tunnel.isCut = true
-        tunnel.run(for: .milliseconds(2000))
-        #expect(tunnel.states == [.down])
-    }
-
     // MARK: Targets
 
     private func withTargets(_ count: Int) -> HealthSettings {

@@ -91,6 +91,10 @@ extension ControlLoop {
             tunnels[peer]?.pathMTU?.sessionBegan(now: now)
             follow(peer)
         case .initiationUnanswered(let failure, let endpoint):
+            // What passes tells more than a rekey that was lost; without probes nothing else has told of it.
+            if let heard = device.path(of: peer)?.lastReceived {
+                tunnels[peer]?.health.handle(.heard(at: heard), now: now)
+            }
             tunnels[peer]?.health.handle(.handshakeUnanswered(HealthReason(failure)), now: now)
             // One that was tested elsewhere says nothing of the endpoint in use, and neither does a rekey that was
             // lost while packets pass.

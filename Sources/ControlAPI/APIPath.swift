@@ -6,7 +6,6 @@
 /// | `GET /v1/connections` | | `ConnectionList` |
 /// | `GET /v1/connections/NAME` | | `ConnectionStatus` |
 /// | `POST /v1/connections/NAME/drill` | `DrillRequest`, or none | `DrillReport`, when it is over |
-/// | `DELETE /v1/connections/NAME/drill` | | `DrillReport` of the one that it ends, at once |
 /// | `GET /v1/tunnels` | | `TunnelList` |
 /// | `GET /v1/tunnels/NAME` | | `TunnelStatus` |
 /// | `POST /v1/tunnels/NAME/down`, `up`, `prefer` | | `TunnelStatus` |

@@ -1,5 +1,6 @@
 /// `POST /v1/connections/NAME/drill`: take the active tunnel away as a cut cable would, see how long traffic is
-/// lost, and put it back. The answer comes when that is over. `DELETE` puts it back early: both are answered then.
+/// lost, and put it back. The answer comes when that is over, and it is over at once when the client's connection is
+/// closed.
 package struct DrillRequest: Codable, Hashable, Sendable {
     /// Seconds that the tunnel stays cut; nil is `defaultDuration`.
     package var duration: Double?

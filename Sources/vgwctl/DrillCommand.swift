@@ -1,8 +1,6 @@
 internal import ArgumentParser
 internal import ControlAPI
-internal import Glibc
 internal import NIOCore
-internal import UnixSignals
 
 struct DrillCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -11,8 +9,8 @@ struct DrillCommand: AsyncParsableCommand {
         discussion: """
             The tunnel is taken away as a cut cable would take it: without a word to either end. Live probes measure \
             when it is noticed and when traffic passes again; then the tunnel is put back. It disturbs real traffic \
-            for as long as the report says traffic was lost, and for good where there is no other tunnel. Ctrl-C \
-            puts the tunnel back at once, and the report is of what was seen until then.
+            for as long as the report says traffic was lost, and for good where there is no other tunnel. When vgwctl \
+            ends before its time, by Ctrl-C or a hang-up, the tunnel is put back at once.
 
               vgwctl drill aws-vpc
               vgwctl drill aws-vpc --for 30s --json
@@ -46,7 +44,8 @@ struct DrillCommand: AsyncParsableCommand {
         if !json, Terminal.isInteractive {
             print("cutting the active tunnel of \(connection) for \(DrillText.seconds(duration.value)) ...")
         }
-        let report = try await report(by: client)
+        let report: DrillReport = try await client.post(
+            APIPath.drill(ControlClient.pathEncoded(connection)), DrillRequest(duration: duration.value))
         if json {
             print(String(decoding: try JSON.encode(report, pretty: true), as: UTF8.self))
         } else {
@@ -55,29 +54,6 @@ struct DrillCommand: AsyncParsableCommand {
                     separator: "\n"))
         }
         if !report.isPassed { throw ExitCode(Failure.Status.refused.rawValue) }
-    }
-
-    /// When the drill is over, which a signal brings about: nobody is to sit before a site that is cut off, nor lose
-    /// his own session to it for longer than he must.
-    private func report(by client: ControlClient) async throws -> DrillReport {
-        let path = APIPath.drill(ControlClient.pathEncoded(connection))
-        let request = DrillRequest(duration: duration.value)
-        let ender = target.client
-        let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup)
-        return try await withThrowingTaskGroup(of: DrillReport.self) { group in
-            group.addTask { try await client.post(path, request) }
-            group.addTask {
-                for await _ in signals {
-                    // The second one ends this program.
-                    for signal in [SIGINT, SIGTERM, SIGHUP] { _ = Glibc.signal(signal, SIG_DFL) }
-                    return try await ender.delete(path)
-                }
-                throw CancellationError()
-            }
-            defer { group.cancelAll() }
-            guard let report = try await group.next() else { throw CancellationError() }
-            return report
-        }
     }
 }
 

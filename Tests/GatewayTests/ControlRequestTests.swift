@@ -12,7 +12,6 @@ import Testing
             ("GET", "/v1/tunnels/zone-a", .tunnel("zone-a")), ("GET", "/v1/routes", .routes),
             ("POST", "/v1/routes", .addRoute), ("GET", "/v1/events", .events(since: nil, follow: false)),
             ("POST", "/v1/connections/aws-vpc/drill", .drill(connection: "aws-vpc")),
-            ("DELETE", "/v1/connections/aws-vpc/drill", .endDrill(connection: "aws-vpc")),
             ("POST", "/v1/tunnels/zone-a/down", .order(.down, tunnel: "zone-a")),
             ("POST", "/v1/tunnels/zone-a/up", .order(.up, tunnel: "zone-a")),
             ("POST", "/v1/tunnels/zone-a/prefer", .order(.prefer, tunnel: "zone-a")),

@@ -17,6 +17,7 @@ import WireGuard
         let hub = EventHub(limit: 3)
         let log = Mutex(EventLog())
         let asked = Mutex<[String]>([])
+        let endless = Mutex<[DrillNumber: ControlCommand.Answer<DrillReport>]>([:])
         private let wake: EventCounter
         private let mailbox: Mailbox<ControlCommand>
         private let server: ControlServer
@@ -56,7 +57,12 @@ import WireGuard
                             lines: log.withLock { $0.lines(after: since) },
                             follower: follow ? try hub.follow() : nil)
                     })
-            case .drill(let connection, let request, let answer):
+            case .drill("endless", _, let number, let answer):
+                endless.withLock { $0[number] = answer }
+            case .drillIsAbandoned(let number):
+                endless.withLock { $0.removeValue(forKey: number) }?(
+                    .failure(APIError(code: .failed, message: "abandoned")))
+            case .drill(let connection, let request, _, let answer):
                 answer(
                     .success(
                         DrillReport(connection: connection, tunnel: "a", duration: request.duration ?? -1)))
@@ -80,7 +86,8 @@ import WireGuard
             thread.withLock { $0 }?.join()
         }
 
-        var client: ControlClient { ControlClient(socket: path) }
+        /// In no hurry: others' tests may keep ours waiting.
+        var client: ControlClient { ControlClient(socket: path, timeout: .minutes(5)) }
     }
 
     /// What came, one line each.
@@ -238,6 +245,32 @@ import WireGuard
             #expect(report.duration == 2.5 && report.connection == "aws")
             let short: DrillReport = try await client.post(APIPath.drill("aws"))
             #expect(short.duration == -1)
+        }
+    }
+
+    @Test func aDrillEndsWithItsClientAndNobodyElses() async throws {
+        try await run { daemon in
+            func wait(until condition: (Int) -> Bool) async throws {
+                for _ in 0..<3000 where !condition(daemon.endless.withLock { $0.count }) {
+                    try await Task.sleep(for: .milliseconds(10))
+                }
+            }
+            var hasty = daemon.client
+            hasty.timeout = .seconds(3)
+            async let other: DrillReport = daemon.client.post(APIPath.drill("endless"))
+            try await wait { $0 == 1 }
+            let number = try #require(daemon.endless.withLock { $0.keys.first })
+            let ended = Task { [hasty] in
+                let _: DrillReport = try await hasty.post(APIPath.drill("endless"))
+            }
+            try await wait { $0 == 2 }
+            await #expect(throws: Failure.self) { try await ended.value }
+            try await wait { $0 < 2 }
+            let left = daemon.endless.withLock { Array($0.keys) }
+            #expect(left == [number])
+            daemon.endless.withLock { $0.removeValue(forKey: number) }?(
+                .success(DrillReport(connection: "endless", tunnel: "b", duration: 1)))
+            #expect(try await other.tunnel == "b")
         }
     }
 }

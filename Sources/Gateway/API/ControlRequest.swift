@@ -15,7 +15,6 @@ package enum ControlRequest: Hashable, Sendable {
     case order(TunnelOrder, tunnel: String)
     /// How long is in the body, where there is one.
     case drill(connection: String)
-    case endDrill(connection: String)
     /// Those after number `since`; nil is all that are kept.
     case events(since: UInt64?, follow: Bool)
 
@@ -61,9 +60,7 @@ package enum ControlRequest: Hashable, Sendable {
             } else if let name = Self.name(in: path, under: APIPath.tunnels) {
                 self = try only("GET", then: .tunnel(name))
             } else if let name = Self.name(in: path, under: APIPath.connections, before: "/drill") {
-                self = try only(
-                    "POST", "DELETE",
-                    then: method == "POST" ? .drill(connection: name) : .endDrill(connection: name))
+                self = try only("POST", then: .drill(connection: name))
             } else if let name = Self.name(in: path, under: APIPath.tunnels, before: "/down") {
                 self = try only("POST", then: .order(.down, tunnel: name))
             } else if let name = Self.name(in: path, under: APIPath.tunnels, before: "/up") {

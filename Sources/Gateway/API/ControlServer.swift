@@ -175,7 +175,7 @@ final class ControlServer: Sendable {
             return encode(routes)
         case .addRoute:
             let wanted: RouteRequest = try await decodeBody(
-                of: request, like: #"{"prefix": "10.20.0.0/16", "connection": "NAME"}"#)
+                request.body, like: #"{"prefix": "10.20.0.0/16", "connection": "NAME"}"#)
             let entry: RouteEntry = try await ask(mailbox) { .addRoute(wanted, $0) }
             return encode(entry, status: .created)
         case .removeRoute(let prefix, let save):
@@ -189,18 +189,29 @@ final class ControlServer: Sendable {
         case .order(let order, let name):
             let tunnel: TunnelStatus = try await ask(mailbox) { .tunnel(order, name: name, $0) }
             return encode(tunnel)
-        case .drill(let name):
-            let wanted: DrillRequest = try await decodeBody(
-                of: request, like: #"{"duration": 10}"#, whenEmpty: DrillRequest())
-            // As long as the drill takes. It goes on when its client does not wait.
-            let report: DrillReport = try await ask(mailbox) { .drill(connection: name, wanted, $0) }
-            return encode(report)
-        case .endDrill(let name):
-            let report: DrillReport = try await ask(mailbox) { .endDrill(connection: name, $0) }
-            return encode(report)
+        case .drill(let name): return encode(try await drill(name, request, mailbox))
         case .events(let since, let follow):
             let page: EventPage = try await ask(mailbox) { .events(since: since, follow: follow, $0) }
             return stream(page, to: request)
+        }
+    }
+
+    /// As long as the drill takes, and no longer than its client waits: nobody cuts a site's tunnel and goes away,
+    /// or loses his own session to it, for longer than he must.
+    private static func drill(
+        _ connection: String, _ request: Request, _ mailbox: Mailbox<ControlCommand>
+    ) async throws(APIError) -> DrillReport {
+        let number = DrillNumber.next()
+        do {
+            return try await request.body.consumeWithInboundCloseHandler { body in
+                let wanted: DrillRequest = try await decodeBody(
+                    body, like: #"{"duration": 10}"#, whenEmpty: DrillRequest())
+                return try await ask(mailbox) { .drill(connection: connection, wanted, number, $0) }
+            } onInboundClosed: {
+                mailbox.post(.drillIsAbandoned(number))
+            }
+        } catch {
+            throw error as? APIError ?? APIError(code: .failed, message: "\(error)")
         }
     }
 
@@ -245,17 +256,17 @@ final class ControlServer: Sendable {
 
     /// `example` is what would be right.
     private static func decodeBody<Value: Decodable>(
-        of request: Request, like example: String, whenEmpty fallback: Value? = nil
+        _ body: RequestBody, like example: String, whenEmpty fallback: Value? = nil
     ) async throws(APIError) -> Value {
-        let body: ByteBuffer
+        let bytes: ByteBuffer
         do {
-            body = try await request.body.collect(upTo: APIPath.requestLimit)
+            bytes = try await body.collect(upTo: APIPath.requestLimit)
         } catch {
             throw APIError(code: .tooLarge, message: "the body is longer than \(APIPath.requestLimit) bytes")
         }
-        if body.readableBytes == 0, let fallback { return fallback }
+        if bytes.readableBytes == 0, let fallback { return fallback }
         do {
-            return try JSON.decode(from: Array(body.readableBytesView))
+            return try JSON.decode(from: Array(bytes.readableBytesView))
         } catch {
             throw APIError(
                 code: .badRequest, message: "the body is not what is expected here", hint: "send \(example)")

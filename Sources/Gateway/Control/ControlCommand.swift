@@ -1,5 +1,6 @@
 package import ControlAPI
 package import LinuxIO
+internal import Synchronization
 package import WireGuard
 
 /// What other threads ask of the control thread, through its mailbox. An answer is given exactly once, by
@@ -14,9 +15,9 @@ package enum ControlCommand: Sendable {
     case explainRoute(destination: String, Answer<RouteExplanation>)
     case tunnel(TunnelOrder, name: String, Answer<TunnelStatus>)
     /// Answered when the drill is over.
-    case drill(connection: String, DrillRequest, Answer<DrillReport>)
-    /// Before its time; answered like `drill`.
-    case endDrill(connection: String, Answer<DrillReport>)
+    case drill(connection: String, DrillRequest, DrillNumber, Answer<DrillReport>)
+    /// Whoever asked for it waits no longer. It may be over, or have been refused.
+    case drillIsAbandoned(DrillNumber)
     case events(since: UInt64?, follow: Bool, Answer<EventPage>)
     /// The control server listens.
     case serverIsReady
@@ -37,9 +38,19 @@ extension ControlCommand {
         case .addRoute(_, let answer), .removeRoute(_, _, let answer): answer(.failure(error))
         case .explainRoute(_, let answer): answer(.failure(error))
         case .tunnel(_, _, let answer): answer(.failure(error))
-        case .drill(_, _, let answer), .endDrill(_, let answer): answer(.failure(error))
+        case .drill(_, _, _, let answer): answer(.failure(error))
         case .events(_, _, let answer): answer(.failure(error))
-        case .serverIsReady, .serverHasFailed, .resolved, .hookHasFailed: break
+        case .drillIsAbandoned, .serverIsReady, .serverHasFailed, .resolved, .hookHasFailed: break
         }
+    }
+}
+
+/// Which drill is meant, of all that were asked for in this process.
+package struct DrillNumber: Hashable, Sendable {
+    private static let last = Atomic<UInt64>(0)
+    private let number: UInt64
+
+    static func next() -> DrillNumber {
+        DrillNumber(number: last.wrappingAdd(1, ordering: .relaxed).newValue)
     }
 }

@@ -17,8 +17,9 @@ extension ControlLoop {
             answer(Result { () throws(APIError) in try explainRoute(to: parseAddress(destination)) })
         case .tunnel(let order, let name, let answer):
             answer(Result { () throws(APIError) in try self.order(order, tunnel: name) })
-        case .drill(let connection, let request, let answer): startDrill(connection, request, answer)
-        case .endDrill(let connection, let answer): endDrill(of: connection, answer: answer)
+        case .drill(let connection, let request, let number, let answer):
+            startDrill(connection, request, number, answer)
+        case .drillIsAbandoned(let number): abandonDrill(number)
         case .events(let since, let follow, let answer):
             answer(Result { () throws(APIError) in try eventPage(since: since, follow: follow) })
         case .serverIsReady: serverIsReady()
@@ -30,7 +31,8 @@ extension ControlLoop {
     }
 
     private func startDrill(
-        _ connection: String, _ request: DrillRequest, _ answer: @escaping ControlCommand.Answer<DrillReport>
+        _ connection: String, _ request: DrillRequest, _ number: DrillNumber,
+        _ answer: @escaping ControlCommand.Answer<DrillReport>
     ) {
         guard DrillRequest.durationRange.contains(request.duration ?? DrillRequest.defaultDuration) else {
             return answer(
@@ -39,7 +41,7 @@ extension ControlLoop {
                         code: .badRequest, message: "that is no duration of a drill",
                         hint: "a drill takes 1 to 300 seconds: {\"duration\": 10}")))
         }
-        drill(connection, request, answer: answer)
+        drill(connection, request, number, answer: answer)
     }
 
     /// Who drives `wg` can do without it.

@@ -312,8 +312,10 @@ extension ControlLoop {
             }
             return
         }
+        let owners = Set(prefixes.map { state.owners(of: $0).first })
         raise(
-            kind, reason: "on-down", "\(prefixes.count) prefixes are \(words)",
+            kind, connection: owners.count == 1 ? owners.first ?? nil : nil, reason: "on-down",
+            "\(prefixes.count) prefixes are \(words)",
             details: ["count": "\(prefixes.count)"], level: .notice)
     }
 

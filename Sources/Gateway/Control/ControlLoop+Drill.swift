@@ -5,21 +5,18 @@ internal import WireGuard
 
 /// A drill that is going on, and who waits for its report.
 struct DrillRun {
+    let number: DrillNumber
     var drill: Drill
     let duration: Duration
     let activeBefore: String?
-    /// Of whoever began it, and of whoever ended it.
-    var answers: [ControlCommand.Answer<DrillReport>]
-
-    func answer(_ result: Result<DrillReport, APIError>) {
-        for answer in answers { answer(result) }
-    }
+    let answer: ControlCommand.Answer<DrillReport>
 }
 
 /// Drills: a tunnel taken away on purpose (``Drill``).
 extension ControlLoop {
     func drill(
-        _ name: String, _ request: DrillRequest, answer: @escaping ControlCommand.Answer<DrillReport>
+        _ name: String, _ request: DrillRequest, _ number: DrillNumber,
+        answer: @escaping ControlCommand.Answer<DrillReport>
     ) {
         guard let connection = state.connection(named: name), let record = connections[name] else {
             return answer(
@@ -42,20 +39,12 @@ extension ControlLoop {
         let states = peers(of: connection).compactMap { tunnels[$0].map { ($0.name, $0.health.state) } }
         let duration = Duration.milliseconds(Int64((request.duration ?? DrillRequest.defaultDuration) * 1000))
         drills[name] = DrillRun(
+            number: number,
             drill: Drill(
                 connection: name, tunnels: Dictionary(uniqueKeysWithValues: states), active: active,
                 duration: duration, objective: connection.recoveryTimeObjective, now: now),
-            duration: duration, activeBefore: active, answers: [answer])
+            duration: duration, activeBefore: active, answer: answer)
         followDrill(of: name)
-    }
-
-    func endDrill(of name: String, answer: @escaping ControlCommand.Answer<DrillReport>) {
-        guard drills[name] != nil else {
-            return answer(
-                .failure(APIError(code: .conflict, message: "no drill of \(name) is going on")))
-        }
-        drills[name]?.answers.append(answer)
-        abortDrill(of: name)
     }
 
     var drillDeadline: Instant? { drills.values.lazy.compactMap(\.drill.nextTimeout).min() }
@@ -89,6 +78,12 @@ extension ControlLoop {
         guard drills[name] != nil else { return }
         drills[name]?.drill.handle(.abort, now: now)
         followDrill(of: name)
+    }
+
+    func abandonDrill(_ number: DrillNumber) {
+        guard let name = drills.first(where: { $0.value.number == number })?.key else { return }
+        log.notice("a drill ends, as nobody waits for it", metadata: ["connection": "\(name)"])
+        abortDrill(of: name)
     }
 
     /// At the end of a run: what is cut is put back, and who waits is told.
@@ -155,14 +150,18 @@ extension ControlLoop {
 extension DrillReport {
     fileprivate init(_ report: DrillOutcome, _ run: DrillRun) {
         var notes: [String] = []
-        if report.wasAborted { notes.append("somebody ended it before its time") }
         if report.timeToDetect == nil { notes.append("the tunnel was never held to be down") }
-        if report.timeToReturn == nil { notes.append("the tunnel was not back 10 s after it was mended") }
         if report.probesLostAfter > 0 {
             notes.append("\(report.probesLostAfter) live probes were lost after it was mended")
         }
-        if !report.hasFailedBack, report.activeWhileCut != nil {
-            notes.append("traffic did not return to it: it is held down, or another is preferred")
+        if report.wasAborted {
+            // Its return was not waited for.
+            notes.append("somebody ended it before its time")
+        } else {
+            if report.timeToReturn == nil { notes.append("the tunnel was not back 10 s after it was mended") }
+            if !report.hasFailedBack, report.activeWhileCut != nil {
+                notes.append("traffic did not return to it: it is held down, or another is preferred")
+            }
         }
         self.init(
             connection: report.connection, tunnel: report.cut ?? "", duration: run.duration.seconds,

@@ -119,6 +119,7 @@ package struct Drill: Sendable {
         case .active(let name):
             active = name
         case .abort:
+            guard phase.isProbing else { return }
             report.wasAborted = true
             if case .cut = phase { restore(at: now) }
             collect(from: now)

@@ -248,9 +248,9 @@ package final class UDPSocket: Sendable {
         return unsafe sendEach(base, count, segmentSize, &delivery)
     }
 
-    /// Sends one datagram that the path does not carry whole, also where the others go with DF. Over IPv4 the router
-    /// before the narrow link cuts it; over IPv6 only this host can, where its interface is the narrow link or it
-    /// has been told of it. Two calls more than `send`; what another thread sends meanwhile goes without DF too.
+    /// Sends one datagram that the path does not carry whole, also where the others go with DF: over IPv4 the router
+    /// before the narrow link cuts it. Two calls more than `send`; what another thread sends meanwhile goes without
+    /// DF too.
     package func sendInFragments(
         _ base: UnsafeRawPointer, count: Int, to path: UnderlayPath, trafficClass: UInt8, waits: Int
     ) -> SendResult {

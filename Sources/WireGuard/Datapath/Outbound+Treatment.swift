@@ -42,13 +42,14 @@ extension Outbound {
 
     /// A packet that is too long: sent in pieces, or its sender is told what would pass (RFC 1191; RFC 8201). No
     /// sender of IPv6 goes below 1280 bytes, so on a path that carries less the outer packet goes in fragments
-    /// (RFC 2473, section 7.1).
+    /// (RFC 2473, section 7.1), where anybody on the way can make them.
     private mutating func cut(
         _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
         _ trafficClass: UInt8, use index: Int
     ) {
         let limit = unsafe uses[index].limit
-        if header.family == .v6, header.totalLength <= ErrorReply.minimumMTU6 {
+        if header.family == .v6, header.totalLength <= ErrorReply.minimumMTU6, unsafe uses[index].mayFragment
+        {
             if unsafe uses[index].isIntercepted {
                 unsafe pass(packet, header, to: destination, trafficClass, use: index)
             } else {
@@ -128,7 +129,8 @@ extension Outbound {
     }
 
     /// What is held goes where the table leads to now: a failed path's packets to the next one at once, whatever its
-    /// own rate was, and in fragments where that one carries less. False when the first packet's time has not come.
+    /// own rate was, and in fragments where that one carries less and may have them. False when the first packet's
+    /// time has not come.
     private mutating func releaseFirst(of shaper: Shaper) -> Bool {
         guard let bytes = unsafe shaper.first, let packet = bytes.baseAddress,
             let header = unsafe try? InnerHeader(packet, count: bytes.count)
@@ -153,6 +155,10 @@ extension Outbound {
         defer { shaper.removeFirst() }
         guard unsafe uses[index].underlay != nil else {
             drops.add(unsafe uses[index].isCut ? .drilled : .noEndpoint)
+            return true
+        }
+        guard unsafe header.totalLength <= uses[index].limit || uses[index].mayFragment else {
+            drops.add(.outboundTooBig)
             return true
         }
         // What waited for a path had passed its connection's limiter.

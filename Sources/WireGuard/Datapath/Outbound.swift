@@ -41,6 +41,10 @@
         var pathShaper: Unmanaged<Shaper>?
         var bytes = 0
         var packets = 0
+
+        /// Over IPv4 the router before a narrow link cuts what has no DF; IPv6 is cut by its sender or not at all,
+        /// and this host does not know where.
+        var mayFragment: Bool { unsafe underlay?.endpoint.address.family == .v4 }
     }
 
     package let drops: DropCounters
@@ -264,7 +268,12 @@
         mayFragment: Bool = false
     ) {
         guard let keypair = unsafe uses[index].keypair, let underlay = unsafe uses[index].underlay else {
-            unsafe stage(packet, count: count, use: index)
+            // Control sends what is staged whole.
+            if mayFragment {
+                drops.add(.outboundTooBig)
+            } else {
+                unsafe stage(packet, count: count, use: index)
+            }
             return
         }
         let padded = unsafe paddedLength(count, mtu: uses[index].paddingLimit)

@@ -7,8 +7,9 @@ internal import Synchronization
 /// not further ahead of the second than the burst. The time is computed from the start each time, so no
 /// rounding adds up.
 ///
-/// Bulk may not use the last part of the burst, the reserve. So small always finds it there, and while small
-/// has to wait, bulk has to as well: small goes first, by one comparison, also among several threads.
+/// Bulk may not use the last part of the burst, the reserve. So small always finds it there, but for a packet that
+/// each thread may have booked, and while small has to wait, bulk has to as well: small goes first, by one
+/// comparison, also among several threads.
 ///
 /// Concurrency: any thread may take; one word is shared.
 package final class RateLimiter: Sendable {

@@ -114,6 +114,13 @@ struct PathMTUTests {
         let pieces = pair.send([(whole, .udp(.v6, segment: 1232))]).sent
         #expect(pieces.map(\.mayFragment) == [true, true, false])
         #expect(pair.receiveRaw(pieces).map(\.count) == [1280, 1280, 148])
+
+        // Nobody would cut it on the way.
+        pair.left.path.setUnderlay(
+            UnderlayPath(endpoint: Endpoint(address: IPAddress("2001:db8::2")!, port: 51820)))
+        let (none, answers) = pair.send([(packet(1280), VirtioNetHeader())])
+        #expect(none.isEmpty && answers.count == 1)
+        #expect(pair.left.drops.snapshot == [.outboundTooBig: 2])
     }
 
     @Test("a packet that may be cut goes in fragments that fit")

@@ -116,6 +116,24 @@ struct ShapingPathTests {
         #expect(bundle.drops.snapshot.isEmpty)
     }
 
+    @Test(
+        "what waited and is too long for the next tunnel goes in outer fragments", arguments: [true, false])
+    func failoverToNarrow(isOverIPv4: Bool) {
+        var bundle = TunnelBundle([nil, nil])
+        bundle.table = Self.table(bundle, paths: [Self.limiter(bundle)])
+        #expect(Self.fill(&bundle).count == 62)
+        bundle.paths[1].setInnerMTU(900)
+        if !isOverIPv4 {
+            bundle.paths[1].setUnderlay(
+                UnderlayPath(endpoint: Endpoint(address: IPAddress("2001:db8::2")!, port: 51820)))
+        }
+        bundle.table.activate(1, of: 0)
+        let rest = bundle.send([])
+        #expect(rest.map(Self.number) == (isOverIPv4 ? Array(62..<120) : []))
+        #expect(rest.allSatisfy { $0.tunnel == 1 && $0.mayFragment })
+        #expect(bundle.drops.snapshot == (isOverIPv4 ? [:] : [.outboundTooBig: 58]))
+    }
+
     @Test("a failed tunnel's packets keep the limit of the next one")
     func failoverToLimited() {
         var bundle = TunnelBundle([nil, nil])

@@ -18,6 +18,7 @@ struct TunnelBundle: ~Copyable {
         var plaintext: [UInt8]
         /// Without the padding.
         var packet: [UInt8]
+        var mayFragment: Bool
     }
 
     let keypairs = KeypairTable(capacity: 256)
@@ -157,7 +158,7 @@ struct TunnelBundle: ~Copyable {
                 ? Int(plaintext[2]) << 8 | Int(plaintext[3]) : 40 + Int(plaintext[4]) << 8 + Int(plaintext[5])
             return Sent(
                 tunnel: tunnel, underlay: run.underlay, plaintext: plaintext,
-                packet: Array(plaintext.prefix(length)))
+                packet: Array(plaintext.prefix(length)), mayFragment: run.mayFragment)
         }
     }
 }

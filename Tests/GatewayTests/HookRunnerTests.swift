@@ -172,7 +172,8 @@ import WireGuard
     @Test func aProgramPastItsLimitIsEnded() throws {
         let site = try Site()
         let runner = try site.runner(
-            "trap 'echo ended >$1/term; exit 0' TERM; sleep 1000 & wait", timeout: .milliseconds(1500))
+            "trap 'echo ended >$1/new; mv $1/new $1/term; exit 0' TERM; sleep 1000 & wait",
+            timeout: .milliseconds(1500))
         runner.post(event)
         #expect(try site.wait(for: "term") == "ended\n")
         runner.stop(limit: Self.longTime)

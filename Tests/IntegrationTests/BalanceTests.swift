@@ -63,7 +63,7 @@ extension Integration {
                 for host in hosts {
                     probers.append(
                         try await Prober.start(
-                            in: bundle.lab, from: .onprem, every: 20, to: host, name: "prober-\(host)"))
+                            in: bundle.lab, from: .onprem, every: 10, to: host, name: "prober-\(host)"))
                 }
                 try await Task.sleep(for: .seconds(1))
                 let cut = wallClock()

@@ -90,7 +90,7 @@ extension Integration {
                 try #require(first.endpoint == "100.64.2.10:51820" && first.interface == "wan2", "\(first)")
                 try #require(!first.steps.isEmpty)
 
-                let prober = try await Prober.start(in: bundle.lab, from: .onprem, every: 10)
+                let prober = try await Prober.start(in: bundle.lab, from: .onprem, every: 4)
                 let cut = wallClock()
                 try await bundle.lab.cut(.link)
                 try await told("internet")

@@ -58,8 +58,10 @@ extension Integration {
             try await Bundle.run(Bundle.Options(wires: [.internet])) { bundle in
                 try await bundle.lab.narrow(.internet, to: 1300)
                 for site in Site.allCases { try await bundle.traffic.transfer(from: site, megabytes: 1) }
-                try await eventually("the path's MTU is found") {
-                    try await bundle.onprem.tunnel(over: .internet).pathMTU ?? .max <= Self.inner(1300)
+                for gateway in bundle.gateways {
+                    try await eventually("\(gateway.name) has found the path's MTU") {
+                        try await gateway.tunnel(over: .internet).pathMTU ?? .max <= Self.inner(1300)
+                    }
                 }
                 func tooBig() async throws -> UInt64 {
                     try await bundle.onprem.status()?.drops["outbound-too-big"] ?? 0

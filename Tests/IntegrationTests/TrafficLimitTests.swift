@@ -1,3 +1,4 @@
+internal import ControlAPI
 internal import Testing
 
 extension Integration {
@@ -38,11 +39,12 @@ extension Integration {
                 }
                 _ = try await outside.stop()
 
+                // Probes cannot take notice either: half a second later the tunnel is down.
+                let inside = try await lab.capture(
+                    bundle.vpc[0].interface, in: bundle.vpc[0].namespace, name: "capture-inside")
                 try await Shell.run(
                     "nft 'table ip congested { chain f { type filter hook forward priority 0; ip ecn set ce; }; }'",
                     in: lab.internet)
-                let inside = try await lab.capture(
-                    bundle.vpc[0].interface, in: bundle.vpc[0].namespace, name: "capture-inside")
                 _ = try await bundle.traffic.echo(from: .onprem, arguments: "-c 3 -i 0.1 -W 2 -Q 0xba")
                 try await inside.holds("an echo with its DSCP and the mark") { packet in
                     // No frame: a TUN's packets begin with the IP header.
@@ -51,6 +53,8 @@ extension Integration {
                 // One that cannot take notice is dropped, as it would have been by the router.
                 let told = try await bundle.traffic.echo(from: .onprem, arguments: "-c 3 -i 0.1 -W 1")
                 try #require(!told, "a mark was lost")
+                let drops = try await bundle.vpc[0].status()?.drops ?? [:]
+                try #require(drops["congestion-marked", default: 0] > 0, "\(drops)")
             }
         }
 

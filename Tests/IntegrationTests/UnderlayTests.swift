@@ -29,7 +29,7 @@ extension Integration {
             let options = Bundle.Options(lines: ["health = { hold-down = \"0s\" }"])
             try await Bundle.run(options) { bundle in
                 let namespace = bundle.lab.namespace(.onprem)
-                let prober = try await Prober.start(in: bundle.lab, from: .onprem, every: 10)
+                let prober = try await Prober.start(in: bundle.lab, from: .onprem, every: 4)
                 for _ in 0..<2 {
                     try await Shell.run(
                         isDeleted ? "ip link del wan2" : "ip link set wan2 down", in: namespace)

@@ -10,17 +10,26 @@ struct Prober: Sendable {
     /// - Parameters:
     ///   - milliseconds: from one echo to the next.
     ///   - destination: nil is the other end's inside address.
+    ///   - source: nil is this end's inside address.
     static func start(
         in lab: Lab, from site: Site, every milliseconds: Int, to destination: String? = nil,
-        arguments: String = "", name: String = "prober"
+        source: String? = nil, arguments: String = "", name: String = "prober"
     ) async throws -> Prober {
         let interval = Double(milliseconds) / 1000
         let process = try await lab.start(
-            ["ping", "-n", "-D", "-i", "\(interval)", "-I", site.inside(.v4)]
+            ["ping", "-n", "-D", "-i", "\(interval)", "-I", source ?? site.inside(.v4)]
                 + arguments.split(separator: " ").map(String.init)
                 + [destination ?? site.other.inside(.v4)],
             name: name, in: lab.namespace(site))
         return Prober(process: process, lab: lab, interval: interval)
+    }
+
+    /// Echoes over a wire itself, where nothing is ever cut: what is missing of them this machine has held up, by
+    /// having no time for anybody.
+    static func startWitness(in lab: Lab) async throws -> Prober {
+        try await start(
+            in: lab, from: .onprem, every: 4, to: Wire.internet.underlay(.vpc),
+            source: Wire.internet.underlay(.onprem), name: "witness")
     }
 
     func stop() async throws -> Answers {
@@ -67,6 +76,14 @@ struct Prober: Sendable {
             guard let range = line.firstRange(of: key) else { return nil }
             return Double(line[range.upperBound...].prefix { $0.isNumber || $0 == "." })
         }
+
+        /// From one echo that was answered to the next, longer than `limit` seconds.
+        func gaps(over limit: Double) -> [ClosedRange<Double>] {
+            zip(all, all.dropFirst()).filter { $1.sent - $0.sent > limit }.map { $0.sent...$1.sent }
+        }
+
+        /// Of a witness: whether the machine stood still for somebody in this time.
+        func isDisturbed(in window: ClosedRange<Double>) -> Bool { longestGap(in: window) > 0.025 }
 
         /// The longest time, in seconds, from one echo that was answered to the next, among those that began
         /// within `window`.

@@ -82,6 +82,11 @@ extension Tunnel {
         try await lab.start(
             ["iperf3", "-s", "-J", "-B", Site.vpc.inside(family)], name: "iperf3-\(family)",
             in: lab.namespace(.vpc))
+        try await serverListens(family)
+    }
+
+    /// Between two measurements it does not for a moment.
+    private func serverListens(_ family: Family) async throws {
         try await eventually("iperf3 listens") {
             try await Shell.run("ss -Hltn sport = :5201", in: lab.namespace(.vpc)).contains(
                 Site.vpc.inside(family))
@@ -104,6 +109,7 @@ extension Tunnel {
         }
         if let rate = rate ?? (transport == .udp ? "20M" : nil) { command += " -b \(rate)" }
         if reversed { command += " -R" }
+        try await serverListens(family)
         let result = try await Shell.attempt(command, in: lab.namespace(.onprem), limit: seconds + 60)
         let measured = try JSON.decode(Measurement.self, from: Array(result.output.utf8))
         try #require(

@@ -91,14 +91,16 @@ extension ControlLoop {
             tunnels[peer]?.pathMTU?.sessionBegan(now: now)
             follow(peer)
         case .initiationUnanswered(let failure, let endpoint):
+            // One that was tested elsewhere says nothing of the tunnel as it is, nor of the endpoint in use.
+            let current = tunnels[peer]?.endpoints.current
+            if let endpoint, let current, endpoint != current { return }
             // What passes tells more than a rekey that was lost; without probes nothing else has told of it.
             if let heard = device.path(of: peer)?.lastReceived {
                 tunnels[peer]?.health.handle(.heard(at: heard), now: now)
             }
             tunnels[peer]?.health.handle(.handshakeUnanswered(HealthReason(failure)), now: now)
-            // One that was tested elsewhere says nothing of the endpoint in use, and neither does a rekey that was
-            // lost while packets pass.
-            if endpoint == tunnels[peer]?.endpoints.current, tunnels[peer]?.health.state.isCarrying != true {
+            // A rekey that was lost while packets pass says nothing of the endpoint either.
+            if endpoint == current, tunnels[peer]?.health.state.isCarrying != true {
                 tunnels[peer]?.endpoints.failed(now: now)
             }
             follow(peer)

@@ -17,7 +17,9 @@ import WireGuard
         let hub = EventHub(limit: 3)
         let log = Mutex(EventLog())
         let asked = Mutex<[String]>([])
-        let endless = Mutex<[DrillNumber: ControlCommand.Answer<DrillReport>]>([:])
+        /// Drills that end only when somebody ends them, and how many there were.
+        let endless = Mutex<[(waiter: DrillWaiter, answer: ControlCommand.Answer<DrillReport>)]>([])
+        let begun = Atomic(0)
         private let wake: EventCounter
         private let mailbox: Mailbox<ControlCommand>
         private let server: ControlServer
@@ -57,11 +59,16 @@ import WireGuard
                             lines: log.withLock { $0.lines(after: since) },
                             follower: follow ? try hub.follow() : nil)
                     })
-            case .drill("endless", _, let number, let answer):
-                endless.withLock { $0[number] = answer }
-            case .drillIsAbandoned(let number):
-                endless.withLock { $0.removeValue(forKey: number) }?(
-                    .failure(APIError(code: .failed, message: "abandoned")))
+            case .drill("endless", _, let waiter, let answer):
+                endless.withLock { $0.append((waiter, answer)) }
+                begun.add(1, ordering: .releasing)
+            case .drillIsAbandoned:
+                endless.withLock { drills in
+                    for drill in drills where drill.waiter.hasLeft {
+                        drill.answer(.failure(APIError(code: .failed, message: "abandoned")))
+                    }
+                    drills.removeAll { $0.waiter.hasLeft }
+                }
             case .drill(let connection, let request, _, let answer):
                 answer(
                     .success(
@@ -250,25 +257,24 @@ import WireGuard
 
     @Test func aDrillEndsWithItsClientAndNobodyElses() async throws {
         try await run { daemon in
-            func wait(until condition: (Int) -> Bool) async throws {
-                for _ in 0..<3000 where !condition(daemon.endless.withLock { $0.count }) {
-                    try await Task.sleep(for: .milliseconds(10))
+            func wait(for begun: Int, open: Int) async throws {
+                func isSo() -> Bool {
+                    daemon.begun.load(ordering: .acquiring) == begun
+                        && daemon.endless.withLock { $0.count } == open
                 }
+                for _ in 0..<3000 where !isSo() { try await Task.sleep(for: .milliseconds(10)) }
+                try #require(isSo())
             }
             var hasty = daemon.client
             hasty.timeout = .seconds(3)
             async let other: DrillReport = daemon.client.post(APIPath.drill("endless"))
-            try await wait { $0 == 1 }
-            let number = try #require(daemon.endless.withLock { $0.keys.first })
+            try await wait(for: 1, open: 1)
             let ended = Task { [hasty] in
                 let _: DrillReport = try await hasty.post(APIPath.drill("endless"))
             }
-            try await wait { $0 == 2 }
             await #expect(throws: Failure.self) { try await ended.value }
-            try await wait { $0 < 2 }
-            let left = daemon.endless.withLock { Array($0.keys) }
-            #expect(left == [number])
-            daemon.endless.withLock { $0.removeValue(forKey: number) }?(
+            try await wait(for: 2, open: 1)
+            daemon.endless.withLock { $0.popLast() }?.answer(
                 .success(DrillReport(connection: "endless", tunnel: "b", duration: 1)))
             #expect(try await other.tunnel == "b")
         }

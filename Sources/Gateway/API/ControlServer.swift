@@ -189,7 +189,11 @@ final class ControlServer: Sendable {
         case .order(let order, let name):
             let tunnel: TunnelStatus = try await ask(mailbox) { .tunnel(order, name: name, $0) }
             return encode(tunnel)
-        case .drill(let name): return encode(try await drill(name, request, mailbox))
+        case .drill(let name):
+            var response = encode(try await drill(name, request, mailbox))
+            // The server closes it, as it has listened for the client's closing.
+            response.headers[.connection] = "close"
+            return response
         case .events(let since, let follow):
             let page: EventPage = try await ask(mailbox) { .events(since: since, follow: follow, $0) }
             return stream(page, to: request)
@@ -201,14 +205,15 @@ final class ControlServer: Sendable {
     private static func drill(
         _ connection: String, _ request: Request, _ mailbox: Mailbox<ControlCommand>
     ) async throws(APIError) -> DrillReport {
-        let number = DrillNumber.next()
+        let waiter = DrillWaiter()
         do {
             return try await request.body.consumeWithInboundCloseHandler { body in
                 let wanted: DrillRequest = try await decodeBody(
                     body, like: #"{"duration": 10}"#, whenEmpty: DrillRequest())
-                return try await ask(mailbox) { .drill(connection: connection, wanted, number, $0) }
+                return try await ask(mailbox) { .drill(connection: connection, wanted, waiter, $0) }
             } onInboundClosed: {
-                mailbox.post(.drillIsAbandoned(number))
+                waiter.leave()
+                mailbox.post(.drillIsAbandoned)
             }
         } catch {
             throw error as? APIError ?? APIError(code: .failed, message: "\(error)")

@@ -15,9 +15,9 @@ package enum ControlCommand: Sendable {
     case explainRoute(destination: String, Answer<RouteExplanation>)
     case tunnel(TunnelOrder, name: String, Answer<TunnelStatus>)
     /// Answered when the drill is over.
-    case drill(connection: String, DrillRequest, DrillNumber, Answer<DrillReport>)
-    /// Whoever asked for it waits no longer. It may be over, or have been refused.
-    case drillIsAbandoned(DrillNumber)
+    case drill(connection: String, DrillRequest, DrillWaiter, Answer<DrillReport>)
+    /// Some drill's waiter has left. It may be over, or not even have begun.
+    case drillIsAbandoned
     case events(since: UInt64?, follow: Bool, Answer<EventPage>)
     /// The control server listens.
     case serverIsReady
@@ -45,12 +45,14 @@ extension ControlCommand {
     }
 }
 
-/// Which drill is meant, of all that were asked for in this process.
-package struct DrillNumber: Hashable, Sendable {
-    private static let last = Atomic<UInt64>(0)
-    private let number: UInt64
+/// Whoever waits for a drill.
+package final class DrillWaiter: Sendable {
+    private let isGone = Atomic(false)
 
-    static func next() -> DrillNumber {
-        DrillNumber(number: last.wrappingAdd(1, ordering: .relaxed).newValue)
-    }
+    package init() {}
+
+    /// Before control is told of it: the word may overtake the request.
+    package func leave() { isGone.store(true, ordering: .sequentiallyConsistent) }
+
+    package var hasLeft: Bool { isGone.load(ordering: .sequentiallyConsistent) }
 }

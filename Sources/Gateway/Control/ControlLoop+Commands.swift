@@ -17,9 +17,9 @@ extension ControlLoop {
             answer(Result { () throws(APIError) in try explainRoute(to: parseAddress(destination)) })
         case .tunnel(let order, let name, let answer):
             answer(Result { () throws(APIError) in try self.order(order, tunnel: name) })
-        case .drill(let connection, let request, let number, let answer):
-            startDrill(connection, request, number, answer)
-        case .drillIsAbandoned(let number): abandonDrill(number)
+        case .drill(let connection, let request, let waiter, let answer):
+            startDrill(connection, request, waiter, answer)
+        case .drillIsAbandoned: endAbandonedDrills()
         case .events(let since, let follow, let answer):
             answer(Result { () throws(APIError) in try eventPage(since: since, follow: follow) })
         case .serverIsReady: serverIsReady()
@@ -31,7 +31,7 @@ extension ControlLoop {
     }
 
     private func startDrill(
-        _ connection: String, _ request: DrillRequest, _ number: DrillNumber,
+        _ connection: String, _ request: DrillRequest, _ waiter: DrillWaiter,
         _ answer: @escaping ControlCommand.Answer<DrillReport>
     ) {
         guard DrillRequest.durationRange.contains(request.duration ?? DrillRequest.defaultDuration) else {
@@ -41,7 +41,7 @@ extension ControlLoop {
                         code: .badRequest, message: "that is no duration of a drill",
                         hint: "a drill takes 1 to 300 seconds: {\"duration\": 10}")))
         }
-        drill(connection, request, number, answer: answer)
+        drill(connection, request, waiter, answer: answer)
     }
 
     /// Who drives `wg` can do without it.

@@ -5,7 +5,7 @@ internal import WireGuard
 
 /// A drill that is going on, and who waits for its report.
 struct DrillRun {
-    let number: DrillNumber
+    let waiter: DrillWaiter
     var drill: Drill
     let duration: Duration
     let activeBefore: String?
@@ -15,7 +15,7 @@ struct DrillRun {
 /// Drills: a tunnel taken away on purpose (``Drill``).
 extension ControlLoop {
     func drill(
-        _ name: String, _ request: DrillRequest, _ number: DrillNumber,
+        _ name: String, _ request: DrillRequest, _ waiter: DrillWaiter,
         answer: @escaping ControlCommand.Answer<DrillReport>
     ) {
         guard let connection = state.connection(named: name), let record = connections[name] else {
@@ -24,6 +24,14 @@ extension ControlLoop {
                     APIError(
                         code: .notFound, message: "there is no connection \(name)",
                         hint: "'vgwctl status' lists them")))
+        }
+        guard !waiter.hasLeft else {
+            return answer(
+                .failure(
+                    APIError(
+                        code: .conflict, message: "no drill of \(name): its client has closed the connection",
+                        hint: "a drill lasts no longer than its client: leave the connection open, both ways")
+                ))
         }
         guard drills[name] == nil else {
             return answer(.failure(APIError(code: .conflict, message: "a drill of \(name) is going on")))
@@ -39,7 +47,7 @@ extension ControlLoop {
         let states = peers(of: connection).compactMap { tunnels[$0].map { ($0.name, $0.health.state) } }
         let duration = Duration.milliseconds(Int64((request.duration ?? DrillRequest.defaultDuration) * 1000))
         drills[name] = DrillRun(
-            number: number,
+            waiter: waiter,
             drill: Drill(
                 connection: name, tunnels: Dictionary(uniqueKeysWithValues: states), active: active,
                 duration: duration, objective: connection.recoveryTimeObjective, now: now),
@@ -80,10 +88,11 @@ extension ControlLoop {
         followDrill(of: name)
     }
 
-    func abandonDrill(_ number: DrillNumber) {
-        guard let name = drills.first(where: { $0.value.number == number })?.key else { return }
-        log.notice("a drill ends, as nobody waits for it", metadata: ["connection": "\(name)"])
-        abortDrill(of: name)
+    func endAbandonedDrills() {
+        for (name, run) in drills where run.waiter.hasLeft {
+            log.notice("a drill ends, as nobody waits for it", metadata: ["connection": "\(name)"])
+            abortDrill(of: name)
+        }
     }
 
     /// At the end of a run: what is cut is put back, and who waits is told.

@@ -102,14 +102,14 @@ extension Integration {
             try await Tunnel.run(Pairing(initiator: .configured, responder: .configured)) { tunnel in
                 let first = try await tunnel.vpc.peer().latestHandshake
                 let prober = try await Prober.start(in: tunnel.lab, from: .onprem, every: 50)
-                try await Task.sleep(for: .seconds(110))
+                try await Task.sleep(for: .seconds(90))
                 // The UDP datagrams of initiations, of which the one after 120 s, and its repetition, get lost.
                 try await Shell.run(
                     """
                     nft 'table ip late { chain forward { type filter hook forward priority 0;
                         udp length 156 counter drop; }; }'
                     """, in: tunnel.lab.internet)
-                try await eventually("two initiations are lost", within: .seconds(40)) {
+                try await eventually("two initiations are lost", within: .seconds(60)) {
                     let rules = try await Shell.run("nft list table ip late", in: tunnel.lab.internet)
                     return rules.firstMatch(of: /packets ([0-9]+)/).flatMap { Int($0.1) } ?? 0 >= 2
                 }

@@ -15,7 +15,7 @@ package import WireGuard
 ///
 /// Sizes are multiples of 16, as packets are padded to that: what is found holds for every packet up to it. The
 /// largest is the exception, as no packet is padded past the MTU. Where not even the base passes, smaller ones
-/// are searched down to what IPv4 needs; what is IPv6 then has to be cut outside.
+/// are searched down to what IPv4 needs; what is IPv6 then goes in outer fragments, where outside is IPv4.
 ///
 /// Timers: a try's end, the next confirmation, the next search. Without data, or without a session, there is no
 /// probe, but for the first search.

@@ -9,8 +9,8 @@ struct DrillCommand: AsyncParsableCommand {
         discussion: """
             The tunnel is taken away as a cut cable would take it: without a word to either end. Live probes measure \
             when it is noticed and when traffic passes again; then the tunnel is put back. It disturbs real traffic \
-            for as long as the report says traffic was lost, and for good where there is no other tunnel. When vgwctl \
-            ends before its time, by Ctrl-C or a hang-up, the tunnel is put back at once.
+            for as long as the report says traffic was lost; a connection without another tunnel that is up is refused. \
+            When vgwctl ends before its time, by Ctrl-C or a hang-up, the tunnel is put back at once.
 
               vgwctl drill aws-vpc
               vgwctl drill aws-vpc --for 30s --json

@@ -5,8 +5,7 @@ internal import Glibc
 package struct UnixListener: ~Copyable, Sendable {
     package let path: String
     private let descriptor: FileDescriptor
-    private let device: UInt64
-    private let inode: UInt64
+    private let identity: FileIdentity
     /// Given up for a moment when descriptors run out, so that the waiting client can be turned away: else it
     /// would stay in the queue, and the socket would poll as readable for ever.
     private var spare: FileDescriptor?
@@ -40,8 +39,7 @@ package struct UnixListener: ~Copyable, Sendable {
         }
         self.path = path
         self.descriptor = descriptor
-        device = UInt64(status.st_dev)
-        inode = UInt64(status.st_ino)
+        identity = FileIdentity(status)
         spare = try? System.open("/dev/null", O_RDONLY)
     }
 
@@ -55,8 +53,7 @@ package struct UnixListener: ~Copyable, Sendable {
         }
         self.path = path
         self.descriptor = descriptor
-        device = UInt64(status.st_dev)
-        inode = UInt64(status.st_ino)
+        identity = FileIdentity(status)
         spare = try? System.open("/dev/null", O_RDONLY)
     }
 
@@ -66,10 +63,7 @@ package struct UnixListener: ~Copyable, Sendable {
     }
 
     /// Whether the path still leads here: `wg-quick down` ends a daemon by removing the file.
-    package var isPresent: Bool {
-        guard let status = System.status(path: path) else { return false }
-        return UInt64(status.st_dev) == device && UInt64(status.st_ino) == inode
-    }
+    package var isPresent: Bool { FileIdentity(path: path) == identity }
 
     /// The next client, or nil when none waits. When descriptors have run out (EMFILE, ENFILE) the client is
     /// turned away before the error is thrown, so the caller may just go on.

@@ -3,7 +3,7 @@ internal import FoundationEssentials
 internal import Gateway
 internal import Glibc
 
-/// `vgwd [--config FILE]`, `vgwd check`, and `vgwd [-f] INTERFACE` as `wg-quick` starts other
+/// `vgwd [--config FILE]`, `vgwd check`, `vgwd unguard`, and `vgwd [-f] INTERFACE` as `wg-quick` starts other
 /// implementations.
 @main
 struct Vgwd: ParsableCommand {
@@ -13,10 +13,12 @@ struct Vgwd: ParsableCommand {
         usage: """
             vgwd [--config FILE] [--state-dir FOLDER]
             vgwd check [--config FILE]
+            vgwd unguard [--config FILE]
             vgwd [-f] [--cipher CIPHER] INTERFACE
             """,
         discussion: """
-            Without an INTERFACE, vgwd runs what the configuration file says until it is told to end (SIGTERM).
+            Without an INTERFACE, vgwd runs what the configuration file says until it is told to end (SIGTERM). After \
+            any other end, and after SIGUSR1 (a restart), its prefixes stay unreachable until it runs again.
             With one it starts empty, to be set up by 'wg' and 'wg-quick'
             (WG_QUICK_USERSPACE_IMPLEMENTATION=vgwd); it goes to the background unless -f is given, and shows what \
             it drops by 'vgwctl status --drops --socket /run/vgwd/INTERFACE.sock'.
@@ -24,7 +26,7 @@ struct Vgwd: ParsableCommand {
             LOG_LEVEL is 'debug', 'info', 'error' or 'silent'.
             """,
         version: Daemon.version,
-        subcommands: [Run.self, Check.self],
+        subcommands: [Run.self, Check.self, Unguard.self],
         defaultSubcommand: Run.self)
 
     static func main() {
@@ -60,6 +62,31 @@ struct Check: ParsableCommand {
     @OptionGroup var file: ConfigurationOption
 
     func run() throws { print(try file.load().summary) }
+}
+
+struct Unguard: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Take away the rules and unreachable routes that a vgwd left which does not run any more.",
+        discussion: """
+            A stop (SIGTERM) takes them away by itself. A vgwd that failed, was killed or was stopped for a restart \
+            leaves them, so that nothing that belongs in a tunnel leaves in clear until it runs again.
+            """)
+
+    @OptionGroup var file: ConfigurationOption
+
+    func run() throws {
+        let configuration = try file.load()
+        do throws(DaemonError) {
+            let count = try Daemon.removeGuard(DaemonSettings(configuration))
+            print(
+                count == 0
+                    ? "there was nothing left of \(configuration.interface)"
+                    : "removed \(count) rules and routes of \(configuration.interface)")
+        } catch {
+            Daemon.complain("\(error)")
+            throw ExitCode.failure
+        }
+    }
 }
 
 struct Run: ParsableCommand {

@@ -12,10 +12,8 @@ extension Integration {
         @Test("no inner byte is seen on the underlay", arguments: Pairing.all)
         func sealed(_ pairing: Pairing) async throws {
             try await Lab.run { lab in
-                let captures = [
-                    try await lab.capture("onprem", in: lab.internet, name: "capture-onprem"),
-                    try await lab.capture("vpc", in: lab.internet, name: "capture-vpc"),
-                ]
+                let atOnprem = try await lab.capture("onprem", in: lab.internet, name: "capture-onprem")
+                let atVPC = try await lab.capture("vpc", in: lab.internet, name: "capture-vpc")
                 let tunnel = try await Tunnel.make(in: lab, pairing, bothInitiate: true)
                 try await tunnel.start()
                 try await tunnel.reach(from: .onprem)
@@ -38,56 +36,155 @@ extension Integration {
                 try tunnel.onprem.process.signal(SIGCONT)
                 try await tunnel.reach(from: .onprem)
 
-                // This end stops as an operator stops it, and comes back under the same traffic. Without the
-                // address an IPv4 socket that is bound to it cannot send; Linux lets an IPv6 one go on, by
-                // the default route, and no daemon that is not there can help that. wireguard-go's end leaves
-                // the IPv4 one a moment with an address and without a route.
-                let isGo = tunnel.onprem.kind == .wireguardGo
-                for ping in pings.dropFirst(isGo ? 0 : 1) { try await ping.killGroup() }
-                _ = try await tunnel.onprem.process.terminate()
-                try await tunnel.onprem.start()
-                try await tunnel.reach(from: .onprem)
+                // This end ends for a restart, and comes back under the same traffic. wireguard-go knows no such end.
+                if tunnel.onprem.kind != .wireguardGo {
+                    try tunnel.onprem.process.signal(SIGUSR1)
+                    try await tunnel.onprem.process.waitForExit()
+                    try await tunnel.onprem.start()
+                    try await tunnel.reach(from: .onprem)
+                }
 
                 for ping in pings { try await ping.killGroup() }
-                for capture in captures {
-                    let frames = try await capture.stop()
-                    try #require(frames.contains { CapturedDatagram(frame: $0)?.destinationPort == 51820 })
-                    let clear = frames.count { $0.holds(Leaks.marker) }
-                    try #require(clear == 0, "\(clear) of \(frames.count) frames hold the marker")
-                }
+                try await atOnprem.stopSealed()
+                try await atVPC.stopSealed()
             }
         }
 
-        /// For hosts behind the gateway too, whose addresses do not go with the TUN.
+        /// Of this host, and of one behind it, whose address does not go with the TUN.
         @Test(
-            "what is for a tunnel does not leave in clear while its interface is down or its daemon was killed",
+            "at no end of a run but the operator's stop does anything leave in clear",
             .enabled(if: !Lab.reference, "about vgwd's own routes"))
-        func closed() async throws {
+        func ends() async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(in: lab, .ours, bothInitiate: true)
+                let onprem = tunnel.onprem
+                try await tunnel.vpc.start()
+                let host = try await lab.addHost(behind: .onprem)
+                try await Shell.run(
+                    "ip addr add 10.10.5.1/32 dev lo; ip addr add fd10::5/128 dev lo", in: onprem.namespace)
+                let port = try await lab.start(
+                    ["socat", "-u", "UDP4-RECVFROM:51820", "-"], name: "port-taken", in: onprem.namespace)
+                try await eventually("the port is taken") {
+                    try await Shell.run("ss -Hlun sport = :51820", in: onprem.namespace).contains("51820")
+                }
+
+                // Its first start fails.
+                try await #require(throws: (any Error).self) { try await onprem.start() }
+                let capture = try await lab.capture("onprem", in: lab.internet)
+                let own = try await tunnel.markedPings(
+                    from: lab.namespace(.onprem), "10.10.5.1", "fd10::5", to: .vpc)
+                let forwarded = try await tunnel.markedPings(from: host, "10.10.6.2", "fd10::6:2", to: .vpc)
+                try await Task.sleep(for: .seconds(1))
+                try await port.kill()
+                try await onprem.start()
+                try await tunnel.reach(from: .onprem)
+
+                for end in End.allCases {
+                    let status = try await end.happen(to: onprem)
+                    try #require((status == 0) == (end == .restart), "\(end) ended it with status \(status)")
+                    // systemd waits as long.
+                    try await Task.sleep(for: .seconds(1))
+                    try await onprem.start()
+                    try await tunnel.reach(from: .onprem, .v4)
+                    try await tunnel.reach(from: .onprem, .v6)
+                }
+
+                // Neither socket is a reason to end.
+                try await Shell.run("rm \(onprem.uapiSocket) \(onprem.controlSocket)")
+                try await eventually("both sockets are there again") {
+                    guard try await onprem.status() != nil else { return false }
+                    return try await Shell.attempt("wg show \(onprem.interface)", in: onprem.namespace)
+                        .succeeded
+                }
+                try #require(try onprem.process.exitStatus == nil)
+                try await tunnel.ping(from: .onprem, .v4)
+
+                try await capture.stopSealed()
+
+                // The operator's stop lets all of them go: so the pings were there to be seen.
+                let open = try await lab.capture("onprem", in: lab.internet, name: "capture-stopped")
+                try #require(try await onprem.process.terminate() == 0)
+                for source in ["10.10.5.1", "10.10.6.2"] {
+                    try await open.holds("an echo of \(source) in clear") {
+                        $0.holds(Leaks.marker)
+                            && $0.holds(source.split(separator: ".").compactMap { UInt8($0) })
+                    }
+                }
+                for ping in own + forwarded { try await ping.killGroup() }
+                try #require(try await onprem.ownRules().isEmpty)
+                try #require(try await onprem.ownRoutes().isEmpty)
+            }
+        }
+
+        enum End: CaseIterable {
+            case restart
+            case deletedInterface
+            case kill
+
+            /// Returns the exit status.
+            func happen(to gateway: Gateway) async throws -> Int32 {
+                let process = try gateway.process
+                switch self {
+                case .restart: process.signal(SIGUSR1)
+                case .deletedInterface:
+                    try await Shell.run("ip link del \(gateway.interface)", in: gateway.namespace)
+                case .kill: try await gateway.kill()
+                }
+                return try await process.waitForExit()
+            }
+        }
+
+        @Test(
+            "what is for a tunnel does not leave in clear while its interface is down",
+            .enabled(if: !Lab.reference, "about vgwd's own routes"))
+        func interfaceDown() async throws {
             try await Tunnel.run(.ours, bothInitiate: true) { tunnel in
                 let onprem = tunnel.onprem
                 try await Shell.run(
                     "ip addr add 10.10.5.1/32 dev lo; ip addr add fd10::5/128 dev lo", in: onprem.namespace)
                 let capture = try await tunnel.lab.capture("onprem", in: tunnel.lab.internet)
-                func knock() async throws {
-                    for (source, family) in [("10.10.5.1", Family.v4), ("fd10::5", .v6)] {
-                        let answer = try await Shell.attempt(
-                            "ping -c 5 -i 0.1 -W 1 -p \(Leaks.pattern) -I \(source) \(Site.vpc.inside(family))",
-                            in: onprem.namespace)
-                        try #require(!answer.succeeded, "an echo came back without a tunnel")
-                    }
-                }
                 try await Shell.run("ip link set \(onprem.interface) down", in: onprem.namespace)
-                try await knock()
-                try await onprem.kill()
-                try await knock()
-                try await onprem.start()
+                for (source, family) in [("10.10.5.1", Family.v4), ("fd10::5", .v6)] {
+                    let answer = try await Shell.attempt(
+                        "ping -c 5 -i 0.1 -W 1 -p \(Leaks.pattern) -I \(source) \(Site.vpc.inside(family))",
+                        in: onprem.namespace)
+                    try #require(!answer.succeeded, "an echo came back without a tunnel")
+                }
+                try await Shell.run("ip link set \(onprem.interface) up", in: onprem.namespace)
                 try await tunnel.reach(from: .onprem)
-                let frames = try await capture.stop()
-                try #require(!frames.isEmpty)
-                let clear = frames.count { $0.holds(Leaks.marker) }
-                try #require(clear == 0, "\(clear) of \(frames.count) frames hold the marker")
+                try await capture.stopSealed()
             }
         }
+
+        @Test(
+            "a guard that was left is taken away by hand, and not while its gateway runs",
+            .enabled(if: !Lab.reference, "about vgwd's own routes"))
+        func unguard() async throws {
+            try await Tunnel.run(.ours) { tunnel in
+                let onprem = tunnel.onprem
+                let command = "\(Programs.path("vgwd")) unguard --config \(try onprem.writeConfiguration())"
+                let refused = try await Shell.attempt(command, in: onprem.namespace)
+                try #require(
+                    !refused.succeeded && refused.errors.contains(String(try onprem.process.pid)),
+                    "\(refused)")
+                try await tunnel.ping(from: .onprem, .v4)
+                try await onprem.kill()
+                try #require(try await !onprem.ownRules().isEmpty)
+                try await Shell.run(command, in: onprem.namespace)
+                try #require(try await onprem.ownRules().isEmpty)
+                try #require(try await onprem.ownRoutes().isEmpty)
+            }
+        }
+    }
+}
+
+extension Capture {
+    /// Stops it: there are outer packets in it, and the marker in none.
+    fileprivate func stopSealed() async throws {
+        let frames = try await stop()
+        try #require(frames.contains { CapturedDatagram(frame: $0)?.destinationPort == 51820 })
+        let clear = frames.count { $0.holds(Integration.Leaks.marker) }
+        try #require(clear == 0, "\(clear) of \(frames.count) frames hold the marker")
     }
 }
 
@@ -104,15 +201,22 @@ extension [UInt8] {
 extension Tunnel {
     /// Endless echoes with the marker in them, of IPv4 and then of IPv6, that outlive the interface they started on.
     func markedPings(from site: Site) async throws -> [BackgroundProcess] {
+        try await markedPings(from: lab.namespace(site), site.inside(.v4), site.inside(.v6), to: site.other)
+    }
+
+    /// The same from other addresses.
+    func markedPings(
+        from namespace: String, _ v4: String, _ v6: String, to site: Site
+    ) async throws -> [BackgroundProcess] {
         var pings: [BackgroundProcess] = []
-        for family in Family.allCases {
+        for (family, source) in [(Family.v4, v4), (.v6, v6)] {
             pings.append(
                 try await lab.start(
                     [
                         "setsid", "bash", "-c",
                         "while :; do ping \(family.option) -q -i 0.05 -p \(Integration.Leaks.pattern) -c 100 -W 1 "
-                            + "-I \(site.inside(family)) \(site.other.inside(family)); sleep 0.1; done",
-                    ], name: "ping-\(family)", in: lab.namespace(site)))
+                            + "-I \(source) \(site.inside(family)); sleep 0.1; done",
+                    ], name: "ping-\(source)", in: namespace))
         }
         return pings
     }

@@ -27,7 +27,20 @@ final class ControlServer: Sendable {
     private let drops: DropCounters
     private let log: Logger
     private let connectionLimit: Int
-    private let running = Mutex<(group: ServiceGroup?, ended: EventCounter?)>((nil, nil))
+    private let running = Mutex(Running())
+
+    private struct Running: Sendable {
+        enum Stage: Sendable {
+            case starting
+            /// The socket's file, as it was when the server began to listen.
+            case listening(FileIdentity?)
+            case failed
+        }
+
+        var stage = Stage.starting
+        var group: ServiceGroup?
+        var ended: EventCounter?
+    }
 
     init(
         path: String, mailbox: Mailbox<ControlCommand>, connectionLimit: Int, drops: DropCounters, log: Logger
@@ -41,6 +54,7 @@ final class ControlServer: Sendable {
 
     /// Returns at once; the mailbox hears of success and failure.
     func start() {
+        running.withLock { $0 = Running() }
         do {
             if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
                 try AtomicFile.makeDirectory(String(path[..<slash]), mode: 0o755)
@@ -52,29 +66,63 @@ final class ControlServer: Sendable {
             let ended = try EventCounter()
             let group = ServiceGroup(
                 configuration: ServiceGroupConfiguration(services: [try makeServer()], logger: quietLog))
-            running.withLock { $0 = (group, ended) }
-            Task.detached { [mailbox] in
+            running.withLock {
+                $0.group = group
+                $0.ended = ended
+            }
+            Task.detached { [self] in
                 do {
                     try await group.run()
                 } catch {
-                    mailbox.post(.serverHasFailed("\(error)"))
+                    // One whose socket was lost may end as it likes.
+                    if running.withLock({ $0.group === group }) { fail("\(error)") }
                 }
                 ended.signal()
             }
         } catch {
-            mailbox.post(.serverHasFailed("\(error)"))
+            fail("\(error)")
+        }
+    }
+
+    private func fail(_ reason: String) {
+        running.withLock { $0.stage = .failed }
+        mailbox.post(.serverHasFailed(reason))
+    }
+
+    private func noteListening() {
+        let file = FileIdentity(path: path)
+        running.withLock { $0.stage = .listening(file) }
+        mailbox.post(.serverIsReady)
+    }
+
+    /// Listens anew when the socket's file was removed or replaced, or when the server has failed. Requests that are
+    /// being answered are finished. Returns true if the file was gone.
+    func restoreIfLost() -> Bool {
+        let (stage, group) = running.withLock { ($0.stage, $0.group) }
+        switch stage {
+        case .starting: return false
+        case .listening(let file):
+            guard FileIdentity(path: path) != file else { return false }
+            if let group { Task.detached { await group.triggerGracefulShutdown() } }
+            start()
+            return true
+        case .failed:
+            start()
+            return false
         }
     }
 
     /// Lets requests that are being answered finish, for a second at most.
     func stop() {
-        let (group, ended) = running.withLock { $0 }
+        let (stage, group, ended) = running.withLock { ($0.stage, $0.group, $0.ended) }
         guard let group, let ended else { return }
         Task.detached { await group.triggerGracefulShutdown() }
         if let epoll = try? Epoll(), (try? epoll.add(fd: ended.fd, token: 0)) != nil {
             _ = try? epoll.wait(timeout: Self.stopTimeout)
         }
-        try? AtomicFile.remove(path)
+        if case .listening(let file) = stage, FileIdentity(path: path) == file {
+            try? AtomicFile.remove(path)
+        }
     }
 
     /// Hummingbird logs each request; that is not for an operator.
@@ -104,8 +152,8 @@ final class ControlServer: Sendable {
         ) { request, writer, _ in
             let response = await Self.respond(to: request, mailbox, drops)
             try await writer.write(response: response.head, body: response.body)
-        } onServerRunning: { _ in
-            mailbox.post(.serverIsReady)
+        } onServerRunning: { [self] _ in
+            noteListening()
         }
     }
 

@@ -85,8 +85,15 @@ struct WgServer: ~Copyable {
         try epoll.add(fd: self.listener.fd, token: listenerToken)
     }
 
-    /// False once the socket file was removed: the sign to end.
+    /// False once the socket file was removed.
     var isPresent: Bool { listener.isPresent }
+
+    /// At another listener; clients that are connected stay.
+    mutating func listen(at next: consuming UnixListener, epoll: borrowing Epoll) throws(SystemError) {
+        try epoll.add(fd: next.fd, token: listenerToken)
+        epoll.remove(fd: listener.fd)
+        listener = next
+    }
 
     mutating func handle(_ event: Epoll.Event, epoll: borrowing Epoll, handler: some WgHandler, now: Instant)
     {

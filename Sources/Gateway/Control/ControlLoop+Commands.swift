@@ -44,16 +44,6 @@ extension ControlLoop {
         drill(connection, request, waiter, answer: answer)
     }
 
-    /// Who drives `wg` can do without it.
-    private func serverHasFailed(_ reason: String) {
-        if settings.managesLink {
-            ending = ending ?? .failed("the control socket does not work: \(reason)")
-        } else {
-            log.warning("vgwctl cannot be used", metadata: ["error": "\(reason)"])
-            serverIsReady()
-        }
-    }
-
     private func routeList() -> RouteList {
         RouteList(
             routes: state.connections.flatMap { connection in

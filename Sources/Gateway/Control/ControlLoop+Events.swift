@@ -47,7 +47,8 @@ extension ControlLoop {
     func tellOfEnd() {
         let (reason, why) =
             switch ending {
-            case .asked(let text): ("asked", text)
+            case .stopped(let text): ("asked", text)
+            case .handedOver(let text): ("restart", text)
             case .failed(let text): ("failure", text)
             case nil: ("asked", "")
             }

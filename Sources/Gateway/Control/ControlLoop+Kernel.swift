@@ -87,12 +87,6 @@ extension ControlLoop {
         }
     }
 
-    func tunIsGone() {
-        guard ending == nil else { return }
-        let text = "interface \(settings.interface) was deleted"
-        ending = settings.managesLink ? .failed(text) : .asked(text)
-    }
-
     // MARK: Learned routes
 
     /// Gives dynamic connections the prefixes that others have routed to their far ends.

@@ -26,25 +26,14 @@ package final class ControlLoop {
         static let handshakes: UInt64 = 1 << 32
     }
 
-    /// How a run ends.
-    package enum Ending: Sendable {
-        /// Asked to: a signal, the `wg` socket or, for an interface that is not ours to manage, its deletion.
-        case asked(String)
-        case failed(String)
-    }
-
     private static let keypairCapacity = 4 * GatewayState.peerLimit
     static let socketCheckInterval: Duration = .seconds(1)
-    private static let sigHUP: Int32 = 1
-    private static let sigINT: Int32 = 2
-    private static let sigTERM: Int32 = 15
-
     let settings: DaemonSettings
     let log: Logger
     package let mailbox: Mailbox<ControlCommand>
 
     let epoll: Epoll
-    private let signals: SignalDescriptor
+    let signals: SignalDescriptor
     private let timer: TimerDescriptor
     private let commandWake: EventCounter
     private let dataWake: EventCounter
@@ -64,6 +53,12 @@ package final class ControlLoop {
     /// Nil where no connection is dynamic.
     var learned: LearnedRoutes?
     var wg: WgServer?
+    /// Why the `wg` socket cannot be put back; nil when it is there.
+    var wgSocketProblem: SystemError?
+    /// Why the control socket cannot be used; nil when it can.
+    var serverProblem: String?
+    /// Nil where there is none. `Daemon.run` sets it before `run`.
+    var controlServer: ControlServer?
     var timestamps: TimestampStore
     let resolver = NameResolver()
     /// Of the `wg` socket, and of the control server.
@@ -101,16 +96,21 @@ package final class ControlLoop {
     /// Links or addresses have changed: sockets that are bound to one may have to follow.
     var areUnderlaysStale = false
     private var socketCheckAt: Instant
-    private var isServerReady: Bool
-    private var isAnnounced = false
+    var isServerReady: Bool
+    private(set) var isAnnounced = false
 
     /// Makes everything that can fail at start; nothing is sent before `run`.
     package init(settings: DaemonSettings, log: Logger) throws(DaemonError) {
         self.settings = settings
         self.log = log
         try Self.refuseSecond(settings)
+        var kept = KeptRoutes(
+            directory: settings.stateDirectory, interface: settings.interface, log: log)
+        if settings.managesLink { kept.load() }
+        self.kept = kept
+        Self.layGuard(settings, kept, log)
         do throws(SystemError) {
-            signals = try SignalDescriptor([Self.sigHUP, Self.sigINT, Self.sigTERM])
+            signals = try SignalDescriptor(Signal.allCases.map(\.rawValue))
             SignalDescriptor.ignoreBrokenPipes()
             epoll = try Epoll()
             timer = try TimerDescriptor()
@@ -145,7 +145,6 @@ package final class ControlLoop {
             device = Device(
                 privateKey: state.privateKey, keypairs: keypairs, entropy: entropy,
                 timestampFloor: timestamps.load())
-            kept = KeptRoutes(directory: settings.stateDirectory, interface: settings.interface, log: log)
             hooks =
                 settings.hooks.isEmpty
                 ? nil
@@ -192,23 +191,6 @@ package final class ControlLoop {
         return queues
     }
 
-    /// Nil where this user may not make the socket, and there is a configuration to run without it.
-    private static func listen(
-        _ settings: DaemonSettings, _ log: Logger
-    ) throws(SystemError) -> UnixListener? {
-        if let descriptor = settings.wgDescriptor { return try UnixListener(adopting: descriptor) }
-        let path = "\(WgServer.directory)/\(settings.interface).sock"
-        do throws(SystemError) {
-            try AtomicFile.makeDirectory(WgServer.directory, mode: 0o755)
-            return try UnixListener(path: path, mode: 0o600)
-        } catch {
-            let isForbidden = [1, 2, 13, 30].contains(error.code)  // EPERM, ENOENT, EACCES, EROFS
-            guard settings.managesLink, isForbidden else { throw error }
-            log.warning("the wg program cannot be used", metadata: ["error": "\(error)"])
-            return nil
-        }
-    }
-
     static func socketOptions(_ settings: DaemonSettings, _ state: GatewayState) -> UDPSocketOptions {
         UDPSocketOptions(
             mark: state.firewallMark, gso: settings.offloads.udpGSO, gro: settings.offloads.udpGRO)
@@ -216,7 +198,8 @@ package final class ControlLoop {
 
     // MARK: Running
 
-    /// Until asked to end, or until going on makes no sense. The kernel's state is as before then.
+    /// Until asked to end, or until going on makes no sense. What is left of the kernel's state then is the ending's
+    /// to say.
     package func run() -> Ending {
         do throws(SystemError) {
             try begin()
@@ -230,8 +213,9 @@ package final class ControlLoop {
         } catch {
             ending = .failed("\(error)")
         }
-        finish()
-        return ending ?? .asked("")
+        let ending = ending ?? .failed("the run was broken off")
+        finish(ending)
+        return ending
     }
 
     private func begin() throws(SystemError) {
@@ -262,7 +246,6 @@ package final class ControlLoop {
         publishForwarding()
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
         reconcileRoutes()
-        if settings.managesLink { try keeper.addAddresses() }
         learnRoutes()
         try hooks?.start()
         try dataPlane.start()
@@ -271,7 +254,7 @@ package final class ControlLoop {
 
     /// Those that were kept in earlier runs, as far as there still are such connections.
     private func restoreRoutes() {
-        for route in kept.load() {
+        for route in kept.routes {
             let connection = state.connection(named: route.connection)
             let rival = state.owners(of: route.prefix).first {
                 state.connection(named: $0)?.metric == connection?.metric
@@ -315,16 +298,6 @@ package final class ControlLoop {
         }
     }
 
-    private func handle(signal: Int32) {
-        if signal == Self.sigHUP {
-            log.notice("reload is not in this version: the running configuration stays")
-        } else {
-            ending = .asked(signal == Self.sigINT ? "SIGINT" : "SIGTERM")
-        }
-    }
-
-    func serverIsReady() { isServerReady = true }
-
     /// What has fallen due, and what came of everything else.
     private func settle() {
         device.handleTimeout(now: now)
@@ -335,7 +308,7 @@ package final class ControlLoop {
         if let learnAt, learnAt <= now { learnRoutes() }
         if socketCheckAt <= now {
             socketCheckAt = now + Self.socketCheckInterval
-            if !(wg?.isPresent ?? true) { ending = ending ?? .asked("the wg socket was removed") }
+            keepSockets()
         }
         flush()
         settleConnections()
@@ -363,18 +336,5 @@ package final class ControlLoop {
         if let descriptor = settings.readyDescriptor { Detachment.reportReady(descriptor) }
         log.info("ready", metadata: ["interface": "\(settings.interface)"])
         tellOfStart()
-    }
-
-    private func finish() {
-        ServiceNotification.send("STOPPING=1")
-        endDrills()
-        if isAnnounced { tellOfEnd() }
-        dataPlane.stop()
-        timestamps.end(device.lastTimestamp)
-        if isTunHere { keeper.removeAll() }
-        events.end()
-        hooks?.stop()
-        resolver.stop()
-        for command in mailbox.take() { command.refuse() }
     }
 }

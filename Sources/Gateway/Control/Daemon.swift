@@ -25,16 +25,31 @@ package enum Daemon {
                 path: $0, mailbox: loop.mailbox, connectionLimit: settings.controlClientLimit,
                 drops: loop.requestDrops, log: log)
         }
+        loop.controlServer = server
         server?.start()
         let ending = loop.run()
         server?.stop()
         switch ending {
-        case .asked(let reason):
+        case .stopped(let reason), .handedOver(let reason):
             log.notice("ended", metadata: ["reason": "\(reason)"])
             return 0
         case .failed(let reason):
             log.critical("ended", metadata: ["error": "\(reason)"])
             return 1
+        }
+    }
+
+    /// Takes away the guard that a gateway left which does not run any more. Returns how many rules and routes that were.
+    package static func removeGuard(_ settings: DaemonSettings) throws(DaemonError) -> Int {
+        try ControlLoop.refuseSecond(settings)
+        do throws(SystemError) {
+            var keeper = try RouteKeeper(plan: settings.plan, interface: 0, log: logger(environment: [:]))
+            let (count, refusal) = keeper.removeAll()
+            if let refusal { throw refusal }
+            return count
+        } catch {
+            let hint = error.code == 1 ? ": run it as root" : ""  // EPERM
+            throw DaemonError("\(error)\(hint)")
         }
     }
 

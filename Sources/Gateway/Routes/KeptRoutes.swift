@@ -42,6 +42,7 @@ package struct KeptRoutes {
     }
 
     /// Those of earlier runs. Whether there still are such connections is the caller's to see.
+    @discardableResult
     package mutating func load() -> [Route] {
         routes = []
         do throws(SystemError) {

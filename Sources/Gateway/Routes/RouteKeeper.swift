@@ -93,12 +93,6 @@ package struct RouteKeeper: ~Copyable {
 
     package func bringUp() throws(SystemError) { try netlink.setUp(interface) }
 
-    /// After the routes: until they are there, what is sent from an inside address would leave in clear by
-    /// another way.
-    package func addAddresses() throws(SystemError) {
-        for address in plan.addresses { try netlink.addAddress(address, to: interface) }
-    }
-
     // MARK: Routes
 
     /// Does what is wanting. What the kernel refuses is in `failures`, and logged when it is new.
@@ -121,6 +115,16 @@ package struct RouteKeeper: ~Copyable {
             log.error("kernel routes cannot be read", metadata: ["error": "\(error)"])
             deadline = now + Self.longestPatience
         }
+    }
+
+    /// Does what is wanting, and takes nothing away.
+    mutating func add(_ prefixes: [RoutePlan.Prefix]) throws(SystemError) {
+        var wanted = plan.wanted(for: prefixes, interface: interface)
+        wanted.addresses = []
+        let found = try found(wanted)
+        wanted.routes.formUnion(found.routes)
+        wanted.rules.formUnion(found.rules)
+        apply(wanted.changes(from: found))
     }
 
     private mutating func apply(_ changes: [KernelChange]) {
@@ -179,12 +183,24 @@ package struct RouteKeeper: ~Copyable {
         patience = min(patience * 2, Self.longestPatience)
     }
 
-    /// At exit: addresses first, so that nobody sends from one by another way; then rules, so that no packet
-    /// is led to a table that is being emptied.
-    package mutating func removeAll() {
-        for address in plan.addresses { try? netlink.removeAddress(address, from: interface) }
-        guard let found = try? found(plan.wanted(for: [], interface: interface)) else { return }
-        for change in KernelState().changes(from: found) { try? apply(change) }
+    /// At the operator's stop: addresses first, so that nobody sends from one by another way; then rules, so that no packet
+    /// is led to a table that is being emptied. Returns how many rules and routes there were, and the first refusal of
+    /// the kernel.
+    @discardableResult
+    package mutating func removeAll() -> (count: Int, refusal: SystemError?) {
+        if interface != 0 {
+            for address in plan.addresses { try? netlink.removeAddress(address, from: interface) }
+        }
+        var refusal: SystemError?
+        do throws(SystemError) {
+            let changes = KernelState().changes(from: try found(KernelState()))
+            for change in changes {
+                do throws(SystemError) { try apply(change) } catch { refusal = refusal ?? error }
+            }
+            return (changes.count, refusal)
+        } catch {
+            return (0, error)
+        }
     }
 
     /// Whether the monitor's event tells of somebody else's hand on what was wanted the last time. Our own

@@ -69,6 +69,32 @@ final class Lab: Sendable {
         return full
     }
 
+    /// A machine behind the site's gateway, with addresses of the site's prefixes: 10.10.6.2 and fd10::6:2 behind
+    /// onprem. Returns its namespace. The site forwards from then on.
+    func addHost(behind site: Site) async throws -> String {
+        let (host, name) = (try await addNamespace("host-\(site)"), namespace(site))
+        var script = """
+            set -e
+            ip netns exec \(name) sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+            ip link add lan netns \(name) type veth peer name lan netns \(host)
+            ip -n \(name) link set lan up
+            ip -n \(host) link set lan up
+
+            """
+        for family in Family.allCases {
+            let network =
+                family == .v4 ? "10.\(site == .onprem ? 10 : 20).6." : "fd\(site == .onprem ? 10 : 20)::6:"
+            script += """
+                ip -n \(name) addr add \(network)1/\(family == .v4 ? 24 : 112) dev lan
+                ip -n \(host) addr add \(network)2/\(family == .v4 ? 24 : 112) dev lan
+                ip -n \(host) \(family.option) route add default via \(network)1
+
+                """
+        }
+        try await Shell.run(script)
+        return host
+    }
+
     private func build(mtu: Int) async throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: false)
         var script = "set -e\n"

@@ -1,0 +1,28 @@
+/// How a run ends, and so what of the kernel's state outlives it.
+///
+/// The guard, that is the rules and the routes of type unreachable (`RoutePlan`), keeps packets that belong in a tunnel
+/// from leaving in clear. Only the operator's own stop takes it away. After every other end it stays, like after
+/// `kill -9`, and the next start adopts it.
+package enum Ending: Sendable {
+    /// The operator's stop (SIGTERM, SIGINT); without a configuration also the removal of the `wg` socket or of the
+    /// interface. Nothing is left behind.
+    case stopped(String)
+    /// SIGUSR1, which systemd sends for a restart: another run follows.
+    case handedOver(String)
+    case failed(String)
+
+    package var keepsGuard: Bool {
+        switch self {
+        case .stopped: false
+        case .handedOver, .failed: true
+        }
+    }
+}
+
+/// Signals that the control thread takes, by their Linux numbers.
+enum Signal: Int32, CaseIterable {
+    case hangUp = 1
+    case interrupt = 2
+    case user1 = 10
+    case terminate = 15
+}

@@ -15,6 +15,8 @@ struct PathMTUSearchTests {
         /// Of a packet and its answer together, in percent.
         var loss = 0
         var isCut = false
+        /// What is in the way of both directions.
+        var policer: Policer?
         /// EMSGSIZE from here on.
         var localLimit = Int.max
         var random: SeededRandom
@@ -38,7 +40,9 @@ struct PathMTUSearchTests {
                     probes.append((now, size))
                     if size > localLimit {
                         search.sendTooBig(size: size, now: now)
-                    } else if size <= limit, !isCut, Int.random(in: 0..<100, using: &random) >= loss {
+                    } else if size <= limit, !isCut, Int.random(in: 0..<100, using: &random) >= loss,
+                        policer?.passes(size, at: now) ?? true
+                    {
                         answers.append((now + roundTrip, sequence))
                     }
                 }
@@ -76,6 +80,51 @@ struct PathMTUSearchTests {
         }
     }
 
+    /// `limit rate over RATE drop` of nftables, and a load of packets of one size at random moments that it is too
+    /// little for. Sizes are of inner packets.
+    private struct Policer {
+        /// Bytes a second.
+        let rate: Double
+        let loadRate: Double
+        let loadSize: Int
+        private var tokens: Double
+        private var last: Instant
+        private var nextLoad: Instant
+        private var random: SeededRandom
+
+        init(rate: Double, loadRate: Double, loadSize: Int, at now: Instant, seed: UInt64) {
+            self.rate = rate
+            self.loadRate = loadRate
+            self.loadSize = loadSize
+            tokens = rate
+            last = now
+            nextLoad = now
+            random = SeededRandom(seed: seed)
+        }
+
+        mutating func passes(_ size: Int, at now: Instant) -> Bool {
+            while nextLoad <= now {
+                _ = take(loadSize, at: nextLoad)
+                // Within half of the mean and one and a half: what senders and queues make of a steady load.
+                let mean = Double(Self.outer(loadSize)) / loadRate
+                let pause = mean * Double.random(in: 0.5...1.5, using: &random)
+                nextLoad = nextLoad + .nanoseconds(Int64(pause * 1e9))
+            }
+            return take(size, at: now)
+        }
+
+        private mutating func take(_ size: Int, at now: Instant) -> Bool {
+            let passed = Double((now - last).wholeNanoseconds) / 1e9
+            tokens = min(tokens + passed * rate, rate)
+            last = now
+            guard tokens >= Double(Self.outer(size)) else { return false }
+            tokens -= Double(Self.outer(size))
+            return true
+        }
+
+        private static func outer(_ size: Int) -> Int { (size + 15) / 16 * 16 + 60 }
+    }
+
     /// What is to be found of a limit: a multiple of 16, or all of the maximum.
     private func expected(_ limit: Int, maximum: Int = 1420) -> Int {
         limit >= maximum ? maximum : max(limit / 16 * 16, PathMTUSearch.floor)
@@ -111,14 +160,17 @@ struct PathMTUSearchTests {
         #expect(path.mtu <= 1300)
     }
 
-    @Test("each size is tried three times, with a small probe beside all but the first")
-    func tries() {
+    @Test("a size is given up after twelve rounds in which it is lost and a smaller one is not")
+    func rounds() {
         var path = Path(limit: 1400)
         path.begin()
-        path.pass(.milliseconds(299), data: false)
-        #expect(path.probes.map(\.size) == [1420, 1420, 96, 1420, 96])
-        path.pass(.milliseconds(20), data: false)
-        #expect(path.probes.last?.size == 1280)
+        path.pass(.milliseconds(1299), data: false)
+        let round = [1420, 1280]
+        let rounds = Array(repeating: round, count: 11).flatMap(\.self)
+        #expect(path.probes.map(\.size) == [1420, 1420, 1280, 1024, 768, 576] + rounds)
+        #expect(path.mtu == 1420)
+        path.pass(.milliseconds(200), data: false)
+        #expect(path.found.map(\.size) == [1280])
     }
 
     @Test("an idle tunnel sends no probe, and one without a session neither")
@@ -231,20 +283,6 @@ struct PathMTUSearchTests {
         #expect(path.found.map(\.size) == [1420])
     }
 
-    @Test("a health probe's answer counts as a sign of life")
-    func healthProbe() {
-        var path = Path(limit: 1420)
-        path.begin()
-        path.pass(.seconds(3))
-        // From here on large and small echoes of the search vanish alike; health has answers.
-        path.limit = 90
-        for _ in 0..<50 {
-            path.search.smallAnswered()
-            path.pass(.milliseconds(100))
-        }
-        #expect(path.mtu <= 1280)
-    }
-
     @Test("where not even the base passes, what does is found", arguments: [600, 900, 1200, 1279])
     func belowBase(limit: Int) {
         var path = Path(limit: 1420)
@@ -285,6 +323,119 @@ struct PathMTUSearchTests {
             path.pass(.seconds(700))
             #expect(path.mtu == 1420)
         }
+    }
+
+    struct Load: Sendable, CustomTestStringConvertible {
+        /// Of inner packets.
+        var size: Int
+        /// Bytes a second outside.
+        var rate: Double
+
+        var testDescription: String { "\(size) bytes, \(Int(rate / 1000)) kB/s" }
+        /// The case, and then small packets, and the largest that there are.
+        static let all =
+            [Load(size: 1228, rate: 750_000)]
+            + [172, 600, 1280, 1420].flatMap { size -> [Load] in
+                [550_000, 1_000_000, 2_500_000].map { Load(size: size, rate: $0) }
+            }
+    }
+
+    @Test("a policer of 500 kB/s that a load is too much for makes no path small", arguments: Load.all)
+    func policed(load: Load) {
+        for seed in UInt64(0)..<4 {
+            var path = Path(limit: 1420, seed: seed)
+            path.begin()
+            path.pass(.seconds(5))
+            path.policer = Policer(
+                rate: 500_000, loadRate: load.rate, loadSize: load.size, at: path.now, seed: seed)
+            path.pass(.seconds(60))
+            #expect(path.found.map(\.size) == [1420], "seed \(seed)")
+        }
+    }
+
+    @Test("what was decided under load is looked at again within a minute of its end")
+    func afterTheLoad() {
+        var path = Path(limit: 1300)
+        path.begin()
+        path.pass(.seconds(5))
+        #expect(path.mtu == 1296)
+        path.search.pathChanged(now: path.now)
+        path.limit = 1420
+        // The search that the change begins finds nothing out.
+        path.policer = Policer(rate: 500_000, loadRate: 2_500_000, loadSize: 1228, at: path.now, seed: 1)
+        path.pass(.seconds(10))
+        #expect(path.mtu < 1420)
+        path.policer = nil
+        path.pass(.seconds(60))
+        #expect(path.mtu == 1420)
+    }
+
+    @Test(
+        "a path that shrinks under load is found in ten seconds while a tenth of the smaller packets is lost",
+        arguments: [5, 10], [20, 200, 700])
+    func shrinksUnderLoad(percent: Int, milliseconds: Int) {
+        for seed in UInt64(0)..<60 {
+            var path = Path(limit: 1420, seed: seed)
+            path.roundTrip = .milliseconds(milliseconds)
+            path.loss = percent
+            path.begin()
+            path.pass(.seconds(20) + .milliseconds(Int(seed) * 37))
+            path.limit = 1350
+            path.pass(.seconds(10))
+            #expect(path.mtu <= 1350, "seed \(seed)")
+            path.pass(.seconds(50))
+            #expect((1280...1350).contains(path.mtu), "seed \(seed)")
+        }
+    }
+
+    @Test("a verdict over what is in use is given again within a minute, and then each ten minutes")
+    func secondLook() {
+        var path = Path(limit: 1420)
+        path.begin()
+        path.pass(.seconds(10))
+        path.limit = 1400
+        path.pass(.seconds(10))
+        #expect(path.mtu == 1392)
+        path.probes = []
+        let found = path.now
+        path.pass(.seconds(1300))
+        let looks = path.probes.filter { $0.size == 1420 }.map { ($0.at - found) / Duration.seconds(1) }
+        #expect(looks.contains { $0 < 60 })
+        #expect(!looks.contains { (70..<600).contains($0) })
+        #expect(looks.contains { (600..<700).contains($0) })
+    }
+
+    @Test(
+        "a path that changes a thousand times a second is confirmed once a second", arguments: [true, false])
+    func roaming(isDead: Bool) {
+        var path = Path(limit: 1420)
+        path.begin()
+        path.pass(.seconds(10))
+        path.probes = []
+        path.isCut = isDead
+        for _ in 0..<10_000 {
+            path.search.pathChanged(now: path.now)
+            path.pass(.milliseconds(1), data: false)
+        }
+        let large = path.probes.count { $0.size == 1420 }
+        // One a second, and where it is not answered a second try.
+        #expect((9...(isDead ? 22 : 11)).contains(large))
+        path.isCut = false
+        path.limit = 1300
+        path.pass(.seconds(7))
+        #expect(path.mtu <= 1300)
+    }
+
+    @Test("before anything is known, too, a change of the path begins one search a second")
+    func roamingAtFirst() {
+        var path = Path(limit: 1420)
+        path.isCut = true
+        path.begin()
+        for _ in 0..<5000 {
+            path.search.pathChanged(now: path.now)
+            path.pass(.milliseconds(1), data: false)
+        }
+        #expect(path.probes.count { $0.size == 1420 } <= 12)
     }
 
     @Test("a path that changes at random is followed, and never overestimated for five seconds")
@@ -339,7 +490,7 @@ struct PathMTUSearchTests {
     func endInSearch() {
         var path = Path(limit: 1380)
         path.begin()
-        path.pass(.milliseconds(400))
+        path.pass(.milliseconds(1500))
         #expect(path.search.isSearching && path.mtu == 1280)
         path.search.sessionEnded()
         path.answers = []

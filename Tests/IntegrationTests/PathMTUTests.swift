@@ -52,6 +52,33 @@ extension Integration {
             }
         }
 
+        /// The load is more than the policer lets pass, so that large probes are lost more often than not.
+        @Test("a path that a policer thins out keeps its MTU")
+        func policed() async throws {
+            try await Bundle.run(Bundle.Options(wires: [.internet])) { bundle in
+                try await eventually("the largest is known") {
+                    try await bundle.onprem.tunnel(over: .internet).pathMTU == 1420
+                }
+                try await bundle.traffic.startServer()
+                try await bundle.lab.police(.internet, to: "500 kbytes/second")
+                let load = """
+                    iperf3 -u -b 6M -l 1200 -t 20 -c \(Site.vpc.inside(.v4)) -B \(Site.onprem.inside(.v4))
+                    """
+                try await bundle.lab.start(
+                    ["bash", "-c", load], name: "load", in: bundle.lab.namespace(.onprem)
+                ).waitForExit(within: .seconds(60))
+                let dropped = try await Shell.run(
+                    "nft list table inet police | grep -o 'packets [0-9]*' | cut -d ' ' -f 2",
+                    in: bundle.lab.internet)
+                try #require(Int(dropped) ?? 0 > 1000, "the policer dropped \(dropped)")
+                for gateway in bundle.gateways {
+                    let found = try gateway.lab.log(of: gateway.process).split(separator: "\n")
+                        .filter { $0.contains("path MTU found") }
+                    try #require(found.count == 1 && found[0].contains("inner=1420"), "\(found)")
+                }
+            }
+        }
+
         // Wireguard-go's outer packets have DF.
         @Test("IPv6 may rely on 1280 bytes, also where a router on the way carries less and says nothing")
         func minimumOfIPv6() async throws {
@@ -118,6 +145,20 @@ extension Lab {
                 ip route replace $route dev $device mtu lock \(mtu)
             done
             """)
+    }
+
+    /// What is more than this rate is dropped, both ways together.
+    func police(_ wire: Wire, to rate: String) async throws {
+        try await Shell.run(
+            """
+            nft -f - <<'END'
+            table inet police {
+                chain forward { type filter hook forward priority 0;
+                    limit rate over \(rate) counter drop
+                }
+            }
+            END
+            """, in: namespace(wire))
     }
 
     /// Runs a script for each `$device` of the wire, and lets no ICMP error tell of it.

@@ -37,7 +37,6 @@ extension ControlLoop {
         case .echo(let peer, .health):
             // By another way than the probe it says nothing of this one.
             guard peer == arrival else { return }
-            tunnels[peer]?.pathMTU?.smallAnswered()
             noteAnswer(reply.sequence, target: nil, of: peer, at: at)
         case .echo(let peer, .target):
             guard let target = tunnels[peer]?.health.settings.target(of: reply) else { return }

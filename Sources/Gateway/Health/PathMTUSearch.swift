@@ -4,20 +4,21 @@ package import WireGuard
 /// path outside can be forged, or is swallowed.
 ///
 /// A probe is an echo request of a size, padded, in an outer packet that no router may cut. Then:
-/// 1. with a session, the largest is tried at once: most paths carry it. If it does not pass, the base is what
-///    counts from then on, and the sizes between are halved until the largest that passes is known;
-/// 2. each size is tried three times, so that a lost packet is not taken for one that is too large. With the
-///    second and third try goes a small probe: only when that is answered, the size is to blame, and not a path
-///    that carries nothing;
-/// 3. while data flows, the size in use is confirmed every two seconds. When it no longer passes, the base
-///    counts at once, and the search begins again: less than five seconds after the path has shrunk;
-/// 4. every ten minutes in which data flows, larger sizes are tried again.
+/// 1. with a session, the largest is tried at once: most paths carry it. If it does not pass, the sizes between it
+///    and the base are halved until the largest that passes is known;
+/// 2. ``PathMTUTrial`` says whether a size passes: it takes more than lost packets, as a path that is loaded loses
+///    them too;
+/// 3. while data flows, the size in use is confirmed every two seconds. When it no longer passes, the largest
+///    smaller one that does is used at once, and the search begins again: less than five seconds after the path has
+///    shrunk, and less than ten while a tenth of the smaller packets is lost;
+/// 4. what was in use and no longer passes, and what was decided under load or could not be decided, is tried again
+///    with the first data after 45 s; any other size that is larger, with the first data after ten minutes.
 ///
 /// Sizes are multiples of 16, as packets are padded to that: what is found holds for every packet up to it. The
 /// largest is the exception, as no packet is padded past the MTU. Where not even the base passes, smaller ones
 /// are searched down to what IPv4 needs; what is IPv6 then goes in outer fragments, where outside is IPv4.
 ///
-/// Timers: a try's end, the next confirmation, the next search. Without data, or without a session, there is no
+/// Timers: the trial's, the next confirmation, the next search. Without data, or without a session, there is no
 /// probe, but for the first search.
 package struct PathMTUSearch: Sendable {
     package enum Output: Hashable, Sendable {
@@ -31,19 +32,21 @@ package struct PathMTUSearch: Sendable {
     package static let base = 1280
     /// IPv4 promises 576 to every host (RFC 1122, section 3.3.3): less is not looked for.
     package static let floor = 576
-    /// With room for an IPv6 header, the echo's and its token.
-    package static let smallSize = 96
+    /// References of a trial: what a packet of the largest size that senders use here meets at a policer, a larger
+    /// one meets up to twice that size; so they are less than that apart.
+    private static let ladder = [40_960, 25_600, 16_384, 9216, 5120, 3328, 2048, base, 1024, 768, floor]
 
     private static let step = 16
-    private static let tries = 3
     private static let confirmationInterval: Duration = .seconds(2)
+    /// Between two confirmations of a path that changes: each may send a full-size packet to where it leads now.
+    private static let changeInterval: Duration = .seconds(1)
     private static let raiseInterval: Duration = .seconds(600)
+    private static let secondLookInterval: Duration = .seconds(45)
     /// After a search that nothing at all answered: doubled each time up to `raiseInterval`.
     private static let firstPatience: Duration = .seconds(10)
     private static let shortestTimeout: Duration = .milliseconds(100)
-    /// Three of them and the wait before are less than five seconds. An answer may come during any later try.
     private static let longestTimeout: Duration = .milliseconds(900)
-    private static let rememberedProbes = 16
+    private static let rememberedProbes = 200
     /// How long packets of the size before may still be on their way out after a fall.
     private static let fallTime: Duration = .seconds(1)
     private static let atOnce = Instant(nanoseconds: 0)
@@ -53,37 +56,27 @@ package struct PathMTUSearch: Sendable {
         case confirmation
     }
 
-    /// A size while its fate is not known.
-    private struct Trial: Sendable {
-        let size: Int
-        let purpose: Purpose
-        let begin: Instant
-        var tries = 0
-        var deadline: Instant
-        /// Something small was answered since its first try went unanswered.
-        var isPathAlive = false
-    }
-
     private var maximum: Int
     private var hasSession = false
     /// Known to pass.
     private var low: Int?
     /// Not known not to pass.
     private var high: Int
-    private var trial: Trial?
-    /// The search goes on once what is in use is confirmed.
-    private var isPaused = false
+    private var trial: PathMTUTrial?
+    private var purpose = Purpose.search
     private var reported: Int?
     private var timeout: Duration = .milliseconds(500)
     private var lastConfirmed: Instant?
     private var confirmAt: Instant?
+    private var lookedAt: Instant?
     /// When data that is sent begins another search; nil: nothing larger is left to find.
     private var raiseAt: Instant?
+    /// What was found is to be looked at again soon.
+    private var isDoubtful = false
     private var fellAt: Instant?
     private var patience = firstPatience
     private var sequence: UInt32 = 0
-    /// Sizes of the last probes, by sequence number; 0 is a small one.
-    private var sent: [(sequence: UInt32, size: Int)] = []
+    private var sent: [(sequence: UInt32, size: Int, at: Instant)] = []
     private var outputs: [Output] = []
 
     /// `maximum` is the TUN's MTU.
@@ -98,7 +91,7 @@ package struct PathMTUSearch: Sendable {
     package var innerMTU: Int { reported ?? maximum }
 
     /// Whether a search is under way.
-    package var isSearching: Bool { trial?.purpose == .search || isPaused }
+    package var isSearching: Bool { trial != nil && purpose == .search }
 
     // MARK: What happened
 
@@ -106,27 +99,26 @@ package struct PathMTUSearch: Sendable {
     package mutating func sessionBegan(now: Instant) {
         guard !hasSession else { return }
         hasSession = true
-        if reported == nil {
-            search(from: nil, now)
-        } else {
-            confirm(now)
-        }
+        lookAgain(now)
     }
 
     package mutating func sessionEnded() {
         if isSearching { raiseAt = Self.atOnce }
         hasSession = false
         trial = nil
-        isPaused = false
         confirmAt = nil
     }
 
-    /// The outer packets go another way: another endpoint, source or interface.
+    /// The outer packets go another way: another endpoint, source or interface. May be said as often as one likes.
     package mutating func pathChanged(now: Instant) {
         guard hasSession else { return }
         raiseAt = Self.atOnce
-        isPaused = false
-        if reported == nil { search(from: nil, now) } else { confirm(now) }
+        let isConfirming = trial != nil && purpose == .confirmation
+        if isConfirming || lookedAt.map({ now - $0 < Self.changeInterval }) ?? false {
+            confirmAt = min(confirmAt ?? now + Self.changeInterval, now + Self.changeInterval)
+        } else {
+            lookAgain(now)
+        }
     }
 
     /// From the caller's probes; a try waits for twice of it, between 100 and 900 milliseconds.
@@ -146,23 +138,20 @@ package struct PathMTUSearch: Sendable {
 
     /// An echo reply to one of the probes, however late.
     package mutating func probeAnswered(sequence: UInt32, now: Instant) {
-        guard hasSession, let size = sent.first(where: { $0.sequence == sequence })?.size else { return }
-        guard size > 0 else { return smallAnswered() }
-        if let trial, trial.size == size {
-            return succeed(trial, now)
+        guard hasSession, let probe = sent.last(where: { $0.sequence == sequence }) else { return }
+        patience = Self.firstPatience
+        if let trial, trial.size == probe.size {
+            return succeed(trial, sentAt: probe.at, now)
         }
+        trial?.noteAnswer(size: probe.size, sentAt: probe.at)
         // A size that had been given up, after all.
-        if let low, size > low, size <= maximum, trial?.purpose == .search {
-            self.low = size
-            high = max(high, size)
-            smallAnswered()
+        guard let low, probe.size > low, probe.size <= maximum else { return }
+        if isSearching {
+            self.low = probe.size
+            high = max(high, probe.size)
+        } else {
+            raiseAt = Self.atOnce
         }
-    }
-
-    /// Something small came back through the tunnel: a health probe's answer.
-    package mutating func smallAnswered() {
-        guard let current = trial, current.tries > 1 else { return }
-        trial?.isPathAlive = true
     }
 
     /// The kernel refused an outer packet (EMSGSIZE): of a probe of this inner size, or of data of it. Nil: of
@@ -172,14 +161,14 @@ package struct PathMTUSearch: Sendable {
         guard let size else {
             if let fellAt, now - fellAt < Self.fallTime { return }
             if let trial, trial.size > innerMTU || reported == nil {
-                fail(trial, now)
+                refuse(trial, now)
             } else {
                 fall(below: innerMTU, now)
             }
             return
         }
-        if let trial, trial.size == size, trial.purpose == .search {
-            fail(trial, now)
+        if let trial, trial.size == size, isSearching {
+            refuse(trial, now)
         } else if size <= innerMTU {
             fall(below: size, now)
         }
@@ -192,7 +181,6 @@ package struct PathMTUSearch: Sendable {
         let maximum = max(maximum, Self.floor)
         self.maximum = maximum
         trial = nil
-        isPaused = false
         raiseAt = Self.atOnce
         if let low, low > maximum { self.low = maximum }
         if let reported, reported > maximum { report(maximum) }
@@ -202,16 +190,17 @@ package struct PathMTUSearch: Sendable {
 
     package mutating func handleTimeout(now: Instant) {
         if let current = trial {
-            guard current.deadline <= now else { return }
-            if current.tries < Self.tries {
-                send(current, now)
-            } else if current.isPathAlive {
-                fail(current, now)
-            } else {
-                giveUp(current, now)
+            guard current.deadline <= now, let step = trial?.next(now: now, timeout: timeout) else { return }
+            switch step {
+            case .send(let sizes): for size in sizes { emit(size, now) }
+            case .decided(.tooLarge(let failing, let passing, let isLoaded)):
+                if isLoaded { isDoubtful = true }
+                tooLarge(failing, passing: passing, begin: current.begin, now)
+            case .decided(.unclear): giveUp(current, isSilent: false, now)
+            case .decided(.silent): giveUp(current, isSilent: true, now)
             }
         } else if let due = confirmAt, due <= now {
-            confirm(now)
+            lookAgain(now)
         }
     }
 
@@ -221,78 +210,78 @@ package struct PathMTUSearch: Sendable {
 
     // MARK: Steps
 
-    private mutating func search(from low: Int?, _ now: Instant) {
-        self.low = low
-        high = maximum
+    /// Whether what is in use passes; or, while nothing is known, what does.
+    private mutating func lookAgain(_ now: Instant) {
         confirmAt = nil
-        raiseAt = nil
-        if low == maximum { return rest(now) }
-        begin(maximum, .search, now)
-    }
-
-    private mutating func confirm(_ now: Instant) {
-        confirmAt = nil
+        lookedAt = now
+        // What a search has found beyond what is in use may be of another path.
+        low = reported
+        guard reported != nil else { return search(from: nil, now) }
         begin(innerMTU, .confirmation, now)
     }
 
+    private mutating func search(from low: Int?, _ now: Instant) {
+        self.low = low
+        high = maximum
+        raiseAt = nil
+        isDoubtful = false
+        if low == maximum { return rest(now) }
+        confirmAt = nil
+        begin(maximum, .search, now)
+    }
+
     private mutating func begin(_ size: Int, _ purpose: Purpose, _ now: Instant) {
-        let trial = Trial(size: size, purpose: purpose, begin: now, deadline: now)
-        send(trial, now)
+        // A search knows one that passes.
+        let known = purpose == .search ? low : nil
+        let references = Self.ladder.filter { $0 < size && $0 > known ?? 0 } + (known.map { [$0] } ?? [])
+        trial = PathMTUTrial(
+            size, references: references, now: now, timeout: timeout, seed: sequence)
+        self.purpose = purpose
+        emit(size, now)
     }
 
-    private mutating func send(_ trial: Trial, _ now: Instant) {
-        var trial = trial
-        trial.tries += 1
-        trial.deadline = now + timeout
-        self.trial = trial
-        emit(trial.size)
-        if trial.tries > 1 { emit(0) }
-    }
-
-    private mutating func emit(_ size: Int) {
+    private mutating func emit(_ size: Int, _ now: Instant) {
         sequence &+= 1
         if sent.count == Self.rememberedProbes { sent.removeFirst() }
-        sent.append((sequence, size))
-        outputs.append(.probe(size: size == 0 ? Self.smallSize : size, sequence: sequence))
+        sent.append((sequence, size, now))
+        outputs.append(.probe(size: size, sequence: sequence))
     }
 
-    private mutating func succeed(_ trial: Trial, _ now: Instant) {
+    private mutating func succeed(_ trial: PathMTUTrial, sentAt: Instant, _ now: Instant) {
         self.trial = nil
-        patience = Self.firstPatience
         // It passed when it was sent: what came after is not confirmed by it.
-        if trial.size >= innerMTU { lastConfirmed = trial.begin }
+        if trial.size >= innerMTU { lastConfirmed = sentAt }
         low = max(low ?? 0, trial.size)
-        if trial.purpose == .search || isPaused {
-            isPaused = false
-            next(now)
-        }
+        if purpose == .search { next(now) }
     }
 
-    /// It does not pass, while smaller ones do.
-    private mutating func fail(_ trial: Trial, _ now: Instant) {
-        self.trial = nil
-        switch trial.purpose {
-        case .confirmation: fall(below: trial.size, now)
-        case .search:
-            high = Self.below(trial.size)
-            if low != nil {
-                // A search takes its time; meanwhile the path may have shrunk further.
-                guard reported != nil, innerMTU > Self.floor,
-                    lastConfirmed.map({ now - $0 >= Self.confirmationInterval }) ?? true
-                else { return next(now) }
-                isPaused = true
-                return begin(innerMTU, .confirmation, now)
-            }
-            // Of what is between nothing is known yet; what is smaller than this passes most likely.
-            settle(trial.size, now)
+    /// `size` does not pass, while `passing` does since the trial's begin.
+    private mutating func tooLarge(_ size: Int, passing: Int, begin: Instant, _ now: Instant) {
+        high = Self.below(size)
+        if passing >= innerMTU { lastConfirmed = begin }
+        if purpose == .confirmation || low == nil {
+            // A verdict over what was in use is given twice.
+            if purpose == .confirmation { isDoubtful = true }
+            if passing < innerMTU { fellAt = now }
+            confirmAt = nil
+            raiseAt = nil
+            low = nil
+            report(passing)
         }
+        low = max(low ?? 0, passing)
+        next(now)
     }
 
-    /// What was in use no longer passes.
+    /// An interface of this host does not take it.
+    private mutating func refuse(_ trial: PathMTUTrial, _ now: Instant) {
+        if purpose == .confirmation { return fall(below: trial.size, now) }
+        high = Self.below(trial.size)
+        if low == nil { settle(trial.size, now) } else { next(now) }
+    }
+
+    /// What is in use no longer leaves this host.
     private mutating func fall(below size: Int, _ now: Instant) {
         low = nil
-        trial = nil
-        isPaused = false
         confirmAt = nil
         raiseAt = nil
         fellAt = now
@@ -302,6 +291,7 @@ package struct PathMTUSearch: Sendable {
 
     /// `size` does not pass, and nothing is known to: the base is used, and asked for.
     private mutating func settle(_ size: Int, _ now: Instant) {
+        trial = nil
         if size > Self.base {
             report(min(Self.base, maximum))
             begin(min(Self.base, high), .search, now)
@@ -314,6 +304,7 @@ package struct PathMTUSearch: Sendable {
 
     /// The next size to try; or all is known.
     private mutating func next(_ now: Instant) {
+        trial = nil
         guard let low else { return }
         guard low < high else {
             report(low)
@@ -325,19 +316,26 @@ package struct PathMTUSearch: Sendable {
     }
 
     private mutating func rest(_ now: Instant) {
-        raiseAt = low == maximum ? nil : now + Self.raiseInterval
+        let interval = isDoubtful ? Self.secondLookInterval : Self.raiseInterval
+        raiseAt = low == maximum ? nil : now + interval
     }
 
-    /// Nothing at all was answered: it says nothing of any size.
-    private mutating func giveUp(_ trial: Trial, _ now: Instant) {
+    /// Nothing is known of the size. A search ends with what was in use; that is confirmed, as the path may have
+    /// shrunk meanwhile.
+    private mutating func giveUp(_ trial: PathMTUTrial, isSilent: Bool, _ now: Instant) {
         self.trial = nil
-        lastConfirmed = now
-        guard trial.purpose == .search || isPaused else { return }
-        isPaused = false
-        // What was found so far counts; the search begins again from there.
-        if trial.purpose == .search, let low { report(max(low, reported ?? low)) }
-        raiseAt = now + patience
-        patience = min(patience * 2, Self.raiseInterval)
+        guard purpose == .search else {
+            lastConfirmed = now
+            return
+        }
+        low = reported
+        if isSilent || reported == nil {
+            raiseAt = now + patience
+            patience = min(patience * 2, Self.raiseInterval)
+        } else {
+            raiseAt = now + Self.secondLookInterval
+        }
+        if reported != nil { lookAgain(now) }
     }
 
     private mutating func report(_ size: Int) {

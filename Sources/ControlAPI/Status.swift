@@ -25,6 +25,9 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
     package var drops: [String: UInt64]
     /// Nil where no hook is configured.
     package var hooks: HookStatus?
+    /// Learned prefixes that nobody announces now: they are unreachable until somebody does, or until an operator lets
+    /// go of them. Nil where no connection is dynamic.
+    package var guarded: [String]?
 
     package init(
         version: String, name: String, interface: String, isInterfaceUp: Bool, mtu: Int, addresses: [String],

@@ -43,7 +43,7 @@ struct RouteCommand: AsyncParsableCommand {
             table.rows = list.routes.map { route in
                 let state = route.installed ? "yes" : "no" + (route.reason.map { ": \($0)" } ?? "")
                 return [
-                    Table.Cell(route.prefix), Table.Cell(route.connection),
+                    Table.Cell(route.prefix), Table.Cell(route.connection.isEmpty ? "-" : route.connection),
                     Table.Cell(route.origin.rawValue + (route.isSaved == true ? ", saved" : "")),
                     Table.Cell(state) { route.installed ? $0 : palette.yellow($0) },
                 ]
@@ -147,10 +147,14 @@ struct RouteCommand: AsyncParsableCommand {
 
     struct Delete: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "del", abstract: "Take a prefix that was added here from its connection.",
+            commandName: "del",
+            abstract: "Take out a prefix that was added here, or let go of a guarded one.",
             discussion: """
                   vgwctl route del 10.30.0.0/16          a saved one is back after a restart
                   vgwctl route del 10.30.0.0/16 --save   for good
+
+                A prefix that a routing daemon announced once stays unreachable when nobody announces it any more, so \
+                that nothing sent there leaves in clear. This lets go of it, where its site is gone for good.
                 """, aliases: ["delete"])
 
         @OptionGroup var target: SocketOption
@@ -167,7 +171,10 @@ struct RouteCommand: AsyncParsableCommand {
             let entry: RouteEntry = try await target.client.delete(
                 APIPath.routes,
                 query: [(APIPath.prefixParameter, prefix)] + (save ? [(APIPath.saveParameter, "1")] : []))
-            print("removed \(entry.prefix) via \(entry.connection)")
+            print(
+                entry.isGuarded == true
+                    ? "let go of \(entry.prefix): any route takes it now"
+                    : "removed \(entry.prefix) via \(entry.connection)")
         }
     }
 }

@@ -31,6 +31,7 @@ struct StatusReport {
         for connection in status.connections where connection.routes.isEmpty {
             lines.append("\(connection.name): no routes, so nothing is sent there")
         }
+        lines += guarded(status.guarded ?? [])
         if let hooks = status.hooks, hooks.failures > 0 || hooks.queueFull > 0 {
             lines.append("")
             lines.append(
@@ -150,6 +151,17 @@ struct StatusReport {
             default: ""
             }
         return ["", palette.red("\(connection.name): no usable tunnel\(routes)")]
+    }
+
+    /// What is kept out of the clear although no far gateway announces it now.
+    private func guarded(_ prefixes: [String]) -> [String] {
+        guard !prefixes.isEmpty else { return [] }
+        let shown = prefixes.prefix(5).joined(separator: ", ") + (prefixes.count > 5 ? ", ..." : "")
+        let words = prefixes.count == 1 ? "1 prefix is" : "\(prefixes.count) prefixes are"
+        return [
+            "", palette.yellow("\(words) announced by nobody now and unreachable: \(shown)"),
+            "  vgwctl route list, and 'vgwctl route del PREFIX' for one whose site is gone for good",
+        ]
     }
 
     private func why(_ tunnel: TunnelStatus) -> [String] {

@@ -84,6 +84,27 @@ import WireGuard
         #expect(state.owners(of: prefix("10.0.0.0/8")).isEmpty)
     }
 
+    @Test("what is learned takes the place of what was, with its metric, and leaves the rest alone")
+    func learned() throws {
+        var state = state(peer(1) { $0.allowedIPs = [.add(prefix("10.0.0.0/8"))] })
+        let name = try #require(state.connections.first?.name)
+        func learn(_ routes: (String, UInt32)...) -> Bool {
+            state.learn(routes.map { LearnedRoutes.Route(prefix($0), metric: $1) }, for: name)
+        }
+        var changes = [learn(("10.1.0.0/16", 32), ("10.2.0.0/16", 32), ("10.0.0.0/8", 32))]
+        changes.append(learn(("10.1.0.0/16", 32), ("10.2.0.0/16", 32)))
+        changes.append(learn(("10.1.0.0/16", 64), ("10.3.0.0/16", 32)))
+        #expect(changes == [true, false, true])
+        #expect(
+            state.connection(named: name)?.routes == [
+                Connection.Route(prefix("10.0.0.0/8"), origin: .runtime),
+                Connection.Route(prefix("10.1.0.0/16"), origin: .learned, metric: 64),
+                Connection.Route(prefix("10.3.0.0/16"), origin: .learned, metric: 32),
+            ])
+        #expect(state.owners(of: prefix("10.1.0.0/16")) == [name])
+        #expect(state.owners(of: prefix("10.2.0.0/16")).isEmpty)
+    }
+
     @Test("update_only never makes a peer, remove never fails")
     func updateOnly() throws {
         let state = state(peer(1) { $0.updateOnly = true }, peer(2) { $0.remove = true })

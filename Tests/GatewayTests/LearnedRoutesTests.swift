@@ -55,7 +55,7 @@ import WireGuard
         #expect(
             routes.prefixes(via: [near]) == [
                 learned("10.1.0.0/16", metric: 7), learned("10.3.0.0/16"), learned("10.4.0.0/16"),
-                learned("10.9.0.0/16"),
+                LearnedRoutes.Route(IPPrefix("10.9.0.0/16")!, metric: 32, isInMainTable: false),
             ])
         #expect(routes.prefixes(via: [far]) == [learned("10.2.0.0/16")])
         #expect(routes.prefixes(via: [near, far]).count == 5)
@@ -78,6 +78,22 @@ import WireGuard
         #expect(routes.handle(.routeRemoved(both)))
         #expect(routes.isEmpty)
         #expect(!routes.handle(.routeRemoved(both)))
+    }
+
+    @Test("a prefix is learned from each of its routes, with the metric of each, and not only from the best")
+    func alternatives() {
+        let routes = Learner(interface: 5)
+        routes.replace([
+            route("10.1.0.0/16", via: near), route("10.1.0.0/16", via: far, metric: 64),
+            route("10.2.0.0/16", via: near), route("10.2.0.0/16", via: near, table: 1001, metric: 64),
+            route("10.2.0.0/16", via: far, table: 1002, metric: 64),
+        ])
+        #expect(routes.prefixes(via: [near]) == [learned("10.1.0.0/16"), learned("10.2.0.0/16")])
+        #expect(
+            routes.prefixes(via: [far]) == [
+                learned("10.1.0.0/16", metric: 64),
+                LearnedRoutes.Route(IPPrefix("10.2.0.0/16")!, metric: 64, isInMainTable: false),
+            ])
     }
 
     @Test("events: another way, a foreign route in its place, and what the kernel does not tell")
@@ -224,6 +240,92 @@ import WireGuard
             // Nothing of ours stands behind this one: it goes by the default route.
             let way = try keeper.way(to: IPAddress("172.16.1.1")!)
             #expect(way.interface != tun.index)
+        }
+    }
+
+    enum Way: Equatable {
+        case tun
+        case elsewhere
+        case unreachable
+    }
+
+    private final class Kernel {
+        var keeper: RouteKeeper
+
+        init(keeper: consuming RouteKeeper) { self.keeper = keeper }
+    }
+
+    @Test("a learned prefix that is withdrawn, or whose TUN is gone, does not leave in clear")
+    func guarded() throws {
+        try inNamespace {
+            let netlink = try Netlink()
+            var tun: TunDevice? = try TunDevice.open(name: "vgw0")
+            let index = tun?.index ?? 0
+            try netlink.setUp(index)
+            try shell("ip link add under type veth peer name end; ip link set under up; ip link set end up")
+            try shell("ip addr add 198.51.100.1/24 dev under; ip route add default via 198.51.100.254")
+            try shell("ip addr add 169.254.101.2/30 dev vgw0")
+            let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            let plan = RoutePlan(table: 51820, mark: 51820, addresses: [])
+            let kernel = Kernel(keeper: try RouteKeeper(plan: plan, interface: index, log: quiet))
+            func way(_ address: String = "10.20.0.1") throws -> Way {
+                do throws(SystemError) {
+                    return try netlink.way(to: IPAddress(address)!).interface == index ? .tun : .elsewhere
+                } catch {
+                    guard SystemError.name(error.code) == "EHOSTUNREACH" else { throw error }
+                    return .unreachable
+                }
+            }
+            func reconcile(_ state: RoutePlan.Prefix.State, _ prefix: String = "10.20.0.0/16") {
+                kernel.keeper.reconcile(
+                    [RoutePlan.Prefix(IPPrefix(prefix)!, state: state, isLearned: true)],
+                    now: Instant(nanoseconds: 0))
+            }
+            func learned() throws -> [String] { try kernel.keeper.learnedGuards().map(\.description) }
+            let announce = "ip route add 10.20.0.0/16 via 169.254.101.1 proto bird metric 32"
+
+            try shell(announce)
+            reconcile(.carried)
+            #expect(try way() == .tun)
+            try shell("ip route del 10.20.0.0/16 metric 32")
+            #expect(try way() == .unreachable)
+            reconcile(.unreachable)
+            #expect(try way() == .unreachable && learned() == ["10.20.0.0/16"])
+            #expect(try way("10.21.0.1") == .elsewhere)
+            // The far site has the aggregate now.
+            try shell("ip route add 10.0.0.0/8 via 169.254.101.1 proto bird metric 32")
+            #expect(try way() == .unreachable)
+            reconcile(.covered)
+            #expect(try way() == .tun && learned() == ["10.20.0.0/16"])
+            try shell("ip route del 10.0.0.0/8 metric 32")
+            reconcile(.unreachable)
+            // It is back; or it has moved, and somebody else has an equal or a longer route.
+            for there in [announce, "ip route add 10.20.0.0/16 via 198.51.100.9"] {
+                try shell(there)
+                #expect(try way() == (there == announce ? .tun : .elsewhere))
+                try shell(there.replacing("add", with: "del"))
+            }
+            try shell("ip route add 10.20.0.0/24 via 198.51.100.9")
+            #expect(try way() == .elsewhere && way("10.20.1.1") == .unreachable)
+            try shell("ip route del 10.20.0.0/24")
+
+            // Who learns the default route has one of ours, as the main table's is let past by nobody.
+            reconcile(.carried, "0.0.0.0/0")
+            #expect(try way() == .tun)
+            reconcile(.unreachable, "0.0.0.0/0")
+            #expect(try way("192.0.2.9") == .unreachable && way("198.51.100.9") == .elsewhere)
+            reconcile(.carried)
+            try shell(announce)
+            tun = nil
+            try shell("while ip link show vgw0 2>/dev/null; do sleep 0.05; done")
+            #expect(try way() == .unreachable)
+            // The next run knows it again; a configured prefix is none of these.
+            #expect(try learned() == ["10.20.0.0/16"])
+            kernel.keeper.reconcile(
+                [RoutePlan.Prefix(IPPrefix("10.20.0.0/16")!)], now: Instant(nanoseconds: 0))
+            #expect(try learned().isEmpty)
+            reconcile(.withdrawn)
+            #expect(try way() == .elsewhere)
         }
     }
 }

@@ -99,6 +99,63 @@ import WireGuard
         #expect(state("10.1.0.0/16", choice) == .withdrawn)
     }
 
+    private func learned(
+        _ text: String, metric: UInt32 = 32, _ health: PrefixChoice.Health = .settled,
+        onDown: PrefixChoice.OnDown = .unreachable
+    ) -> Candidate {
+        Candidate(
+            [PrefixChoice.Claim(prefix(text), metric: metric, isLearned: true)], health: health,
+            onDown: onDown)
+    }
+
+    @Test("a source is right for each connection whose neighbour announces it, and for no other")
+    func learnedSources() {
+        let silent = learned("10.30.0.0/16")
+        // The best way is by the second, and the third announces something else.
+        let choice = PrefixChoice(
+            [learned("10.20.0.0/16", metric: 64), learned("10.20.0.0/16"), silent],
+            guarded: [prefix("10.20.0.0/16"), prefix("10.30.0.0/16")])
+        #expect(choice.prefixes == [[], [prefix("10.20.0.0/16")], [prefix("10.30.0.0/16")]])
+        #expect(
+            choice.sources == [
+                [prefix("10.20.0.0/16")], [prefix("10.20.0.0/16")], [prefix("10.30.0.0/16")],
+            ])
+    }
+
+    @Test("a guarded prefix is unreachable when nobody has it, and goes where a usable shorter one leads")
+    func guarded() {
+        let long = "10.20.0.0/16"
+        func choice(_ candidates: Candidate..., guarded: Set<IPPrefix> = [IPPrefix("10.20.0.0/16")!])
+            -> PrefixChoice
+        {
+            PrefixChoice(candidates, guarded: guarded)
+        }
+        func plan(_ state: RoutePlan.Prefix.State, metric: UInt32? = 32) -> RoutePlan.Prefix {
+            RoutePlan.Prefix(prefix(long), metric: metric, state: state, isLearned: true)
+        }
+        // The tunnel is cut, and the routing daemon's route is withdrawn after its hold time.
+        #expect(choice(learned(long)).kernel == [plan(.carried)])
+        #expect(choice(learned(long, .dead)).kernel == [plan(.unreachable)])
+        let none = Candidate([], health: .dead)
+        #expect(choice(none).kernel == [plan(.unreachable, metric: nil)])
+        #expect(choice(none).prefixes == [[]] && choice(none).sources == [[]])
+        // The far site announces the aggregate instead, or it is configured.
+        for wide in [learned("10.0.0.0/8"), connection("10.0.0.0/8")] {
+            #expect(choice(wide).kernel.contains(plan(.covered, metric: nil)))
+            #expect(choice(wide).prefixes == [[prefix("10.0.0.0/8")]])
+        }
+        #expect(choice(learned("10.0.0.0/8", .dead)).kernel.contains(plan(.unreachable, metric: nil)))
+        // What is not guarded is the routing daemon's own affair, also while it is there.
+        #expect(choice(learned(long, onDown: .withdraw), guarded: []).kernel == [plan(.withdrawn)])
+        #expect(choice(learned(long, .dead, onDown: .withdraw)).kernel == [plan(.unreachable)])
+        // Who has it configured carries it with a route of his own, and withdraws no guarded one.
+        #expect(state(long, choice(connection(long, .dead, onDown: .withdraw))) == .unreachable)
+        #expect(
+            choice(connection(long), learned(long)).kernel == [
+                RoutePlan.Prefix(prefix(long), metric: 0, state: .carried)
+            ])
+    }
+
     @Test("each prefix leads to exactly one usable connection, or through, and all stay sources, at random")
     func random() {
         var random = SeededRandom(seed: 3)

@@ -18,10 +18,13 @@ package struct Connection: Sendable {
         /// Its host bits are zero.
         package let prefix: IPPrefix
         package let origin: Origin
+        /// Of the kernel's route, where it is learned.
+        package let metric: UInt32?
 
-        package init(_ prefix: IPPrefix, origin: Origin) {
+        package init(_ prefix: IPPrefix, origin: Origin, metric: UInt32? = nil) {
             self.prefix = prefix.network
             self.origin = origin
+            self.metric = metric
         }
     }
 
@@ -39,6 +42,9 @@ package struct Connection: Sendable {
     package var tunnels: [Tunnel]
 
     package var prefixes: [IPPrefix] { routes.map(\.prefix) }
+
+    /// Whether what it once has learned stays out of the clear for good.
+    package var guardsLearned: Bool { isDynamic && onDown == .unreachable }
 
     package func carries(_ prefix: IPPrefix) -> Bool { routes.contains { $0.prefix == prefix } }
 }

@@ -65,6 +65,11 @@ package struct GatewayState: Sendable {
 
     package func owners(of prefix: IPPrefix) -> [String] { ownersOfPrefix[prefix.network] ?? [] }
 
+    /// The far ends of the links inside the tunnels.
+    package var insideEnds: Set<IPPrefix> {
+        Set(connections.flatMap(\.tunnels).compactMap(\.inside?.remote).map { IPPrefix(host: $0) })
+    }
+
     package var peerCount: Int { ownerOfTunnel.count }
 
     // MARK: Connections
@@ -121,22 +126,23 @@ package struct GatewayState: Sendable {
 
     /// What a routing daemon routes to a dynamic connection now, in place of what it did before. False when
     /// nothing has changed.
-    package mutating func learn(_ prefixes: Set<IPPrefix>, for name: String) -> Bool {
+    package mutating func learn(_ learned: [LearnedRoutes.Route], for name: String) -> Bool {
         guard let connection = byName[name] else { return false }
-        let before = Set(connection.routes.lazy.filter { $0.origin == .learned }.map(\.prefix))
-        let prefixes = prefixes.subtracting(
-            connection.routes.lazy.filter { $0.origin != .learned }.map(\.prefix))
-        guard before != prefixes else { return false }
+        let own = Set(connection.routes.lazy.filter { $0.origin != .learned }.map(\.prefix))
+        let routes = learned.filter { !own.contains($0.prefix) }.map {
+            Connection.Route($0.prefix, origin: .learned, metric: $0.metric)
+        }
+        let before = Set(connection.routes.lazy.filter { $0.origin == .learned })
+        let after = Set(routes)
+        guard before != after else { return false }
         // In one pass each: there may be tens of thousands.
-        let gone = before.subtracting(prefixes)
-        byName[name]?.routes.removeAll { $0.origin == .learned && gone.contains($0.prefix) }
-        for prefix in gone {
-            ownersOfPrefix[prefix]?.removeAll { $0 == name }
-            if ownersOfPrefix[prefix]?.isEmpty == true { ownersOfPrefix[prefix] = nil }
+        let gone = before.subtracting(after)
+        byName[name]?.routes.removeAll { gone.contains($0) }
+        for route in gone {
+            ownersOfPrefix[route.prefix]?.removeAll { $0 == name }
+            if ownersOfPrefix[route.prefix]?.isEmpty == true { ownersOfPrefix[route.prefix] = nil }
         }
-        for prefix in prefixes.subtracting(before) {
-            add(Connection.Route(prefix, origin: .learned), to: name)
-        }
+        for route in routes where !before.contains(route) { add(route, to: name) }
         return true
     }
 

@@ -48,7 +48,17 @@ extension ControlLoop {
         RouteList(
             routes: state.connections.flatMap { connection in
                 connection.routes.map { entry($0, connection) }
-            })
+            } + guardedPrefixes.map { guardedEntry($0) })
+    }
+
+    /// A learned prefix that nobody announces now.
+    private func guardedEntry(_ prefix: IPPrefix) -> RouteEntry {
+        var entry = RouteEntry(
+            prefix: prefix.description, connection: guarded.connection(of: prefix) ?? "", origin: .learned,
+            installed: false,
+            reason: "guarded, as nobody announces it now: 'vgwctl route del \(prefix)' lets go of it")
+        entry.isGuarded = true
+        return entry
     }
 
     private func entry(_ route: Connection.Route, _ connection: Connection) -> RouteEntry {
@@ -67,7 +77,7 @@ extension ControlLoop {
             prefix: route.prefix.description, connection: connection.name, origin: Self.origin(of: route),
             installed: (isLearned || keeper.installsRoutes) && reason == nil, reason: reason)
         entry.isSaved = route.origin == .kept
-        entry.metric = connection.metric
+        entry.metric = connection.metric ?? route.metric
         return entry
     }
 
@@ -153,6 +163,11 @@ extension ControlLoop {
             if save, let orphan = kept.routes.first(where: { $0.prefix == prefix }) {
                 return try forget(orphan)
             }
+            if guarded.holds(prefix) {
+                let entry = guardedEntry(prefix)
+                release(prefix)
+                return entry
+            }
             throw APIError(code: .notFound, message: "there is no route to \(prefix)")
         }
         let found = owners.lazy.compactMap { owner in
@@ -160,13 +175,15 @@ extension ControlLoop {
                 .map { (owner, $0) }
         }.first
         guard let (owner, route) = found else {
+            let isLearned = !first.routes.contains(Connection.Route(prefix, origin: .configured))
             throw APIError(
                 code: .conflict,
-                message: first.isDynamic
-                    && !first.routes.contains(Connection.Route(prefix, origin: .configured))
+                message: isLearned
                     ? "\(prefix) via \(first.name) is a routing daemon's"
                     : "\(prefix) via \(first.name) is in the configuration file",
-                hint: "take it out there and restart vgwd")
+                hint: isLearned
+                    ? "let its import filter refuse the prefix, then say this again to let go of the guard"
+                    : "take it out there and restart vgwd")
         }
         if route.origin == .kept, !save {
             throw APIError(

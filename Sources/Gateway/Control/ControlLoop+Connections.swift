@@ -235,13 +235,15 @@ extension ControlLoop {
     }
 
     private func prefixChoice(_ connections: [Connection]) -> PrefixChoice {
-        PrefixChoice(connections.map { candidate($0) })
+        PrefixChoice(connections.map { candidate($0) }, guarded: guarded.prefixes)
     }
 
     func candidate(_ connection: Connection) -> PrefixChoice.Candidate {
         PrefixChoice.Candidate(
             connection.routes.map { route in
-                PrefixChoice.Claim(route.prefix, metric: connection.metric ?? settings.plan.metric)
+                PrefixChoice.Claim(
+                    route.prefix, metric: connection.metric ?? route.metric ?? settings.plan.metric,
+                    isLearned: route.origin == .learned)
             }, health: health(of: connection),
             onDown: connection.onDown == .unreachable ? .unreachable : .withdraw)
     }
@@ -307,32 +309,28 @@ extension ControlLoop {
         guard prefixes.count > Self.routeEventLimit else {
             for prefix in prefixes {
                 raise(
-                    kind, connection: state.owners(of: prefix).first, reason: "on-down",
+                    kind, connection: owner(of: prefix), reason: "on-down",
                     "\(prefix) is \(words)", details: ["prefix": "\(prefix)"], level: .notice)
             }
             return
         }
-        let owners = Set(prefixes.map { state.owners(of: $0).first })
+        let owners = Set(prefixes.map(owner))
         raise(
             kind, connection: owners.count == 1 ? owners.first ?? nil : nil, reason: "on-down",
             "\(prefixes.count) prefixes are \(words)",
             details: ["count": "\(prefixes.count)"], level: .notice)
     }
 
-    /// What the kernel shall route, and how: what connections carry, and the far ends of the inside links, which
-    /// are there whatever becomes of the connection, so that who speaks to them comes back by himself.
+    private func owner(of prefix: IPPrefix) -> String? {
+        state.owners(of: prefix).first ?? guarded.connection(of: prefix)
+    }
+
+    /// What the kernel shall route, and how: what connections carry, what is guarded, and the far ends of the
+    /// inside links, which are there whatever becomes of the connection, so that who speaks to them comes back by
+    /// himself.
     func routePrefixes() -> [RoutePlan.Prefix] {
-        let connections = state.connections
-        let ends = Set(
-            connections.flatMap(\.tunnels).compactMap(\.inside?.remote).map { IPPrefix(host: $0) })
-        let carried = prefixChoice(
-            connections.map { connection in
-                var connection = connection
-                // The routing daemon's own routes are there already.
-                connection.routes.removeAll { $0.origin == .learned }
-                return connection
-            }
-        ).kernel
-        return ends.map { RoutePlan.Prefix($0) } + carried.filter { !ends.contains($0.prefix) }
+        let ends = state.insideEnds
+        let kernel = prefixChoice(state.connections).kernel
+        return ends.map { RoutePlan.Prefix($0) } + kernel.filter { !ends.contains($0.prefix) }
     }
 }

@@ -40,7 +40,8 @@ extension ControlLoop {
         timestamps.end(device.lastTimestamp)
         if isTunHere {
             if ending.keepsGuard {
-                keeper.reconcile(state.guardPrefixes(metric: settings.plan.metric), now: now)
+                keeper.reconcile(
+                    state.guardPrefixes(metric: settings.plan.metric, learned: guarded.prefixes), now: now)
             } else if let refusal = keeper.removeAll().refusal {
                 log.error(
                     "the last resort is left behind: 'vgwd unguard' takes it away",

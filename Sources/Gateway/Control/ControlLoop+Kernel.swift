@@ -6,8 +6,6 @@ internal import WireGuard
 /// What the kernel says of links, addresses and routes.
 extension ControlLoop {
     private static let routesSettleTime: Duration = .milliseconds(250)
-    /// A routing daemon may lay thousands of routes, one by one.
-    private static let learnInterval: Duration = .milliseconds(50)
     /// Of one change: what is more is one event for all.
     static let routeEventLimit = 20
 
@@ -30,7 +28,7 @@ extension ControlLoop {
             mayHaveMoved = true
         }
         if areUnderlaysStale { followUnderlays() }
-        if hasLearned || learned?.needsDump ?? false { learnAt = learnAt ?? now + Self.learnInterval }
+        if hasLearned || learned?.needsDump ?? false { learnAt = learnAt ?? now + learnInterval }
         // Once for all of a burst: a routing daemon may change thousands.
         if mayHaveMoved, routesCheckAt == nil { routesCheckAt = now + Self.routesSettleTime }
     }
@@ -84,70 +82,6 @@ extension ControlLoop {
                 "interface was moved to another network namespace: its addresses and routes are managed there from now on",
                 metadata: ["interface": "\(settings.interface)"])
         case .deleted: tunIsGone()
-        }
-    }
-
-    // MARK: Learned routes
-
-    /// Gives dynamic connections the prefixes that others have routed to their far ends.
-    func learnRoutes() {
-        learnAt = nil
-        guard isTunHere, learned != nil else { return }
-        let wasTruncated = learned?.isTruncated ?? false
-        if learned?.needsDump ?? false {
-            do throws(SystemError) {
-                _ = learned?.replace(try keeper.routesIntoTunnel())
-            } catch {
-                log.error("kernel routes cannot be read", metadata: ["error": "\(error)"])
-            }
-        }
-        var hasChanged = false
-        for connection in state.connections where connection.isDynamic {
-            let remotes = connection.tunnels.compactMap(\.inside?.remote)
-            let prefixes = Set((learned?.prefixes(via: remotes) ?? []).map(\.prefix))
-            let before = Set(connection.prefixes)
-            guard state.learn(prefixes, for: connection.name) else { continue }
-            hasChanged = true
-            let after = Set(state.connection(named: connection.name)?.prefixes ?? [])
-            report(after.subtracting(before), areLearned: true, of: connection)
-            report(before.subtracting(after), areLearned: false, of: connection)
-        }
-        if hasChanged { publishForwarding() }
-        if learned?.isTruncated ?? false, !wasTruncated {
-            log.warning(
-                "too many routes lead into the interface: those past the limit are not carried",
-                metadata: ["limit": "\(LearnedRoutes.limit)"])
-        }
-    }
-
-    private func report(_ prefixes: Set<IPPrefix>, areLearned: Bool, of connection: Connection) {
-        guard prefixes.count > Self.routeEventLimit else {
-            for prefix in prefixes { report(prefix, isLearned: areLearned, of: connection) }
-            return
-        }
-        raise(
-            areLearned ? .routeAdded : .routeRemoved, connection: connection.name, reason: "learned",
-            "\(prefixes.count) prefixes \(areLearned ? "go" : "no longer go") via \(connection.name): the kernel's routes say so",
-            details: ["count": "\(prefixes.count)"])
-    }
-
-    private func report(_ prefix: IPPrefix, isLearned: Bool, of connection: Connection) {
-        raise(
-            isLearned ? .routeAdded : .routeRemoved, connection: connection.name, reason: "learned",
-            "\(prefix) \(isLearned ? "goes" : "no longer goes") via \(connection.name): the kernel's routes say so",
-            details: ["prefix": "\(prefix)"])
-        if isLearned, keeper.installsRoutes, state.firewallMark != 0 { warnOfLoop(prefix, of: connection) }
-    }
-
-    /// Outer packets look at the main table, where a routing daemon's routes are.
-    private func warnOfLoop(_ prefix: IPPrefix, of connection: Connection) {
-        for peer in tunnels.peers {
-            guard let endpoint = device.path(of: peer)?.underlay?.endpoint.address, prefix.contains(endpoint),
-                keeper.leadsIntoTunnel(endpoint, mark: state.firewallMark)
-            else { continue }
-            log.warning(
-                "a learned route leads an endpoint into its own tunnel: filter it in the routing daemon",
-                metadata: names(of: peer, adding: ["prefix": "\(prefix)", "endpoint": "\(endpoint)"]))
         }
     }
 

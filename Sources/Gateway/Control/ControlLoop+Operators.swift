@@ -62,7 +62,15 @@ extension ControlLoop {
                     })
             }, interface: tun.name, kernel: isTunHere ? way(to: destination, mark: 0) : nil,
             way: { _, endpoint in way(to: endpoint.address, mark: state.firewallMark) })
-        return RouteExplanation(explanation)
+        var answer = RouteExplanation(explanation)
+        let held = guardedPrefixes.filter { $0.contains(destination) }.max { $0.length < $1.length }
+        if answer.verdict == .unreachable, let held, held.length > explanation.prefix?.length ?? -1 {
+            answer.steps.append(
+                "\(held) was learned before, and nobody announces it now: it is guarded, so that nothing sent there "
+                    + "leaves in clear, until it is announced again or 'vgwctl route del \(held)' lets go of it."
+            )
+        }
+        return answer
     }
 
     private func way(to address: IPAddress, mark: UInt32) -> RouteTrace.Way {

@@ -28,6 +28,7 @@ extension ControlLoop {
             workers: underlays.workers, isSingleThreaded: dataPlane.isSingleThreaded,
             connections: state.connections.map { self.status(of: $0) }, drops: drops)
         status.hooks = hooks?.counts
+        if learned != nil { status.guarded = guardedPrefixes.map(\.description) }
         return status
     }
 

@@ -52,6 +52,10 @@ package final class ControlLoop {
     var keeper: RouteKeeper
     /// Nil where no connection is dynamic.
     var learned: LearnedRoutes?
+    var guarded: LearnedGuard
+    var learnInterval = ControlLoop.shortestLearnInterval
+    /// Some learned prefixes are past a limit, and the log says so.
+    var isLearningFull = false
     var wg: WgServer?
     /// Why the `wg` socket cannot be put back; nil when it is there.
     var wgSocketProblem: SystemError?
@@ -134,6 +138,7 @@ package final class ControlLoop {
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
             learned =
                 state.connections.contains(where: \.isDynamic) ? LearnedRoutes(interface: tun.index) : nil
+            guarded = LearnedGuard(connections: state.connections.count(where: \.guardsLearned))
             keypairs = KeypairTable(capacity: Self.keypairCapacity, workers: workers)
             dataPlane = try DataPlane(
                 queues: queues, sockets: underlays.groups, keypairs: keypairs, wake: dataWake,
@@ -220,6 +225,7 @@ package final class ControlLoop {
 
     private func begin() throws(SystemError) {
         refreshClock()
+        adoptLearnedGuards()
         let endpoints = state.connections.flatMap(\.tunnels).flatMap(\.endpoints).compactMap {
             if case .address(let endpoint) = $0 { endpoint.address } else { nil }
         }

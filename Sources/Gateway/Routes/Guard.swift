@@ -1,21 +1,22 @@
 internal import LinuxIO
 package import Logging
-internal import WireGuard
+package import WireGuard
 
 extension GatewayState {
     /// What is unreachable while nothing of the gateway runs: what all connections have, as if each of them were down,
-    /// and the far ends of the inside links. `metric` is that of connections without one.
-    package func guardPrefixes(metric: UInt32) -> [RoutePlan.Prefix] {
+    /// what was learned once, and the far ends of the inside links. `metric` is that of connections without one.
+    package func guardPrefixes(metric: UInt32, learned: Set<IPPrefix> = []) -> [RoutePlan.Prefix] {
         let choice = PrefixChoice(
             connections.map { connection in
                 PrefixChoice.Candidate(
                     connection.routes.map {
-                        PrefixChoice.Claim($0.prefix, metric: connection.metric ?? metric)
+                        PrefixChoice.Claim(
+                            $0.prefix, metric: connection.metric ?? metric,
+                            isLearned: $0.origin == .learned)
                     }, health: .dead,
                     onDown: connection.onDown == .unreachable ? .unreachable : .withdraw)
-            })
-        let ends = Set(
-            connections.flatMap(\.tunnels).compactMap(\.inside?.remote).map { IPPrefix(host: $0) })
+            }, guarded: learned)
+        let ends = insideEnds
         return ends.map { RoutePlan.Prefix($0, state: .unreachable) }
             + choice.kernel.filter { !ends.contains($0.prefix) }
     }

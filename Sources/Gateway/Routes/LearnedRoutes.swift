@@ -11,14 +11,22 @@ package import WireGuard
 ///
 /// Whoever made a route by such a gateway meant that tunnel, so every protocol counts but our own and what the
 /// kernel makes by itself. The kernel needs no route of ours for these prefixes: theirs are in the main table,
-/// and our rules let a main table's route pass by for every prefix that is not in the plan.
+/// and our rules let it pass by.
 ///
-/// **What does not fail closed.** Such a route is the routing daemon's, and nothing stands behind it: when it
-/// is withdrawn, or taken by the kernel because the TUN is down or vgwd was killed, packets go by the next
-/// shorter route, in the end the default one, in clear. Who does not want that gives the connection the
-/// aggregate as well (`routes = ["10.0.0.0/8"]` beside `dynamic = true`): learned routes are longer and win
-/// while they are there, and the plan's route and its last resort hold the rest. The aggregate must not be a
-/// blackhole or unreachable route of the routing daemon in the main table (`RoutePlan` says why).
+/// **Every way in, not only the best way out.** A far site may answer by another gateway than the one that we
+/// send to, and a packet is taken from a connection only if the prefix of its source is known to be behind it. The
+/// kernel's best route says that of one gateway. So each hop of a multipath route counts, each of several routes with
+/// different metrics, and a route in whatever table: where a routing daemon lays the routes of all neighbours
+/// (BIRD `merge paths`, FRR `maximum-paths`, or a table for each neighbour), packets are taken from all of them. Who
+/// announces nothing of a prefix is not taken at its word for it. What is sent goes to the usable connection with the
+/// least metric (`PrefixChoice`).
+///
+/// **What fails closed.** When such a route is withdrawn, or the kernel takes it because the TUN is down or vgwd was
+/// killed, its prefix is unreachable until it is back (`LearnedGuard`), unless `on-down` says otherwise. A route that
+/// is in another table alone has no such guard: the rules that lead to that table are somebody's own, and say what
+/// comes next. Before a prefix is learned for the first time, nobody here knows of it: who wants it closed
+/// then, too, gives the connection the aggregate (`routes = ["10.0.0.0/8"]` beside `dynamic = true`). That must not
+/// be a blackhole or unreachable route of the routing daemon in the main table (`RoutePlan` says why).
 ///
 /// **What can loop.** Outer packets have the mark, and the main table is where they look: a learned route over
 /// an endpoint leads them back into the tunnel. They are dropped there (`routingLoop`), `RouteKeeper
@@ -33,10 +41,13 @@ package struct LearnedRoutes: Sendable {
     package struct Route: Hashable, Sendable {
         package let prefix: IPPrefix
         package let metric: UInt32
+        /// False if every route to it is in a table that somebody else's rules lead to.
+        package let isInMainTable: Bool
 
-        package init(_ prefix: IPPrefix, metric: UInt32) {
+        package init(_ prefix: IPPrefix, metric: UInt32, isInMainTable: Bool = true) {
             self.prefix = prefix
             self.metric = metric
+            self.isInMainTable = isInMainTable
         }
     }
 
@@ -158,15 +169,14 @@ package struct LearnedRoutes: Sendable {
     /// By any of these gateways, in order; of several metrics or tables the best metric.
     package func prefixes(via remotes: [IPAddress]) -> [Route] {
         let remotes = Set(remotes.map { IPAddress?.some($0) })
-        return routes { !$0.isDisjoint(with: remotes) }
-    }
-
-    private func routes(where isMeant: (Set<IPAddress?>) -> Bool) -> [Route] {
-        var metrics: [IPPrefix: UInt32] = [:]
-        for (place, gateways) in gateways where isMeant(gateways) {
-            metrics[place.destination] = min(metrics[place.destination] ?? .max, place.metric)
+        var routes: [IPPrefix: Route] = [:]
+        for (place, gateways) in gateways where !gateways.isDisjoint(with: remotes) {
+            let before = routes[place.destination]
+            routes[place.destination] = Route(
+                place.destination, metric: min(before?.metric ?? .max, place.metric),
+                isInMainTable: before?.isInMainTable ?? false || place.table == NetlinkRoute.mainTable)
         }
-        return metrics.map { Route($0.key, metric: $0.value) }.sorted {
+        return routes.values.sorted {
             ($0.prefix.family.rawValue, $0.prefix.first, $0.prefix.length)
                 < ($1.prefix.family.rawValue, $1.prefix.first, $1.prefix.length)
         }

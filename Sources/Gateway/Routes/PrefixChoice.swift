@@ -7,6 +7,9 @@ package import WireGuard
 /// 1. the usable one with the best metric carries it; of equal metrics the first;
 /// 2. if there is none, a usable one with a shorter prefix does: the prefix is nobody's then;
 /// 3. if there is none either, the best one has what is sent there: it can say why nothing passes.
+///
+/// Guarded prefixes (`LearnedGuard`) that no connection has now are like those of a dead connection: a usable
+/// shorter prefix takes them, and without one they are unreachable.
 package struct PrefixChoice: Hashable, Sendable {
     package enum Health: Hashable, Sendable {
         /// Usable for longer than the far end may hold back after a flap: packets come from where ours go.
@@ -29,10 +32,13 @@ package struct PrefixChoice: Hashable, Sendable {
         package let prefix: IPPrefix
         /// Less is preferred.
         package let metric: UInt32
+        /// True if a routing daemon's route in the kernel leads to the connection.
+        package let isLearned: Bool
 
-        package init(_ prefix: IPPrefix, metric: UInt32 = 0) {
+        package init(_ prefix: IPPrefix, metric: UInt32 = 0, isLearned: Bool = false) {
             self.prefix = prefix.network
             self.metric = metric
+            self.isLearned = isLearned
         }
     }
 
@@ -55,29 +61,19 @@ package struct PrefixChoice: Hashable, Sendable {
     /// may have failed over and this one not; and longer ones of others that fell through to it, or may have
     /// at the far end. While such a longer one's connection is settled, another must not speak for it.
     package let sources: [[IPPrefix]]
-    /// Each prefix once, in order.
+    /// Each prefix once, in order: those of the connections, and the guarded ones.
     package let kernel: [RoutePlan.Prefix]
 
     private struct Owner {
         let connection: Int
         let metric: UInt32
+        /// False if the connection has the prefix by its configuration or by an operator as well.
+        let isLearned: Bool
     }
 
-    package init(_ candidates: [Candidate]) {
-        var owners: [IPPrefix: [Owner]] = [:]
-        for (connection, candidate) in candidates.enumerated() {
-            for claim in candidate.claims {
-                let list = owners[claim.prefix] ?? []
-                // Of a connection that has it twice, as configured and learned, the better one counts.
-                let others = list.filter { $0.connection != connection }
-                let before = list.lazy.filter { $0.connection == connection }.map(\.metric).min()
-                owners[claim.prefix] =
-                    others + [Owner(connection: connection, metric: min(claim.metric, before ?? .max))]
-            }
-        }
-        for prefix in owners.keys {
-            owners[prefix]?.sort { ($0.metric, $0.connection) < ($1.metric, $1.connection) }
-        }
+    /// `guarded` are all prefixes that `LearnedGuard` holds, also those that connections have now.
+    package init(_ candidates: [Candidate], guarded: Set<IPPrefix> = []) {
+        let owners = Self.owners(candidates, guarded)
         let ordered = owners.keys.sorted {
             ($0.family.rawValue, $0.first, $0.length) < ($1.family.rawValue, $1.first, $1.length)
         }
@@ -88,11 +84,16 @@ package struct PrefixChoice: Hashable, Sendable {
         var sources = prefixes
         var kernel: [RoutePlan.Prefix] = []
         for prefix in ordered {
-            guard let list = owners[prefix], let best = list.first else { continue }
-            for owner in list { sources[owner.connection].append(prefix) }
-            let usable = list.first { health($0).isUsable }
+            let list = owners[prefix] ?? []
             let wider = ladder.wider(than: prefix).map { owners[$0] ?? [] }
             let isCovered = wider.contains { $0.contains { health($0).isUsable } }
+            guard let best = list.first else {
+                kernel.append(
+                    RoutePlan.Prefix(prefix, state: isCovered ? .covered : .unreachable, isLearned: true))
+                continue
+            }
+            for owner in list { sources[owner.connection].append(prefix) }
+            let usable = list.first { health($0).isUsable }
             if usable != nil || !isCovered {
                 prefixes[(usable ?? best).connection].append(prefix)
             }
@@ -105,20 +106,51 @@ package struct PrefixChoice: Hashable, Sendable {
                     if owners.contains(where: { health($0) == .settled }) { break }
                 }
             }
+            let isLearned = list.allSatisfy(\.isLearned)
+            let isGuarded = guarded.contains(prefix)
+            let isWithdrawn = usable == nil && candidates[best.connection].onDown == .withdraw
             let state: RoutePlan.Prefix.State =
-                if usable != nil {
+                // What is only learned and not guarded is the routing daemon's own affair.
+                if !isGuarded && (isLearned || isWithdrawn) {
+                    .withdrawn
+                } else if usable != nil {
                     .carried
                 } else {
-                    switch candidates[best.connection].onDown {
-                    case .withdraw: .withdrawn
-                    case .unreachable: isCovered ? .covered : .unreachable
-                    }
+                    isCovered ? .covered : .unreachable
                 }
-            kernel.append(RoutePlan.Prefix(prefix, metric: (usable ?? best).metric, state: state))
+            kernel.append(
+                RoutePlan.Prefix(
+                    prefix, metric: (usable ?? best).metric, state: state, isLearned: isLearned))
         }
         self.prefixes = prefixes
         self.sources = sources
         self.kernel = kernel
+    }
+
+    /// Of each prefix the connections that have it, the best first; none where it is only guarded.
+    private static func owners(
+        _ candidates: [Candidate], _ guarded: Set<IPPrefix>
+    ) -> [IPPrefix: [Owner]] {
+        var owners: [IPPrefix: [Owner]] = [:]
+        for (connection, candidate) in candidates.enumerated() {
+            for claim in candidate.claims {
+                let list = owners[claim.prefix] ?? []
+                let others = list.filter { $0.connection != connection }
+                let before = list.first { $0.connection == connection }
+                // Of a connection that has it twice, as configured and learned, the better metric counts.
+                owners[claim.prefix] =
+                    others + [
+                        Owner(
+                            connection: connection, metric: min(claim.metric, before?.metric ?? .max),
+                            isLearned: claim.isLearned && before?.isLearned ?? true)
+                    ]
+            }
+        }
+        for prefix in owners.keys {
+            owners[prefix]?.sort { ($0.metric, $0.connection) < ($1.metric, $1.connection) }
+        }
+        for prefix in guarded where owners[prefix] == nil { owners[prefix] = [] }
+        return owners
     }
 
     /// Finds the shorter prefixes around one.

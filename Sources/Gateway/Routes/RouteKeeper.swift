@@ -82,6 +82,11 @@ package struct RouteKeeper: ~Copyable {
         try netlink.routes(through: interface)
     }
 
+    /// What `LearnedGuard` begins with: the learned prefixes that an earlier run has left a last resort for.
+    package func learnedGuards() throws(SystemError) -> [IPPrefix] {
+        try netlink.routes().filter(plan.isLearnedGuard).map(\.destination)
+    }
+
     /// For `RouteTrace`: how a packet from this host would leave.
     package func way(to address: IPAddress, mark: UInt32 = 0) throws(SystemError) -> NetlinkWay {
         try netlink.way(to: address, mark: mark)

@@ -32,13 +32,17 @@ package import WireGuard
 /// prefixes too. Nothing leaves in clear by it, but the tunnel is not used: no such route may be in the main
 /// table over a prefix of a connection.
 ///
+/// A learned prefix has no route of ours into the TUN, as the routing daemon's is in the main table, and 1 and 3
+/// find it there: but the default one has, since 3 is left out for it. Its last resort is told from others' by its
+/// metric, so that the run after a kill guards it again (`LearnedGuard`).
+///
 /// In the main table, where there is no rule, all are beside each other and metrics decide: the carried ones'
 /// own, then everybody else's, then the covered ones, then the last resort.
 package struct RoutePlan: Hashable, Sendable {
     /// What a connection wants for a prefix.
     package struct Prefix: Hashable, Sendable {
         package enum State: Hashable, Sendable {
-            /// Into the TUN, before an equal prefix of anybody else's.
+            /// Into the TUN, before an equal prefix of anybody else's; a learned one by its routing daemon's route.
             case carried
             /// Into the TUN, where a shorter prefix takes it, and behind an equal one of anybody else's.
             case covered
@@ -52,11 +56,16 @@ package struct RoutePlan: Hashable, Sendable {
         /// Of the route into the TUN where it is among others', in the main table; nil is the plan's.
         package let metric: UInt32?
         package let state: State
+        /// True if only a routing daemon says, or said, that it is behind a connection.
+        package let isLearned: Bool
 
-        package init(_ prefix: IPPrefix, metric: UInt32? = nil, state: State = .carried) {
+        package init(
+            _ prefix: IPPrefix, metric: UInt32? = nil, state: State = .carried, isLearned: Bool = false
+        ) {
             self.prefix = prefix.network
             self.metric = metric
             self.state = state
+            self.isLearned = isLearned
         }
     }
 
@@ -67,7 +76,8 @@ package struct RoutePlan: Hashable, Sendable {
     /// Worse than any that other people use, and each gateway's own by `tag`: two in the main table of one host
     /// must not take each other's for theirs, and a covered prefix of one comes before the last resort of all.
     package static let backstopMetrics: ClosedRange<UInt32> = 0xffff_0000 - 1...UInt32.max - 1
-    package static let coveredMetrics: ClosedRange<UInt32> = 0xfffe_0000 - 1...0xffff_0000 - 2
+    package static let learnedMetrics: ClosedRange<UInt32> = 0xfffe_0000 - 1...0xffff_0000 - 2
+    package static let coveredMetrics: ClosedRange<UInt32> = 0xfffd_0000 - 1...0xfffe_0000 - 2
 
     /// Nil: somebody else installs routes.
     package var table: UInt32?
@@ -108,6 +118,7 @@ package struct RoutePlan: Hashable, Sendable {
             lengths.insert(Length(family: prefix.prefix.family, length: prefix.prefix.length))
             switch prefix.state {
             case .carried:
+                guard !prefix.isLearned || hasOwnTable && prefix.prefix.length == 0 else { break }
                 state.routes.insert(
                     NetlinkRoute(
                         destination: prefix.prefix, interface: interface, table: table,
@@ -121,7 +132,7 @@ package struct RoutePlan: Hashable, Sendable {
             case .unreachable: break
             case .withdrawn: continue
             }
-            state.routes.insert(backstop(for: prefix.prefix, table))
+            state.routes.insert(backstop(for: prefix, table))
         }
         if hasOwnTable { for length in lengths { state.rules.formUnion(rules(for: length, table)) } }
         return state
@@ -168,11 +179,14 @@ package struct RoutePlan: Hashable, Sendable {
         hasOwnTable ? Self.backstopTable(of: table, length: prefix.length) : table
     }
 
-    private func backstop(for prefix: IPPrefix, _ table: UInt32) -> NetlinkRoute {
+    private func backstop(for prefix: Prefix, _ table: UInt32) -> NetlinkRoute {
         NetlinkRoute(
-            destination: prefix, interface: 0, table: backstopTable(of: prefix, table),
-            metric: Self.backstopMetrics.upperBound - UInt32(tag), kind: .unreachable)
+            destination: prefix.prefix, interface: 0, table: backstopTable(of: prefix.prefix, table),
+            metric: prefix.isLearned ? learnedMetric : backstopMetric, kind: .unreachable)
     }
+
+    private var backstopMetric: UInt32 { Self.backstopMetrics.upperBound - UInt32(tag) }
+    private var learnedMetric: UInt32 { Self.learnedMetrics.upperBound - UInt32(tag) }
 
     // MARK: Ownership
 
@@ -183,10 +197,15 @@ package struct RoutePlan: Hashable, Sendable {
         if route.interface == interface, interface != 0 { return true }
         guard route.kind == .unreachable, let table else { return false }
         if route.table == NetlinkRoute.mainTable {
-            return route.metric == Self.backstopMetrics.upperBound - UInt32(tag)
+            return route.metric == backstopMetric || route.metric == learnedMetric
         }
         return route.table == table
             || route.table == Self.backstopTable(of: table, length: route.destination.length)
+    }
+
+    /// Whether a route is the last resort of a learned prefix, of this gateway.
+    package func isLearnedGuard(_ route: NetlinkRoute) -> Bool {
+        owns(route, interface: 0) && route.kind == .unreachable && route.metric == learnedMetric
     }
 
     /// Whether a rule of our protocol is this gateway's: another one on the host has another mark.

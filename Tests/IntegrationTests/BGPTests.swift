@@ -1,127 +1,110 @@
 internal import ControlAPI
-internal import FoundationEssentials
 internal import Testing
 
 extension Integration {
-    /// BIRD on both ends, set up as conf/examples/bgp-bird.conf and bgp.toml say.
+    /// A routing daemon at either end, as conf/examples/bgp.toml and the files beside it say. Onprem sends over the
+    /// link, and the cloud by its second gateway, over the internet.
     @Suite(.enabled(if: !Lab.reference, "about dynamic connections of vgwd")) struct BGP {
         private static let options = Bundle.Options(
             separateLines: [.link: ["dynamic = true"], .internet: ["dynamic = true"]],
+            metrics: [.vpc: [.link: 20, .internet: 10]],
             routes: [.onprem: [], .vpc: []])
+        private static let prefix = "10.20.0.0/16"
+        private static let second = "10.21.0.0/16"
 
-        /// The example of the documentation, with a lab's addresses in it.
-        private static func configuration(
-            at site: Site, interface: String, announcing prefixes: [String]
-        ) throws -> String {
-            var parts = #filePath.split(separator: "/", omittingEmptySubsequences: false)
-            parts.removeLast(3)
-            let example = try String(
-                contentsOfFile: parts.joined(separator: "/") + "/conf/examples/bgp-bird.conf",
-                encoding: .utf8)
-            let (ours, theirs) = site == .onprem ? ("65010", "65001") : ("65001", "65010")
-            var text =
-                example
-                .replacing("65010", with: "@ours@").replacing("65001", with: "@theirs@")
-                .replacing("@ours@", with: ours).replacing("@theirs@", with: theirs)
-                .replacing("vgw0", with: interface)
-                .replacing("router id 192.168.10.1", with: "router id \(site.underlay(.v4))")
-                .replacing(
-                    "route 192.168.10.0/24 unreachable;",
-                    with: prefixes.map { "route \($0) unreachable;" }.joined(separator: "\n    "))
-            for (wire, number) in [(Wire.link, 101), (.internet, 102)] {
-                text =
-                    text
-                    .replacing("169.254.\(number).2", with: "@near@").replacing(
-                        "169.254.\(number).1", with: "@far@"
-                    )
-                    .replacing("@near@", with: wire.inside(site)).replacing(
-                        "@far@", with: wire.inside(site.other))
-            }
-            return text
-        }
-
-        private struct Bird {
-            let lab: Lab
-            let site: Site
-            let interface: String
-            var socket: String { "\(lab.directory)/bird-\(site).ctl" }
-
-            func configure(_ prefixes: [String]) throws -> String {
-                try lab.write(
-                    try BGP.configuration(at: site, interface: interface, announcing: prefixes),
-                    to: "bird-\(site).conf")
-            }
-
-            func start(_ prefixes: [String]) async throws {
-                let file = try configure(prefixes)
-                try await lab.start(
-                    ["bird", "-f", "-c", file, "-s", socket, "-P", "\(socket).pid"], name: "bird-\(site)",
-                    in: lab.namespace(site))
-                try await eventually("BIRD answers") { try await ask("show status").succeeded }
-            }
-
-            func announce(_ prefixes: [String]) async throws {
-                _ = try configure(prefixes)
-                let answer = try await ask("configure")
-                guard answer.succeeded else { throw answer }
-            }
-
-            func ask(_ text: String) async throws -> CommandResult {
-                try await Shell.attempt("birdc -s \(socket) \(text)", in: lab.namespace(site))
-            }
-        }
-
-        @Test("prefixes are learned, carried, withdrawn, and move when a wire is cut")
-        func routes() async throws {
+        @Test(
+            "packets are taken from each neighbour that announces their source, and what was learned does not leave in clear",
+            arguments: RoutingDaemon.Kind.allCases)
+        func routes(_ kind: RoutingDaemon.Kind) async throws {
             try await Bundle.run(Self.options) { bundle in
-                let lab = bundle.lab
-                let birds = [bundle.onprem, bundle.vpc[0]].map {
-                    Bird(lab: lab, site: $0.site, interface: $0.interface)
-                }
-                try await birds[0].start(["10.10.0.0/16"])
-                try await birds[1].start(["10.20.0.0/16", "10.21.0.0/16"])
+                let (lab, onprem, vpc) = (bundle.lab, bundle.onprem, bundle.vpc[0])
+                let office = RoutingDaemon(kind, beside: onprem)
+                let cloud = RoutingDaemon(.bird, beside: vpc)
+                try await office.start(announcing: "10.10.0.0/16")
+                try await cloud.start(announcing: Self.prefix)
+                try await cloud.announce([Self.prefix, Self.second])
                 try await Shell.run("ip addr add 10.21.0.1/32 dev lo", in: lab.namespace(.vpc))
-                func carried(_ gateway: Gateway, _ prefix: String) async throws -> [String] {
-                    try await gateway.status()?.connections
-                        .filter { $0.routes.contains(prefix) }.map(\.name) ?? []
+                let captures = [
+                    try await lab.capture("onprem", in: lab.internet, name: "capture-internet"),
+                    try await lab.capture("onprem", in: lab.namespace(.link), name: "capture-link"),
+                ]
+                func carrying(_ gateway: Gateway, _ prefix: String) async throws -> [String] {
+                    try await gateway.status()?.connections.filter { $0.routes.contains(prefix) }.map(\.name)
+                        ?? []
                 }
-                try await eventually("BGP has brought the prefixes", within: .seconds(90)) {
-                    let learned = try await carried(bundle.onprem, "10.20.0.0/16")
-                    guard !learned.isEmpty else {
-                        throw LabError(try await birds[0].ask("show protocols").output)
+                func guarded() async throws -> [String] { try await onprem.status()?.guarded ?? [] }
+                func knock(_ address: String) async throws -> Bool {
+                    try await Shell.attempt(
+                        "ping -n -c 3 -i 0.1 -W 2 -p \(Leaks.pattern) -I 10.10.0.1 \(address)",
+                        in: onprem.namespace
+                    ).succeeded
+                }
+                func bothLearn() async throws {
+                    try await eventually("both ends know all ways", within: .seconds(60)) {
+                        let ways = [
+                            try await carrying(onprem, Self.prefix), try await carrying(vpc, "10.10.0.0/16"),
+                        ]
+                        guard ways.allSatisfy({ $0 == Wire.allCases.map(\.rawValue) }) else {
+                            throw LabError("\(ways)\n\(try await office.sessions())")
+                        }
+                        return true
                     }
-                    return try await !carried(bundle.vpc[0], "10.10.0.0/16").isEmpty
                 }
-                try await bundle.traffic.reach(from: .onprem)
-                for site in Site.allCases { try await bundle.traffic.ping(from: site, .v4) }
-                let second = "ping -n -c 3 -i 0.1 -W 2 -I 10.10.0.1 10.21.0.1"
-                try await Shell.run(second, in: lab.namespace(.onprem))
+                try await bothLearn()
 
-                // The route's end is the tunnel's: nothing is taken from there, nothing is sent.
-                try await birds[1].announce(["10.20.0.0/16"])
-                try await eventually("the prefix that was withdrawn is gone") {
-                    try await carried(bundle.onprem, "10.21.0.0/16").isEmpty
+                // Out by the link, back over the internet, and nothing is dropped for it.
+                let way: RouteExplanation = try await onprem.ask("route get 10.20.0.1")
+                let back: RouteExplanation = try await vpc.ask("route get 10.10.0.1")
+                try #require(way.connection == "link" && back.connection == "internet")
+                for site in Site.allCases { try await bundle.traffic.ping(from: site, .v4) }
+                try #require(try await onprem.drops("inner-source-not-allowed") == 0)
+                try #require(try await vpc.drops("inner-source-not-allowed") == 0)
+
+                // A prefix that is announced no longer is guarded until an operator lets go of it.
+                try await eventually("the second prefix is learned") { try await knock("10.21.0.1") }
+                try await cloud.announce([Self.prefix])
+                try await eventually("what was withdrawn is guarded") {
+                    try await guarded() == [Self.second]
                 }
-                try #require(try await !Shell.attempt(second, in: lab.namespace(.onprem)).succeeded)
+                try #require(try await !knock("10.21.0.1"))
+                let list: RouteList = try await onprem.ask("route list")
+                try #require(
+                    list.routes.contains { $0.prefix == Self.second && $0.isGuarded == true && !$0.installed }
+                )
+                let release = try await onprem.vgwctl("route del \(Self.second)")
+                try #require(release.succeeded && release.output.contains("let go"), "\(release)")
+                try #require(try await guarded().isEmpty)
+                let refusal = try await onprem.vgwctl("route del \(Self.prefix)")
+                try #require(refusal.status == 1 && refusal.errors.contains("import filter"), "\(refusal)")
+
+                // A cut wire is left when vgwd notices, which is before BGP does.
+                try await lab.cut(.link)
+                try await eventually("onprem sends over the internet") {
+                    try await onprem.ask("route get 10.20.0.1", RouteExplanation.self).connection
+                        == "internet"
+                }
                 try await bundle.traffic.ping(from: .onprem, .v4)
 
-                // BGP notices by its hold time of nine seconds, or because the tunnel's connection is down.
-                let isByLink = try await carried(bundle.onprem, "10.20.0.0/16") == ["link"]
-                let wire: Wire = isByLink ? .link : .internet
-                try await lab.cut(wire)
-                try await eventually("BGP leads by the other tunnel", within: .seconds(60)) {
-                    let both = [
-                        try await carried(bundle.onprem, "10.20.0.0/16"),
-                        try await carried(bundle.vpc[0], "10.10.0.0/16"),
-                    ]
-                    return both.allSatisfy { $0 == [wire.other.rawValue] }
+                // Both are cut, and BGP's hold time is over: also for who was killed meanwhile.
+                try await lab.cut(.internet)
+                try await eventually("the last route is withdrawn, and guarded") {
+                    try await guarded() == [Self.prefix]
                 }
-                try await bundle.traffic.reach(from: .onprem)
-                try await bundle.traffic.ping(from: .vpc, .v4)
-                try await lab.mend(wire)
-                try await eventually("the session over \(wire) is back", within: .seconds(90)) {
-                    let name = wire == .link ? "tunnel_a" : "tunnel_b"
-                    return try await birds[0].ask("show protocols \(name)").output.contains("Established")
+                try #require(try await !knock("10.20.0.1"))
+                try await onprem.kill()
+                try #require(try await !knock("10.20.0.1"))
+                try await onprem.start()
+                try #require(try await guarded() == [Self.prefix])
+                try #require(try await !knock("10.20.0.1"))
+                for wire in Wire.allCases { try await lab.mend(wire) }
+                try await bothLearn()
+                try #require(try await guarded().isEmpty)
+                try await bundle.traffic.ping(from: .onprem, .v4)
+                for capture in captures {
+                    let frames = try await capture.stop()
+                    try #require(frames.contains { CapturedDatagram(frame: $0)?.destinationPort == 51820 })
+                    let clear = frames.count { $0.holds(Leaks.marker) }
+                    try #require(clear == 0, "\(clear) of \(frames.count) frames hold the marker")
                 }
             }
         }

@@ -25,6 +25,8 @@ struct Bundle: Sendable {
         var endpoints: [Wire: [String]] = [:]
         /// A connection each, named as the wires are, with these lines.
         var separateLines: [Wire: [String]]?
+        /// Of those at one end.
+        var metrics: [Site: [Wire: Int]] = [:]
         /// What each site sends to the other; nil is its prefixes.
         var routes: [Site: [String]] = [:]
         /// Nil finds it.
@@ -89,7 +91,9 @@ struct Bundle: Sendable {
             if let separate = options.separateLines {
                 settings.connections = zip(options.wires, tunnels).map { wire, tunnel in
                     ConnectionText(
-                        name: wire.rawValue, routes: routes, lines: lines + (separate[wire] ?? []),
+                        name: wire.rawValue, routes: routes,
+                        lines: lines + (separate[wire] ?? [])
+                            + (options.metrics[site]?[wire].map { ["metric = \($0)"] } ?? []),
                         tunnels: [tunnel])
                 }
             } else {

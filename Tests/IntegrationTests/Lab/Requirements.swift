@@ -13,7 +13,7 @@ enum Requirements {
         }
         let tools = [
             "ip", "nft", "wg", "wg-quick", "wireguard-go", "ping", "iperf3", "socat", "tcpdump", "conntrack",
-            "curl", "tc", "bird",
+            "curl", "tc", "bird", "/usr/lib/frr/bgpd",
         ]
         let missing = try await Shell.run(
             "for tool in \(tools.joined(separator: " ")); do command -v $tool >/dev/null || echo $tool; done")

@@ -192,7 +192,8 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
     package var insideRemote: String?
     /// What probes found, the shortest window first; empty before the first probe.
     package var windows: [WindowStatus]?
-    /// Seconds that probes must still be answered before it is used again.
+    /// Seconds that probes must still be answered before it is up again; until then it is used only where no other is
+    /// up. Nil when it is not held down.
     package var holdDown: Double?
     /// Bytes of an inner packet that pass without being cut.
     package var pathMTU: Int?

@@ -61,7 +61,7 @@ extension Integration {
                 for gap in answers.gaps(over: pace.limit) {
                     let length = gap.upperBound - gap.lowerBound
                     let window = gap.lowerBound - 0.1...gap.upperBound
-                    let pause = quiet.isDisturbed(in: window) ? quiet.longestGap(in: window) : 0
+                    let pause = quiet.pause(in: window)
                     try #require(
                         length - pause <= pace.limit,
                         "an outage of \(length.inMilliseconds), in which the machine stood still for \(pause.inMilliseconds)"

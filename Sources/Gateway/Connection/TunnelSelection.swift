@@ -5,15 +5,15 @@
 /// | preferred | an operator prefers, while it is up or degraded |
 /// | up | |
 /// | degraded | |
-/// | answering | answers its probes, and is held down for having flapped |
+/// | answering | is not up yet, and answers probes: it has to answer more of them, or is held down for having flapped |
 /// | untried | is connecting, with a session |
 /// | waiting | is idle, or connecting without a session, and has not failed: packets are staged there |
 /// | failing | is down, with a session |
 /// | hopeless | is anything else but disabled |
 ///
-/// The best rank wins, then the lowest priority, then the tunnel that is active already. What has not been
-/// tried comes before what was found dead: without inside addresses only traffic shows whether a tunnel
-/// works.
+/// The best rank wins, then the lowest priority, then the tunnel that is active already. Of those that answer, the
+/// active one wins before the priority: what is not up yet has nothing to move traffic for. What has not been tried
+/// comes before what was found dead: without inside addresses only traffic shows whether a tunnel works.
 package struct TunnelSelection: Sendable {
     package struct Candidate: Hashable, Sendable {
         /// Unique in the gateway: flows keep to a tunnel by its name.
@@ -28,11 +28,11 @@ package struct TunnelSelection: Sendable {
         package var isPreferred: Bool
         /// As ``TunnelHealth`` has them.
         package var hasFailed: Bool
-        package var isHeldDown: Bool
+        package var liveness: Liveness
 
         package init(
             name: String, priority: Int = 10, weight: Int = 1, state: HealthState, hasSession: Bool,
-            isPreferred: Bool = false, hasFailed: Bool = false, isHeldDown: Bool = false
+            isPreferred: Bool = false, hasFailed: Bool = false, liveness: Liveness = .silent
         ) {
             self.name = name
             self.priority = priority
@@ -41,7 +41,7 @@ package struct TunnelSelection: Sendable {
             self.hasSession = hasSession
             self.isPreferred = isPreferred
             self.hasFailed = hasFailed
-            self.isHeldDown = isHeldDown
+            self.liveness = liveness
         }
     }
 
@@ -74,7 +74,8 @@ package struct TunnelSelection: Sendable {
         let isBeginning = !isBalanced && !hasCarried && activeName != nil
         let ranks = candidates.map { candidate -> Rank? in
             let rank = Self.rank(of: candidate)
-            return isBeginning && rank == .untried && !candidate.hasFailed ? .up : rank
+            let isTrying = candidate.state == .connecting && candidate.hasSession && !candidate.hasFailed
+            return isBeginning && isTrying ? .up : rank
         }
         active = best(candidates, ranks)
         activeName = active.map { candidates[$0].name }
@@ -101,13 +102,18 @@ package struct TunnelSelection: Sendable {
                 best = index
                 continue
             }
-            let (mine, theirs) = (candidates[index], candidates[leader])
             let isBetter =
-                (rank, mine.priority, mine.name == activeName ? 0 : 1)
-                < (leading, theirs.priority, theirs.name == activeName ? 0 : 1)
+                rank == leading
+                ? order(of: candidates[index], rank) < order(of: candidates[leader], rank) : rank < leading
             if isBetter { best = index }
         }
         return best
+    }
+
+    /// Among those of one rank the lowest wins.
+    private func order(of candidate: Candidate, _ rank: Rank) -> (Int, Int) {
+        let presence = candidate.name == activeName ? 0 : 1
+        return rank == .answering ? (presence, candidate.priority) : (candidate.priority, presence)
     }
 
     /// Who shares the flows: all of the best rank, if that carries; else the active one has them all.
@@ -123,7 +129,7 @@ package struct TunnelSelection: Sendable {
         case .up: candidate.isPreferred ? .preferred : .up
         case .degraded: candidate.isPreferred ? .preferred : .degraded
         case .connecting, .idle, .down:
-            if candidate.isHeldDown {
+            if candidate.liveness == .answering {
                 .answering
             } else if candidate.state == .connecting, candidate.hasSession {
                 .untried
@@ -148,6 +154,6 @@ extension TunnelSelection.Candidate {
         self.init(
             name: name, priority: priority, weight: weight, state: health.state,
             hasSession: health.hasSession, isPreferred: isPreferred, hasFailed: health.hasFailed,
-            isHeldDown: health.isHeldDown)
+            liveness: health.liveness)
     }
 }

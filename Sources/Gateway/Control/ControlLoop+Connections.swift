@@ -52,9 +52,7 @@ extension ControlLoop {
             guard let record = tunnels.peer(named: tunnel.name).flatMap({ tunnels[$0] }) else { return nil }
             return TunnelSelection.Candidate(
                 name: record.name, priority: tunnel.priority, weight: tunnel.weight,
-                state: record.health.state, hasSession: record.health.hasSession,
-                isPreferred: record.name == preferred, hasFailed: record.health.hasFailed,
-                isHeldDown: record.health.isHeldDown)
+                isPreferred: record.name == preferred, health: record.health)
         }
     }
 

@@ -100,7 +100,7 @@ extension ControlLoop {
             }
             tunnels[peer]?.health.handle(.handshakeUnanswered(HealthReason(failure)), now: now)
             // A rekey that was lost while packets pass says nothing of the endpoint either.
-            if endpoint == current, tunnels[peer]?.health.state.isCarrying != true {
+            if endpoint == current, tunnels[peer]?.health.liveness != .answering {
                 tunnels[peer]?.endpoints.failed(now: now)
             }
             follow(peer)

@@ -35,10 +35,13 @@ extension ControlLoop {
     private func status(of connection: Connection) -> ConnectionStatus {
         let tunnels = connection.tunnels.compactMap { self.status(of: $0, in: connection) }
         let states = Set(tunnels.map(\.state))
+        let isSomeAnswering = peers(of: connection).contains {
+            self.tunnels[$0]?.health.liveness == .answering
+        }
         let state: ConnectionStatus.State =
             if connections[connection.name]?.selection.isUsable == false {
                 .down
-            } else if !states.isDisjoint(with: [.up, .degraded]) {
+            } else if isSomeAnswering {
                 .up
             } else if !states.isDisjoint(with: [.down, .disabled]) {
                 .down
@@ -96,7 +99,7 @@ extension ControlLoop {
                 Self.window(60, statistics.minute),
             ]
             if let search = record.pathMTU { answer.pathMTU = search.innerMTU }
-            if record.health.isHeldDown { answer.holdDown = record.health.holdDown(now: now).seconds }
+            answer.holdDown = record.health.holdDownLeft(now: now)?.seconds
         }
         return answer
     }
@@ -126,10 +129,13 @@ extension ControlLoop {
         case .operator where record.health.state == .disabled: return "an operator took it down"
         case .interfaceDown where record.health.state == .down:
             return underlays.problem(of: record.socket) ?? record.health.reason.words
-        case .probeTimeout where record.health.isHeldDown:
-            let rest = record.health.holdDown(now: now).seconds
+        case .probeTimeout where record.health.liveness == .answering:
+            guard let left = record.health.holdDownLeft(now: now)?.seconds else {
+                return "probes are answered again, but fewer in a row than bring it up"
+            }
             return
-                "probes are answered again; it has flapped, and must go on like this for up to \(Int(rest.rounded(.up))) s"
+                "probes are answered again; it has flapped, and for \(Int(left.rounded(.up))) s more it is used only "
+                + "where no other tunnel is up"
         case .probeTimeout where record.health.state == .down:
             let remote = record.inside.map { " by \($0.remote)" } ?? ""
             return "probes are not answered\(remote) for \(Int(seconds(since: record.health.since))) s"

@@ -71,6 +71,8 @@ package struct TunnelHealth: Sendable {
     package enum Output: Hashable, Sendable {
         case probe(Probe)
         case transition(Transition)
+        /// What `liveness` is now: whoever chooses among tunnels must look again, as the state may stay what it is.
+        case liveness(Liveness)
     }
 
     package let settings: HealthSettings
@@ -81,6 +83,7 @@ package struct TunnelHealth: Sendable {
     package private(set) var since: Instant
     /// It has been down, and neither up, degraded nor idle since.
     package private(set) var hasFailed = false
+    package private(set) var liveness = Liveness.silent
 
     // Facts.
     private var isEnabled = true
@@ -211,12 +214,15 @@ package struct TunnelHealth: Sendable {
 
     package var isProbed: Bool { settings.isOn && canProbe }
 
-    /// Its probes are answered well enough, and only for having flapped is it not up yet.
-    package var isHeldDown: Bool { probes.isHeldDown }
-
     /// How long it would have to behave, were it to come up now.
     package func holdDown(now: Instant) -> Duration {
         holdDown.span(carriedSince: carriedSince, now: now)
+    }
+
+    /// How long probes must still be answered. Nil, unless they are answered well enough, and only for having flapped is
+    /// it not up yet.
+    package func holdDownLeft(now: Instant) -> Duration? {
+        probes.holdDownLeft(of: holdDown(now: now), now: now)
     }
 
     /// By index into the settings' targets; nil while that is not known.
@@ -224,8 +230,17 @@ package struct TunnelHealth: Sendable {
 
     // MARK: State
 
-    /// Brings probing and the state to what the facts say.
+    /// Brings probing, the state and the liveness to what the facts say.
     private mutating func settle(now: Instant) {
+        settleProbing(now: now)
+        settleState(now: now)
+        let next = state.isCarrying ? .answering : probes.liveness
+        guard next != liveness else { return }
+        liveness = next
+        outputs.append(.liveness(next))
+    }
+
+    private mutating func settleProbing(now: Instant) {
         let shouldProbe = isProbed && isEnabled && isInterfaceUp && hasSession
         if shouldProbe, !probes.isRunning {
             // One that was up without probes stays so until they show otherwise.
@@ -233,6 +248,9 @@ package struct TunnelHealth: Sendable {
         } else if !shouldProbe, probes.isRunning {
             probes.stop()
         }
+    }
+
+    private mutating func settleState(now: Instant) {
         let (next, why) = conclusion(at: now)
         guard next != state else {
             if state != .up { reason = why }

@@ -9,6 +9,16 @@ struct TunnelProbes: Sendable {
         case answered
     }
 
+    /// How far a tunnel that is not up has come.
+    private enum Recovery: Hashable {
+        case silent
+        /// From the first answer until `downAfter` are lost in a row.
+        case answering
+        /// So many were answered in a row that it would be up, had it not flapped: likewise. `since` is when the probe
+        /// was sent that completed them; nil: one was lost, and the hold-down begins anew with the next so many.
+        case heldDown(since: Instant?)
+    }
+
     private enum TargetState: Hashable {
         case awaited
         case reachable
@@ -23,11 +33,7 @@ struct TunnelProbes: Sendable {
     private(set) var verdict = Verdict.awaited
     private(set) var statistics = ProbeStatistics()
     private var quality = ProbeQuality()
-    /// When the probe was sent that was the `upAfter`th answered in a row: the hold-down counts from there. A
-    /// single lost one ends it.
-    private var heldSince: Instant?
-    /// But for the hold-down it would be up: that takes `downAfter` lost ones to end.
-    private var isGoodEnough = false
+    private var recovery = Recovery.silent
 
     /// `phase` is which part of an interval they leave at, in 2^32ths.
     init(settings: HealthSettings, phase: UInt32) {
@@ -57,7 +63,13 @@ struct TunnelProbes: Sendable {
     /// What is wrong with a tunnel that answers.
     var complaint: HealthReason? { quality.complaint }
 
-    var isHeldDown: Bool { verdict != .answered && isGoodEnough }
+    var liveness: Liveness { verdict == .answered || recovery != .silent ? .answering : .silent }
+
+    /// Returns what is left of a hold-down of this length; nil when it is not held down.
+    func holdDownLeft(of span: Duration, now: Instant) -> Duration? {
+        guard case .heldDown(let since) = recovery else { return nil }
+        return since.map { now >= $0 + span ? .zero : $0 + span - now } ?? span
+    }
 
     /// By index into the settings' targets; nil while that is not known.
     func isReachable(target: Int) -> Bool? {
@@ -86,8 +98,7 @@ struct TunnelProbes: Sendable {
     mutating func stop() {
         isRunning = false
         verdict = .awaited
-        heldSince = nil
-        isGoodEnough = false
+        recovery = .silent
         quality = ProbeQuality()
         tunnel.stop()
         for index in targets.indices {
@@ -120,11 +131,11 @@ struct TunnelProbes: Sendable {
         var isSomeLost = false
         while let sentAt = tunnel.takeExpired(at: now) {
             statistics.noteLost(sentAt: sentAt)
-            heldSince = nil
+            if case .heldDown = recovery { recovery = .heldDown(since: nil) }
             isSomeLost = true
             guard tunnel.unansweredInRow >= settings.downAfter else { continue }
             verdict = .failed(.probeTimeout)
-            isGoodEnough = false
+            recovery = .silent
         }
         for index in targets.indices {
             while targets[index].stream.takeExpired(at: now) != nil {
@@ -132,7 +143,7 @@ struct TunnelProbes: Sendable {
                 targets[index].state = .unreachable
             }
         }
-        if isEveryTargetUnreachable, verdict == .awaited || verdict == .answered || isGoodEnough {
+        if isEveryTargetUnreachable, verdict == .awaited || verdict == .answered || recovery != .silent {
             verdict = .failed(.targetUnreachable)
             startOver()
         }
@@ -174,12 +185,13 @@ struct TunnelProbes: Sendable {
             if isEveryTargetUnreachable { verdict = .failed(.targetUnreachable) }
             return startOver()
         }
+        if recovery == .silent { recovery = .answering }
         guard tunnel.answeredInRow >= settings.upAfter else { return }
-        let start = heldSince ?? answer.sentAt
-        heldSince = start
-        isGoodEnough = true
+        var start = answer.sentAt
+        if case .heldDown(let since?) = recovery { start = since }
+        recovery = .heldDown(since: start)
         guard answer.sentAt >= start + holdDown else { return }
-        heldSince = nil
+        recovery = .silent
         verdict = .answered
         // The outage that is over is not held against it.
         quality = ProbeQuality(since: now)
@@ -188,8 +200,7 @@ struct TunnelProbes: Sendable {
     /// What was answered up to now brings the tunnel up no more.
     private mutating func startOver() {
         tunnel.forgetRows()
-        heldSince = nil
-        isGoodEnough = false
+        recovery = .silent
     }
 
     private mutating func judgeQuality(at now: Instant) {

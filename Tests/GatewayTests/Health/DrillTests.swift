@@ -79,6 +79,7 @@ import WireGuard
                         }
                     case .transition(let transition):
                         drill.handle(.state(of: names[index], transition.to), now: now)
+                    case .liveness: break
                     }
                 }
             }

@@ -123,7 +123,12 @@ struct HealthStorm {
         if health.state.isCarrying || health.state == .idle {
             demand(!health.hasFailed, "well is not failed")
         }
-        if health.isHeldDown { demand(!health.state.isCarrying && hasSession, "held down is not up") }
+        if health.holdDownLeft(now: tunnel.now) != nil {
+            demand(!health.state.isCarrying && hasSession, "held down is not up")
+            demand(health.liveness == .answering, "held down is answering")
+        }
+        if health.state.isCarrying { demand(health.liveness == .answering, "what carries answers") }
+        if !hasSession { demand(health.liveness == .silent, "no session, no answer") }
         let isProbing = health.isProbed && hasSession && isEnabled && isInterfaceUp
         if isProbing { demand(health.nextTimeout != nil, "a probed tunnel has a timer") }
         if !hasSession || !isEnabled || !isInterfaceUp {
@@ -141,6 +146,7 @@ struct HealthStorm {
         if let last = tunnel.transitions.last, last.to != tunnel.state || last.at != tunnel.health.since {
             problems.append("a state that was not told")
         }
+        if tunnel.toldLiveness != tunnel.health.liveness { problems.append("a liveness that was not told") }
     }
 
     private mutating func heal() {

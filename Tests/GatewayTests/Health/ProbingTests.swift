@@ -248,7 +248,7 @@ import WireGuard
         #expect(tunnel.states == [.down])
         #expect(tunnel.health.reason == .targetUnreachable)
         #expect(tunnel.transitions.first.map { $0.at - silent < .milliseconds(3500) } ?? false)
-        #expect(!tunnel.health.isHeldDown)
+        #expect(tunnel.health.holdDownLeft(now: tunnel.now) == nil)
         tunnel.isAnswered = { $0.target == nil || $0.target == 2 }
         tunnel.run(for: .seconds(3))
         #expect(tunnel.states == [.down, .up])

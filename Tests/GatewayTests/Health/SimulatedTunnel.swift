@@ -17,6 +17,10 @@ final class SimulatedTunnel {
     /// Of what is not cut.
     var isAnswered: (TunnelHealth.Probe) -> Bool = { _ in true }
 
+    /// As the last output said.
+    private(set) var toldLiveness = Liveness.silent
+    /// A transition or another liveness was told: what makes the control loop choose anew.
+    var isChanged = false
     private(set) var transitions: [TunnelHealth.Transition] = []
     private(set) var probes: [(probe: TunnelHealth.Probe, at: Instant)] = []
     private(set) var wakeUps = 0
@@ -80,7 +84,12 @@ final class SimulatedTunnel {
     private func drain() {
         while let output = health.poll() {
             switch output {
-            case .transition(let transition): transitions.append(transition)
+            case .transition(let transition):
+                transitions.append(transition)
+                isChanged = true
+            case .liveness(let liveness):
+                toldLiveness = liveness
+                isChanged = true
             case .probe(let probe):
                 probes.append((probe, now))
                 guard !isCut, isAnswered(probe) else { continue }

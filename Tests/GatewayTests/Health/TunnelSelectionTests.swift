@@ -7,11 +7,11 @@ import Testing
 
     private func candidate(
         _ name: String, _ state: HealthState, priority: Int = 10, weight: Int = 1, hasSession: Bool = true,
-        isPreferred: Bool = false, hasFailed: Bool? = nil, isHeldDown: Bool = false
+        isPreferred: Bool = false, hasFailed: Bool? = nil, liveness: Liveness = .silent
     ) -> Candidate {
         Candidate(
             name: name, priority: priority, weight: weight, state: state, hasSession: hasSession,
-            isPreferred: isPreferred, hasFailed: hasFailed ?? (state == .down), isHeldDown: isHeldDown)
+            isPreferred: isPreferred, hasFailed: hasFailed ?? (state == .down), liveness: liveness)
     }
 
     private func active(_ candidates: [Candidate]) -> String? {
@@ -31,7 +31,7 @@ import Testing
         let ranked = [
             candidate("up", .up, priority: 90),
             candidate("degraded", .degraded, priority: 80),
-            candidate("held down", .down, priority: 70, isHeldDown: true),
+            candidate("held down", .down, priority: 70, liveness: .answering),
             candidate("connecting with a session", .connecting, priority: 60),
             candidate("connecting", .connecting, priority: 50, hasSession: false),
             candidate("down with a session", .down, priority: 40),
@@ -117,12 +117,30 @@ import Testing
     func usable() {
         #expect(isUsable(candidate("a", .down), candidate("b", .up)))
         #expect(isUsable(candidate("a", .down), candidate("b", .degraded)))
-        #expect(isUsable(candidate("a", .down, isHeldDown: true)))
+        #expect(isUsable(candidate("a", .down, liveness: .answering)))
         #expect(isUsable(candidate("a", .idle, hasSession: false)))
         #expect(isUsable(candidate("a", .connecting, hasSession: false)))
         #expect(!isUsable(candidate("a", .connecting, hasFailed: true)))
         #expect(!isUsable(candidate("a", .down), candidate("b", .disabled)))
         #expect(!isUsable())
+    }
+
+    @Test("5b. among those that only answer, the active one stays: priority counts once they are up")
+    func answering() {
+        var selection = TunnelSelection(isBalanced: false)
+        func choose(_ a: Candidate, _ b: Candidate) -> Int? {
+            selection.update([a, b])
+            return selection.active
+        }
+        let dead = candidate("a", .down, priority: 1)
+        let answering = candidate("a", .down, priority: 1, liveness: .answering)
+        let other = candidate("b", .down, priority: 2, liveness: .answering)
+        #expect(choose(dead, other) == 1)
+        #expect(choose(answering, other) == 1)
+        #expect(choose(candidate("a", .up, priority: 1), other) == 0)
+        #expect(choose(answering, other) == 0)
+        #expect(choose(dead, other) == 1)
+        #expect(choose(answering, candidate("b", .down, priority: 2)) == 0)
     }
 
     // MARK: Balance

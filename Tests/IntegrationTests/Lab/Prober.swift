@@ -85,6 +85,11 @@ struct Prober: Sendable {
         /// Of a witness: whether the machine stood still for somebody in this time.
         func isDisturbed(in window: ClosedRange<Double>) -> Bool { longestGap(in: window) > 0.025 }
 
+        /// Of a witness: for how long the machine stood still for somebody in this time, in seconds.
+        func pause(in window: ClosedRange<Double>) -> Double {
+            isDisturbed(in: window) ? longestGap(in: window) : 0
+        }
+
         /// The longest time, in seconds, from one echo that was answered to the next, among those that began
         /// within `window`.
         func longestGap(in window: ClosedRange<Double>? = nil) -> Double {

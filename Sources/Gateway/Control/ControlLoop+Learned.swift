@@ -7,9 +7,9 @@ internal import WireGuard
 extension ControlLoop {
     /// A routing daemon may lay thousands of routes, one by one.
     static let shortestLearnInterval: Duration = .milliseconds(50)
-    /// Learning takes this part of the control thread's time at the most, however many routes there are and
-    /// however fast a far gateway makes them come and go.
-    private static let learnShare = 8
+    /// After it has learned, the control thread does something else for so many times as long: a far gateway may make
+    /// many routes come and go fast.
+    private static let restFactor = 8
 
     /// Takes over what runs before this one have guarded: before anything that can fail and before routes are
     /// reconciled, as what is not wanted then is taken out.
@@ -34,6 +34,7 @@ extension ControlLoop {
                 log.error("kernel routes cannot be read", metadata: ["error": "\(error)"])
             }
         }
+        let guardCount = guarded.count
         var hasChanged = false
         var isFull = learned?.isTruncated ?? false
         let ends = state.insideEnds
@@ -47,7 +48,7 @@ extension ControlLoop {
             report(after.subtracting(before), areLearned: true, of: connection)
             report(before.subtracting(after), areLearned: false, of: connection)
         }
-        if hasChanged {
+        if hasChanged || guarded.count != guardCount {
             reconcileRoutes()
             publishForwarding()
         }
@@ -57,7 +58,7 @@ extension ControlLoop {
                 metadata: ["limit": "\(LearnedRoutes.limit)"])
         }
         isLearningFull = isFull
-        learnInterval = max(Self.shortestLearnInterval, (SystemClock.now() - begin) * Self.learnShare)
+        learnInterval = max(Self.shortestLearnInterval, (SystemClock.now() - begin) * Self.restFactor)
     }
 
     /// The routes by its far ends; of those that are to be guarded, the ones that there is room for: `hasRoom` is

@@ -29,6 +29,7 @@ package struct LearnedGuard: Sendable {
         share = limit / max(connections, 1)
     }
 
+    package var count: Int { holders.count }
     package var prefixes: Set<IPPrefix> { Set(holders.keys) }
 
     package func holds(_ prefix: IPPrefix) -> Bool { holders[prefix] != nil }

@@ -28,6 +28,8 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
     /// Learned prefixes that nobody announces now: they are unreachable until somebody does, or until an operator lets
     /// go of them. Nil where no connection is dynamic.
     package var guarded: [String]?
+    /// Addresses that the interface should have and has not; nil when it has all.
+    package var missingAddresses: [MissingAddress]?
 
     package init(
         version: String, name: String, interface: String, isInterfaceUp: Bool, mtu: Int, addresses: [String],
@@ -50,6 +52,17 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
         self.isSingleThreaded = isSingleThreaded
         self.connections = connections
         self.drops = drops
+    }
+}
+
+package struct MissingAddress: Codable, Hashable, Sendable {
+    package var address: String
+    /// As a clause for a person.
+    package var reason: String
+
+    package init(address: String, reason: String) {
+        self.address = address
+        self.reason = reason
     }
 }
 

@@ -138,27 +138,24 @@ package struct Netlink: ~Copyable {
 
     /// Those of one protocol, in all tables and both families.
     package func routes(protocol: UInt8 = NetlinkRoute.ownProtocol) throws(SystemError) -> [NetlinkRoute] {
-        var routes: [NetlinkRoute] = []
-        for family in IPAddress.Family.allCases {
+        try eachFamily { family throws(SystemError) in
             // struct rtmsg: family, destination and source length, class, table, protocol, scope, type,
             // flags.
             let header = [UInt8(NetlinkParsing.number(family)), 0, 0, 0, 0, `protocol`, 0, 0, 0, 0, 0, 0]
-            routes += try unsafe dump("list routes of protocol \(`protocol`)", RTM_GETROUTE, header) {
+            return try unsafe dump("list routes of protocol \(`protocol`)", RTM_GETROUTE, header) {
                 message, list in
                 guard let route = unsafe NetlinkParsing.parseRoute(message), route.protocol == `protocol`
                 else { return }
                 list.append(route)
             }
         }
-        return routes
     }
 
     /// Those that have a hop on one link, whoever made them, in all tables and both families.
     package func routes(through interface: UInt32) throws(SystemError) -> [NetlinkRoute] {
-        var routes: [NetlinkRoute] = []
-        for family in IPAddress.Family.allCases {
+        try eachFamily { family throws(SystemError) in
             let header = [UInt8(NetlinkParsing.number(family))] + [UInt8](repeating: 0, count: 11)
-            routes += try unsafe dump(
+            return try unsafe dump(
                 "list routes on link \(interface)", RTM_GETROUTE, header,
                 attributes: { $0.put(4, interface) }  // RTA_OIF
             ) { message, list in
@@ -168,7 +165,6 @@ package struct Netlink: ~Copyable {
                 list.append(route)
             }
         }
-        return routes
     }
 
     /// How a packet to `destination` with this mark would leave now. ENETUNREACH, or the errno of the
@@ -248,17 +244,15 @@ package struct Netlink: ~Copyable {
 
     /// Those of one protocol, in both families, that look up a table.
     package func rules(protocol: UInt8 = NetlinkRoute.ownProtocol) throws(SystemError) -> [NetlinkRule] {
-        var rules: [NetlinkRule] = []
-        for family in IPAddress.Family.allCases {
+        try eachFamily { family throws(SystemError) in
             let header = [UInt8(NetlinkParsing.number(family))] + [UInt8](repeating: 0, count: 11)
-            rules += try unsafe dump("list rules", RTM_GETRULE, header) { message, list in
+            return try unsafe dump("list rules", RTM_GETRULE, header) { message, list in
                 guard let rule = unsafe NetlinkParsing.parseRule(message), rule.protocol == `protocol` else {
                     return
                 }
                 list.append(rule)
             }
         }
-        return rules
     }
 
     private static func message(_ type: Int, _ flags: Int32, _ rule: NetlinkRule) throws(SystemError)
@@ -286,6 +280,22 @@ package struct Netlink: ~Copyable {
     }
 
     // MARK: Helpers
+
+    /// What `body` lists of each family that the kernel has: without IPv6 in it, or without its rules, the dump is
+    /// EAFNOSUPPORT.
+    private func eachFamily<Element>(
+        _ body: (IPAddress.Family) throws(SystemError) -> [Element]
+    ) throws(SystemError) -> [Element] {
+        var list: [Element] = []
+        for family in IPAddress.Family.allCases {
+            do throws(SystemError) {
+                list += try body(family)
+            } catch {
+                guard error.code == EAFNOSUPPORT else { throw error }
+            }
+        }
+        return list
+    }
 
     private func dump<Element>(
         _ call: String, _ type: Int, _ header: [UInt8],

@@ -19,6 +19,10 @@ struct StatusReport {
             lines.append(palette.red("\(status.interface) is down: nothing passes"))
             lines.append("  ip link set \(status.interface) up")
         }
+        for missing in status.missingAddresses ?? [] {
+            lines.append(
+                palette.red("\(missing.address) is missing on \(status.interface): \(missing.reason)"))
+        }
         lines.append("")
         let tunnels = status.connections.flatMap(\.tunnels)
         if tunnels.isEmpty {

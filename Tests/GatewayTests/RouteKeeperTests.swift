@@ -465,6 +465,32 @@ import WireGuard
         }
     }
 
+    @Test("without IPv6 on the interface IPv4 is whole, and what is missing comes when it can")
+    func oneFamily() throws {
+        try withLab(Self.sites[0]) { lab in
+            let (v4, v6) = (IPPrefix("10.9.0.1/30")!, IPPrefix("fd09::1/64")!)
+            let plan = RoutePlan(table: 51820, mark: 51820, addresses: [v6, v4])
+            let prefixes = [prefix(Self.sites[0].prefix), prefix(Self.sites[1].prefix)]
+            try shell("echo 1 >/proc/sys/net/ipv6/conf/vgw0/disable_ipv6")
+            var keeper = try RouteKeeper(plan: plan, interface: lab.tun.index, log: quiet)
+            keeper.reconcile(prefixes, now: now)
+            #expect(try lab.netlink.addresses(of: lab.tun.index).map(\.prefix) == [v4])
+            #expect(try lab.way(lab.site.inPrefix) == .tun)
+            let missing = keeper.missingAddresses.mapValues(\.code)
+            #expect(missing == [v6: EACCES])
+            let failures = keeper.failures
+            #expect(failures.keys.map(\.self) == [prefixes[1].prefix])
+            let deadline = keeper.deadline
+            #expect(deadline != nil)
+
+            try shell("echo 0 >/proc/sys/net/ipv6/conf/vgw0/disable_ipv6")
+            keeper.reconcile(prefixes, now: now)
+            #expect(try lab.netlink.addresses(of: lab.tun.index).map(\.prefix).contains(v6))
+            let isWhole = keeper.missingAddresses.isEmpty && keeper.failures.isEmpty
+            #expect(isWhole)
+        }
+    }
+
     @Test("thousands of prefixes fail and return as a whole")
     func thousands() throws {
         try withLab(Self.sites[0]) { lab in

@@ -173,6 +173,33 @@ extension Integration {
             }
         }
 
+        @Test("an IPv6 address on a host without IPv6 is missing and said so, and IPv4 goes on")
+        func withoutIPv6() async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(in: lab, .ours)
+                let onprem = tunnel.onprem
+                func turnIPv6(_ isOff: Bool) async throws {
+                    let value = isOff ? 1 : 0
+                    try await Shell.run(
+                        "sysctl -qw net.ipv6.conf.all.disable_ipv6=\(value) net.ipv6.conf.default.disable_ipv6=\(value)",
+                        in: onprem.namespace)
+                }
+                try await turnIPv6(true)
+                try await tunnel.start()
+                try await tunnel.reach(from: .onprem)
+                let missing = try #require(try await onprem.status()?.missingAddresses)
+                try #require(missing.map(\.address) == ["fd10::1/128"])
+                let shown = try await onprem.vgwctl("status")
+                try #require(
+                    shown.output.contains("fd10::1/128 is missing on \(onprem.interface): IPv6 is off"))
+                try await turnIPv6(false)
+                try await eventually("the address is there") {
+                    try await onprem.status()?.missingAddresses == nil
+                }
+                try await tunnel.ping(from: .onprem, .v6)
+            }
+        }
+
         @Test("a tunnel that nobody answers in is down long before its session ends, and up again after it")
         func cutWire() async throws {
             try await Tunnel.run(.ours) { tunnel in

@@ -68,7 +68,7 @@ extension ControlLoop {
         } else if keeper.installsRoutes, !isLinkUp {
             reason = "the interface is down"
         } else if let failure = keeper.failures[route.prefix] {
-            reason = Self.words(failure)
+            reason = words(failure, of: route.prefix.family)
         } else if !isUsable(connection) {
             reason = "the connection is down"
         }
@@ -89,9 +89,17 @@ extension ControlLoop {
         }
     }
 
-    private static func words(_ failure: SystemError) -> String {
-        failure.code == 17  // EEXIST
-            ? "somebody else's route to the same prefix is in the table" : "\(failure)"
+    /// Why the kernel has not an address or a route of ours.
+    func words(_ failure: SystemError, of family: IPAddress.Family) -> String {
+        switch failure.code {
+        case 17:  // EEXIST
+            "somebody else's route to the same prefix is in the table"
+        case 13 where family == .v6:  // EACCES
+            "IPv6 is off on the interface: 'sysctl net.ipv6.conf.\(tun.name).disable_ipv6=0' turns it on"
+        case 97 where family == .v6:  // EAFNOSUPPORT
+            "this kernel has no IPv6"
+        default: "\(failure)"
+        }
     }
 
     private func addRoute(_ request: RouteRequest) throws(APIError) -> RouteEntry {
@@ -121,7 +129,8 @@ extension ControlLoop {
         if let failure = keeper.failures[prefix] {
             state = before
             routesChanged()
-            throw APIError(code: .failed, message: "\(prefix) cannot be installed: \(Self.words(failure))")
+            throw APIError(
+                code: .failed, message: "\(prefix) cannot be installed: \(words(failure, of: prefix.family))")
         }
         if request.save == true {
             try keepRoutes(orBack: before) { () throws(SystemError) in

@@ -29,6 +29,12 @@ extension ControlLoop {
             connections: state.connections.map { self.status(of: $0) }, drops: drops)
         status.hooks = hooks?.counts
         if learned != nil { status.guarded = guardedPrefixes.map(\.description) }
+        if !keeper.missingAddresses.isEmpty {
+            status.missingAddresses = keeper.missingAddresses.map { address, failure in
+                MissingAddress(
+                    address: address.description, reason: words(failure, of: address.family))
+            }.sorted { $0.address < $1.address }
+        }
         return status
     }
 

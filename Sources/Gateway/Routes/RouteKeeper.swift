@@ -13,6 +13,8 @@ package struct RouteKeeper: ~Copyable {
     private let log: Logger
     /// Why a prefix has no route.
     package private(set) var failures: [IPPrefix: SystemError] = [:]
+    /// Why an address is not on the interface.
+    package private(set) var missingAddresses: [IPPrefix: SystemError] = [:]
     /// Every change that the kernel refused the last time: a line in the log is for what is new.
     private var refused: [KernelChange: SystemError] = [:]
     /// What was wanted the last time, and the places of its routes: what somebody else may disturb.
@@ -136,13 +138,16 @@ package struct RouteKeeper: ~Copyable {
         let before = refused
         refused = [:]
         failures = [:]
+        missingAddresses = [:]
         for change in changes {
             do throws(SystemError) {
                 try apply(change)
             } catch {
                 refused[change] = error
-                if case .addRoute(let route) = change, route.kind == .unicast {
-                    failures[route.destination] = error
+                switch change {
+                case .addRoute(let route) where route.kind == .unicast: failures[route.destination] = error
+                case .addAddress(let address): missingAddresses[address] = error
+                case .addRoute, .removeRoute, .addRule, .removeRule: break
                 }
                 if before[change] != error {
                     log.error("kernel refused", metadata: ["error": "\(error)"])
@@ -182,7 +187,7 @@ package struct RouteKeeper: ~Copyable {
     /// Somebody touched what is ours.
     package mutating func noteDisturbance(now: Instant) {
         if let lastRepair, now - lastRepair > Self.longestPatience * 2 { patience = Self.shortestPatience }
-        guard deadline == nil else { return }
+        if let deadline, deadline <= now + patience { return }
         deadline = now + patience
         lastRepair = now
         patience = min(patience * 2, Self.longestPatience)
@@ -214,6 +219,8 @@ package struct RouteKeeper: ~Copyable {
         switch event {
         case .addressRemoved(let address):
             address.interface == interface && plan.addresses.contains(address.prefix)
+        // A family may have been turned on.
+        case .addressAdded(let address): address.interface == interface && !missingAddresses.isEmpty
         case .routeRemoved(let route): wanted.routes.contains(route)
         // The kernel does not tell of a route that was replaced but by its successor.
         case .routeAdded(let route): places.contains(Place(route)) && !wanted.routes.contains(route)

@@ -30,6 +30,10 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
     package var guarded: [String]?
     /// Addresses that the interface should have and has not; nil when it has all.
     package var missingAddresses: [MissingAddress]?
+    /// Where the routes go; nil where somebody else installs them.
+    package var routeTable: UInt32?
+    /// Rules, and unreachable routes, that somebody else removed and that were put back, in this run.
+    package var repairs: UInt64?
 
     package init(
         version: String, name: String, interface: String, isInterfaceUp: Bool, mtu: Int, addresses: [String],

@@ -151,6 +151,28 @@ package struct Netlink: ~Copyable {
         }
     }
 
+    /// Those of one table, whoever made them, in both families.
+    package func routes(table: UInt32) throws(SystemError) -> [NetlinkRoute] {
+        try eachFamily { family throws(SystemError) in
+            let header = [UInt8(NetlinkParsing.number(family))] + [UInt8](repeating: 0, count: 11)
+            do throws(SystemError) {
+                return try unsafe dump(
+                    "list routes of table \(table)", RTM_GETROUTE, header,
+                    attributes: { $0.put(15, table) }  // RTA_TABLE
+                ) { message, list in
+                    guard let route = unsafe NetlinkParsing.parseRoute(message), route.table == table else {
+                        return
+                    }
+                    list.append(route)
+                }
+            } catch {
+                // IPv4 has no such table.
+                if error.code == ENOENT { return [] }
+                throw error
+            }
+        }
+    }
+
     /// Those that have a hop on one link, whoever made them, in all tables and both families.
     package func routes(through interface: UInt32) throws(SystemError) -> [NetlinkRoute] {
         try eachFamily { family throws(SystemError) in
@@ -242,14 +264,14 @@ package struct Netlink: ~Copyable {
         }
     }
 
-    /// Those of one protocol, in both families, that look up a table.
-    package func rules(protocol: UInt8 = NetlinkRoute.ownProtocol) throws(SystemError) -> [NetlinkRule] {
+    /// Those that look up a table, in both families; of all protocols for nil.
+    package func rules(protocol: UInt8? = NetlinkRoute.ownProtocol) throws(SystemError) -> [NetlinkRule] {
         try eachFamily { family throws(SystemError) in
             let header = [UInt8(NetlinkParsing.number(family))] + [UInt8](repeating: 0, count: 11)
             return try unsafe dump("list rules", RTM_GETRULE, header) { message, list in
-                guard let rule = unsafe NetlinkParsing.parseRule(message), rule.protocol == `protocol` else {
-                    return
-                }
+                guard let rule = unsafe NetlinkParsing.parseRule(message),
+                    `protocol` == nil || rule.protocol == `protocol`
+                else { return }
                 list.append(rule)
             }
         }

@@ -23,6 +23,13 @@ struct StatusReport {
             lines.append(
                 palette.red("\(missing.address) is missing on \(status.interface): \(missing.reason)"))
         }
+        if let repairs = status.repairs {
+            lines.append(
+                palette.yellow(
+                    "rules and routes: somebody else removed \(repairs) of ours, which were put back; the log says when"
+                )
+            )
+        }
         lines.append("")
         let tunnels = status.connections.flatMap(\.tunnels)
         if tunnels.isEmpty {

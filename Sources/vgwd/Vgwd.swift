@@ -61,7 +61,13 @@ struct Check: ParsableCommand {
 
     @OptionGroup var file: ConfigurationOption
 
-    func run() throws { print(try file.load().summary) }
+    func run() throws {
+        let configuration = try file.load()
+        print(configuration.summary)
+        if let problem = DaemonSettings(configuration).numbersConflict() {
+            Daemon.complain("warning: \(problem)")
+        }
+    }
 }
 
 struct Unguard: ParsableCommand {

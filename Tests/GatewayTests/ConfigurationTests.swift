@@ -14,10 +14,8 @@ import WireGuard
         #expect(configuration.addresses == [])
         #expect(configuration.mtu == .automatic)
         #expect(configuration.offloads == OffloadConfiguration())
-        #expect(configuration.firewallMark == 51820)
+        #expect(configuration.routingNumbers.preferred == RoutingNumbers(mark: 51820, table: 51820))
         #expect(configuration.routeTable == .automatic)
-        #expect(configuration.routeTableNumber == 51820)
-        #expect(configuration.needsRoutingRule)
         #expect(configuration.routeMetric == nil)
         #expect(configuration.stateDirectory == "/var/lib/vgwd")
         #expect(configuration.control.socket == "/run/vgwd/vgwd.sock")
@@ -88,8 +86,7 @@ import WireGuard
         #expect(configuration.mtu == .bytes(8920))
         #expect(configuration.offloads == OffloadConfiguration(udpGSO: false, udpGRO: false, tun: true))
         #expect(configuration.workers == 4)
-        #expect(configuration.firewallMark == 0x1234)
-        #expect(configuration.routeTableNumber == 77)
+        #expect(configuration.routingNumbers.fixed == RoutingNumbers(mark: 0x1234, table: 77))
         #expect(configuration.routeMetric == 50)
         #expect(configuration.stateDirectory == "/tmp/state")
         #expect(configuration.control.socket == "/tmp/vgwd.sock")
@@ -207,17 +204,18 @@ import WireGuard
     }
 
     @Test(
-        "the table and the rule follow from mark and table",
+        "the table follows from the mark, and the mark from the port; ports of the kernel's tables are no numbers",
         arguments: [
-            ("", 51820, true), ("firewall-mark = \"off\"", 254, false), ("table = \"main\"", 254, false),
-            ("table = \"off\"", nil, false), ("table = 9", 9, true), ("firewall-mark = 5", 5, true),
-            ("listen-port = 1000", 1000, true), ("listen-port = 0", 51820, true),
-        ] as [(String, UInt32?, Bool)])
-    func tableAndRule(_ line: String, _ table: UInt32?, _ rule: Bool) throws {
+            ("", 51820, 51820), ("firewall-mark = \"off\"", 0, 254), ("table = \"main\"", 51820, 254),
+            ("table = \"off\"", 51820, nil), ("table = 9", 51820, 9), ("firewall-mark = 5", 5, 5),
+            ("listen-port = 1000", 1000, 1000), ("listen-port = 0", 51820, 51820),
+            ("listen-port = 253", 256, 256), ("listen-port = 254", 256, 256), ("listen-port = 255", 256, 256),
+            ("firewall-mark = 254", 254, 256),
+        ] as [(String, UInt32, UInt32?)])
+    func numbers(_ line: String, _ mark: UInt32, _ table: UInt32?) throws {
         let configuration = try ConfigurationExamples.load(
             ConfigurationExamples.text(gateway: "private-key-file = \"/etc/vgwd/private.key\"\n" + line))
-        #expect(configuration.routeTableNumber == table)
-        #expect(configuration.needsRoutingRule == rule)
+        #expect(configuration.routingNumbers.preferred == RoutingNumbers(mark: mark, table: table))
     }
 
     @Test func hooksAreRead() throws {

@@ -150,7 +150,7 @@ import WireGuard
         let configuration = try load(imported.draft)
         #expect(configuration.interface == "wg0")
         #expect(configuration.listenPort == 51821)
-        #expect(configuration.firewallMark == 16)
+        #expect(configuration.firewallMark == .fixed(16))
         #expect(configuration.routeTable == .off)
         #expect(configuration.mtu == .bytes(1400))
         #expect(configuration.addresses.map(\.description) == ["10.0.0.2/24", "fd00::2/64", "10.9.0.1/32"])

@@ -465,6 +465,71 @@ import WireGuard
         }
     }
 
+    @Test(
+        "what an earlier run left under other numbers goes, once the guard is there under those of this one")
+    func otherNumbers() throws {
+        for site in Self.sites {
+            try withLab(site) { lab in
+                func named(_ number: UInt32, _ name: String) -> RoutePlan {
+                    RoutePlan(table: number, mark: number, addresses: [], interfaceName: name)
+                }
+                func ownMarks(_ plan: RoutePlan) throws -> Set<UInt32> {
+                    RoutingSurvey(
+                        rules: try lab.netlink.rules(protocol: nil), routes: try lab.netlink.routes(),
+                        plan: plan, interface: lab.tun.index
+                    ).ownMarks
+                }
+                let tun = try TunDevice.open(name: "vgw1")
+                try lab.netlink.setUp(tun.index)
+                var other = try RouteKeeper(plan: named(9, "vgw1"), interface: tun.index, log: quiet)
+                other.reconcile([prefix(site.wide)], now: now)
+                let others = try lab.ours()
+                var before = try RouteKeeper(plan: named(5, "vgw0"), interface: lab.tun.index, log: quiet)
+                before.reconcile([prefix(site.everything), prefix(site.long)], now: now)
+
+                let plan = named(6, "vgw0")
+                #expect(try ownMarks(plan) == [5])
+                var keeper = try RouteKeeper(plan: plan, interface: lab.tun.index, log: quiet)
+                keeper.reconcile([prefix(site.everything)], now: now)
+                #expect(try lab.way(site.far, mark: 6) != .underlay, "the old rules lead marked packets")
+                let (count, refusal) = keeper.removeLeftovers(marks: try ownMarks(plan))
+                #expect(count > 0 && refusal == nil)
+                #expect(try lab.way(site.far, mark: 6) == .underlay)
+                #expect(try lab.way(site.far) == .tun)
+                #expect(try lab.way(site.inWide) == .other(tun.index))
+                let wanted = plan.wanted(for: [prefix(site.everything)], interface: lab.tun.index)
+                #expect(Set(try lab.ours().routes) == wanted.routes.union(others.routes))
+                #expect(Set(try lab.ours().rules) == wanted.rules.union(others.rules))
+                // Not another gateway's either, by hand.
+                #expect(throws: SystemError.self) {
+                    try keeper.changeMark(to: 9, prefixes: []) { () throws(SystemError) in }
+                }
+            }
+        }
+    }
+
+    @Test("rules and unreachable routes that somebody removed are put back and counted")
+    func repairs() throws {
+        try withLab(Self.sites[0]) { lab in
+            let prefixes = [prefix(lab.site.prefix)]
+            var keeper = try RouteKeeper(plan: plan, interface: lab.tun.index, log: quiet)
+            for _ in 0..<2 { keeper.reconcile(prefixes, now: now) }
+            let none = keeper.repairs
+            #expect(none == 0)
+            // As systemd-networkd does when it starts.
+            try shell("ip rule flush protocol 153; ip route flush table all type unreachable proto 153")
+            keeper.reconcile(prefixes, now: now)
+            let all = keeper.repairs
+            #expect(all == 6, "four rules, the last resort, the sign")
+            #expect(try lab.way(lab.site.inPrefix) == .tun)
+            // The kernel takes what leads into a link with the link.
+            try shell("ip link set vgw0 down; ip link set vgw0 up")
+            keeper.reconcile(prefixes, now: now)
+            let after = keeper.repairs
+            #expect(after == all)
+        }
+    }
+
     @Test("without IPv6 on the interface IPv4 is whole, and what is missing comes when it can")
     func oneFamily() throws {
         try withLab(Self.sites[0]) { lab in
@@ -503,7 +568,7 @@ import WireGuard
             }
             let failures = keeper.failures
             #expect(failures.isEmpty)
-            #expect(try lab.ours().routes.count == 10_000)
+            #expect(try lab.ours().routes.count == 10_001)
             keeper.removeAll()
             #expect(try lab.ours().routes.isEmpty)
         }

@@ -202,9 +202,9 @@ import WireGuard
                 }
             }
         }
-        #expect(kinds(wanted.changes(from: KernelState())) == [1, 1, 2, 2, 2, 2, 0])
+        #expect(kinds(wanted.changes(from: KernelState())) == [1, 1, 1, 2, 2, 2, 2, 0])
         let gone = KernelState().changes(from: wanted)
-        #expect(kinds(gone) == [3, 3, 3, 3, 4, 4])
+        #expect(kinds(gone) == [3, 3, 3, 3, 4, 4, 4])
         let priorities = gone.compactMap { change in
             if case .removeRule(let rule) = change { rule.priority } else { nil }
         }
@@ -220,7 +220,7 @@ import WireGuard
             plan.wanted(for: [RoutePlan.Prefix(prefix, state: state)], interface: 5)
         }
         let unicast = state(.carried).routes.first { $0.kind == .unicast }!
-        let last = state(.carried).routes.first { $0.kind == .unreachable }!
+        let last = state(.carried).routes.first { $0.kind == .unreachable && $0.destination == prefix }!
         let covered = state(.covered).routes.first { $0.kind == .unicast }!
         #expect(state(.unreachable).changes(from: state(.carried)) == [.removeRoute(unicast)])
         #expect(state(.carried).changes(from: state(.unreachable)) == [.addRoute(unicast)])

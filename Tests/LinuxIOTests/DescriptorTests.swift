@@ -27,6 +27,20 @@ import WireGuard
         #expect(error?.description == "epoll add: Bad file descriptor (EBADF)")
     }
 
+    @Test func `a lock of the namespace is one process's, and keeps nobody waiting for good`() throws {
+        try inNamespace {
+            let first = NamespaceLock()
+            let start = SystemClock.now()
+            // Each opens the file anew, as another process does.
+            NamespaceLock().release()
+            #expect(SystemClock.now() - start > .seconds(1))
+            first.release()
+            let later = SystemClock.now()
+            NamespaceLock().release()
+            #expect(SystemClock.now() - later < .seconds(1))
+        }
+    }
+
     @Test func `waits end no earlier than asked for`() throws {
         let epoll = try Epoll()
         let start = SystemClock.now()

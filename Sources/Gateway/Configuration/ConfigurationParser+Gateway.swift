@@ -187,19 +187,21 @@ extension ConfigurationParser {
         }
     }
 
-    /// Unless it is set, the port: each gateway of a host has its own, and `ip rule` shows a number that is
-    /// known.
-    private mutating func readFirewallMark(_ section: ConfigurationReader.Section, port: UInt16) -> UInt32? {
-        let automatic = UInt32(port == 0 ? GatewayConfiguration.defaultPort : port)
+    /// Unless it is set, the port where that is free: `ip rule` shows a number that is known then.
+    private mutating func readFirewallMark(
+        _ section: ConfigurationReader.Section, port: UInt16
+    ) -> RoutingNumbers.Wish? {
+        let automatic = RoutingNumbers.Wish.free(
+            from: UInt32(port == 0 ? GatewayConfiguration.defaultPort : port))
         guard let node = section["firewall-mark"] else { return automatic }
         switch node.value {
         case .string("auto"): return automatic
         case .string("off"), .integer(0): return nil
         case .integer(let number):
-            if let mark = UInt32(exactly: number) { return mark }
+            if let mark = UInt32(exactly: number) { return .fixed(mark) }
         case .string(let text):
             if text.hasPrefix("0x"), let mark = UInt32(text.dropFirst(2), radix: 16), mark != 0 {
-                return mark
+                return .fixed(mark)
             }
         default: break
         }

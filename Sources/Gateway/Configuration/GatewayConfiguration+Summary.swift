@@ -125,13 +125,17 @@ extension GatewayConfiguration {
     }
 
     private var tableText: String {
-        guard let table = routeTableNumber else { return "no table: somebody else installs them" }
+        let numbers = routingNumbers.preferred
+        guard let table = numbers.table else { return "no table: somebody else installs them" }
         let metric = routeMetric.map { ", metric \($0)" } ?? ""
         let place = table == RouteTable.mainNumber ? "table main" : "table \(table)"
-        guard let mark = firewallMark else { return "\(place)\(metric); outer packets have no mark" }
-        return needsRoutingRule
-            ? "\(place)\(metric), for packets without mark \(mark) (outer ones have it)"
-            : "\(place)\(metric); outer packets have mark \(mark)"
+        guard numbers.mark != 0 else { return "\(place)\(metric); outer packets have no mark" }
+        let rule =
+            table == RouteTable.mainNumber
+            ? "; outer packets have mark \(numbers.mark)"
+            : ", for packets without mark \(numbers.mark) (outer ones have it)"
+        let others = routingNumbers.first == nil ? "" : ", or the next numbers that are free"
+        return place + metric + rule + others
     }
 
     private func list(_ prefixes: [IPPrefix], or none: String) -> String {

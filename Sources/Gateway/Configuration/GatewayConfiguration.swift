@@ -21,7 +21,7 @@ package struct GatewayConfiguration: Sendable {
     /// Pairs of data threads, each with a queue of the TUN device and a socket of its own.
     package var workers: Int
     /// What the UDP sockets' packets are marked with; nil: no mark and no rule.
-    package var firewallMark: UInt32?
+    package var firewallMark: RoutingNumbers.Wish?
     package var routeTable: RouteTable
     /// Of the routes; nil leaves it to the kernel.
     package var routeMetric: UInt32?
@@ -39,7 +39,8 @@ package struct GatewayConfiguration: Sendable {
 
     package enum RouteTable: Hashable, Sendable {
         /// A table of the gateway's own, looked up for every packet that has not the firewall mark, so that
-        /// outer packets never match a route into the tunnel. Main when there is no mark.
+        /// outer packets never match a route into the tunnel: the one with the mark's number, if it is free. Main
+        /// when there is no mark.
         case automatic
         /// The main table, without a rule: other daemons see the routes there.
         case main
@@ -59,20 +60,20 @@ package struct GatewayConfiguration: Sendable {
         return addresses
     }
 
-    /// The kernel's number of the table that routes go to; nil: none are installed.
-    package var routeTableNumber: UInt32? {
-        switch routeTable {
-        case .automatic: firewallMark ?? RouteTable.mainNumber
-        case .main: RouteTable.mainNumber
-        case .number(let number): number
-        case .off: nil
-        }
-    }
-
-    /// Whether the rule `not fwmark MARK lookup TABLE` belongs to this configuration.
-    package var needsRoutingRule: Bool {
-        guard let table = routeTableNumber else { return false }
-        return firewallMark != nil && table != RouteTable.mainNumber
+    /// The numbers of rules and tables, as far as they are said.
+    package var routingNumbers: RoutingNumbers.Wishes {
+        let table: RoutingNumbers.Wish? =
+            switch routeTable {
+            case .automatic:
+                switch firewallMark {
+                case .fixed(let mark), .free(let mark): .free(from: mark)
+                case nil: .fixed(RouteTable.mainNumber)
+                }
+            case .main: .fixed(RouteTable.mainNumber)
+            case .number(let number): .fixed(number)
+            case .off: nil
+            }
+        return RoutingNumbers.Wishes(mark: firewallMark, table: table)
     }
 }
 

@@ -39,7 +39,7 @@ package struct GatewayState: Sendable {
     package init(_ configuration: GatewayConfiguration) {
         privateKey = configuration.privateKey
         listenPort = configuration.listenPort
-        firewallMark = configuration.firewallMark ?? 0
+        firewallMark = configuration.routingNumbers.preferred.mark
         for connection in configuration.connections { add(Connection(connection)) }
     }
 

@@ -32,6 +32,18 @@ extension ControlLoop {
         RouteKeeper.layGuard(settings.plan, state.guardPrefixes(metric: settings.plan.metric), log: log)
     }
 
+    /// Once the guard is there under the numbers of this run, those of earlier ones go.
+    func removeLeftovers() {
+        guard settings.managesLink else { return }
+        let (count, refusal) = keeper.removeLeftovers(marks: settings.earlierMarks)
+        if count > 0 {
+            log.notice(
+                "removed the rules and routes of an earlier run, which had another mark or table",
+                metadata: ["count": "\(count)"])
+        }
+        if let refusal { log.error("kernel refused", metadata: ["error": "\(refusal)"]) }
+    }
+
     func finish(_ ending: Ending) {
         ServiceNotification.send("STOPPING=1")
         endDrills()

@@ -29,6 +29,8 @@ extension ControlLoop {
             connections: state.connections.map { self.status(of: $0) }, drops: drops)
         status.hooks = hooks?.counts
         if learned != nil { status.guarded = guardedPrefixes.map(\.description) }
+        status.routeTable = settings.plan.table
+        if keeper.repairs > 0 { status.repairs = keeper.repairs }
         if !keeper.missingAddresses.isEmpty {
             status.missingAddresses = keeper.missingAddresses.map { address, failure in
                 MissingAddress(

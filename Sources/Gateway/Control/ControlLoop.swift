@@ -104,15 +104,19 @@ package final class ControlLoop {
     private(set) var isAnnounced = false
 
     /// Makes everything that can fail at start; nothing is sent before `run`.
-    package init(settings: DaemonSettings, log: Logger) throws(DaemonError) {
-        self.settings = settings
+    package init(settings given: DaemonSettings, log: Logger) throws(DaemonError) {
+        var settings = given
         self.log = log
         try Self.refuseSecond(settings)
+        let lock = NamespaceLock()
+        try settings.takeNumbers(log)
+        self.settings = settings
         var kept = KeptRoutes(
             directory: settings.stateDirectory, interface: settings.interface, log: log)
         if settings.managesLink { kept.load() }
         self.kept = kept
         Self.layGuard(settings, kept, log)
+        lock.release()
         do throws(SystemError) {
             signals = try SignalDescriptor(Signal.allCases.map(\.rawValue))
             SignalDescriptor.ignoreBrokenPipes()
@@ -252,6 +256,7 @@ package final class ControlLoop {
         publishForwarding()
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
         reconcileRoutes()
+        removeLeftovers()
         learnRoutes()
         try hooks?.start()
         try dataPlane.start()

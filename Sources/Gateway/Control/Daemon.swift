@@ -43,8 +43,12 @@ package enum Daemon {
     package static func removeGuard(_ settings: DaemonSettings) throws(DaemonError) -> Int {
         try ControlLoop.refuseSecond(settings)
         do throws(SystemError) {
-            var keeper = try RouteKeeper(plan: settings.plan, interface: 0, log: logger(environment: [:]))
-            let (count, refusal) = keeper.removeAll()
+            let log = logger(environment: ["LOG_LEVEL": "error"])
+            var plan = settings.plan
+            plan.table = nil
+            plan.mark = 0
+            let keeper = try RouteKeeper(plan: plan, interface: 0, log: log)
+            let (count, refusal) = keeper.removeLeftovers(marks: try settings.findEarlierMarks(log))
             if let refusal { throw refusal }
             return count
         } catch {

@@ -7,6 +7,10 @@ package struct DaemonSettings: Sendable {
     package var interface: String
     package var state: GatewayState
     package var plan: RoutePlan
+    /// Of the mark and the table; nil where somebody else manages them.
+    let wishes: RoutingNumbers.Wishes?
+    /// Marks of rules that earlier runs made (`takeNumbers`).
+    var earlierMarks: Set<UInt32> = []
     package var mtu: GatewayConfiguration.MTU
     package var offloads: OffloadConfiguration
     /// Pairs of data threads; fewer where the kernel cannot share the work out.
@@ -33,6 +37,7 @@ package struct DaemonSettings: Sendable {
         interface = configuration.interface
         state = GatewayState(configuration)
         plan = RoutePlan(configuration)
+        wishes = configuration.routingNumbers
         mtu = configuration.mtu
         offloads = configuration.offloads
         workers = configuration.workers
@@ -61,6 +66,7 @@ package struct DaemonSettings: Sendable {
         name = interface
         self.interface = interface
         plan = RoutePlan(table: nil, mark: 0, addresses: [])
+        wishes = nil
         mtu = .bytes(1420)
         offloads = OffloadConfiguration()
         stateDirectory = GatewayConfiguration.defaultStateDirectory

@@ -15,6 +15,8 @@ package struct RouteKeeper: ~Copyable {
     package private(set) var failures: [IPPrefix: SystemError] = [:]
     /// Why an address is not on the interface.
     package private(set) var missingAddresses: [IPPrefix: SystemError] = [:]
+    /// Rules, and routes of the last resort, that somebody else removed and that were put back.
+    package private(set) var repairs: UInt64 = 0
     /// Every change that the kernel refused the last time: a line in the log is for what is new.
     private var refused: [KernelChange: SystemError] = [:]
     /// What was wanted the last time, and the places of its routes: what somebody else may disturb.
@@ -105,6 +107,7 @@ package struct RouteKeeper: ~Copyable {
     /// Does what is wanting. What the kernel refuses is in `failures`, and logged when it is new.
     package mutating func reconcile(_ prefixes: [RoutePlan.Prefix], now: Instant) {
         deadline = nil
+        let before = wanted
         wanted = plan.wanted(for: prefixes, interface: interface)
         // The kernel takes the routes of a link that is down; when it is up again, there is an event.
         if !(link()?.isUp ?? false) {
@@ -114,6 +117,7 @@ package struct RouteKeeper: ~Copyable {
         places = Set(wanted.routes.lazy.map(Place.init))
         do throws(SystemError) {
             let changes = wanted.changes(from: try found(wanted))
+            noteRepairs(changes, before)
             if changes.isEmpty { patience = Self.shortestPatience }
             apply(changes)
             // An administrator's route in the way may go again.
@@ -122,6 +126,23 @@ package struct RouteKeeper: ~Copyable {
             log.error("kernel routes cannot be read", metadata: ["error": "\(error)"])
             deadline = now + Self.longestPatience
         }
+    }
+
+    /// The kernel itself takes addresses, and routes into the TUN, with the link; nothing else.
+    private mutating func noteRepairs(_ changes: [KernelChange], _ before: KernelState) {
+        let repaired = changes.count { change in
+            guard refused[change] == nil else { return false }
+            switch change {
+            case .addRule(let rule): return before.rules.contains(rule)
+            case .addRoute(let route): return route.kind == .unreachable && before.routes.contains(route)
+            case .addAddress, .removeRoute, .removeRule: return false
+            }
+        }
+        guard repaired > 0 else { return }
+        repairs += UInt64(repaired)
+        log.warning(
+            "somebody else removed rules or unreachable routes of ours: they are put back",
+            metadata: ["count": "\(repaired)", "total": "\(repairs)"])
     }
 
     /// Does what is wanting, and takes nothing away.
@@ -163,10 +184,14 @@ package struct RouteKeeper: ~Copyable {
         to new: UInt32, prefixes: [RoutePlan.Prefix], mark: () throws(SystemError) -> Void
     ) throws(SystemError) {
         guard plan.table != nil, new != plan.mark else { return try mark() }
+        let there = Set(try netlink.rules())
+        guard !there.contains(where: { $0.mark == new && $0.isInverted }) else {
+            // EBUSY
+            throw SystemError(call: "take firewall mark \(new), which another gateway has", code: 16)
+        }
         let before = plan
         plan.mark = new
         do throws(SystemError) {
-            let there = Set(try netlink.rules())
             for rule in plan.wanted(for: prefixes, interface: interface).rules.subtracting(there) {
                 try netlink.addRule(rule)
             }
@@ -201,16 +226,37 @@ package struct RouteKeeper: ~Copyable {
         if interface != 0 {
             for address in plan.addresses { try? netlink.removeAddress(address, from: interface) }
         }
-        var refusal: SystemError?
         do throws(SystemError) {
-            let changes = KernelState().changes(from: try found(KernelState()))
-            for change in changes {
-                do throws(SystemError) { try apply(change) } catch { refusal = refusal ?? error }
-            }
-            return (changes.count, refusal)
+            return remove(try found(KernelState()))
         } catch {
             return (0, error)
         }
+    }
+
+    /// What earlier runs of this gateway left under other numbers: rules with one of these marks, and the last resort in
+    /// any table.
+    package func removeLeftovers(marks: Set<UInt32>) -> (count: Int, refusal: SystemError?) {
+        do throws(SystemError) {
+            var left = KernelState()
+            left.routes = Set(
+                try netlink.routes().filter { plan.isLastResort($0) && !plan.owns($0, interface: interface) })
+            left.rules = Set(
+                try netlink.rules().filter { rule in
+                    rule.isInverted && rule.mark.map(marks.contains) ?? false && !plan.owns(rule)
+                })
+            return remove(left)
+        } catch {
+            return (0, error)
+        }
+    }
+
+    private func remove(_ state: KernelState) -> (count: Int, refusal: SystemError?) {
+        let changes = KernelState().changes(from: state)
+        var refusal: SystemError?
+        for change in changes {
+            do throws(SystemError) { try apply(change) } catch { refusal = refusal ?? error }
+        }
+        return (changes.count, refusal)
     }
 
     /// Whether the monitor's event tells of somebody else's hand on what was wanted the last time. Our own

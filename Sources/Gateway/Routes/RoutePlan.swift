@@ -36,6 +36,9 @@ package import WireGuard
 /// find it there: but the default one has, since 3 is left out for it. Its last resort is told from others' by its
 /// metric, so that the run after a kill guards it again (`LearnedGuard`).
 ///
+/// The sign is one more route of type unreachable, in a table that nothing leads to: it shows others on the host that
+/// the numbers are taken (`RoutingSurvey`), also while there is no prefix.
+///
 /// In the main table, where there is no rule, all are beside each other and metrics decide: the carried ones'
 /// own, then everybody else's, then the covered ones, then the last resort.
 package struct RoutePlan: Hashable, Sendable {
@@ -86,7 +89,7 @@ package struct RoutePlan: Hashable, Sendable {
     /// 0 leaves it to the kernel.
     package var metric: UInt32
     package var addresses: [IPPrefix]
-    /// Tells this gateway's last resort from another's in the main table.
+    /// Tells this gateway's last resort from another's.
     package let tag: UInt16
 
     package init(
@@ -101,9 +104,11 @@ package struct RoutePlan: Hashable, Sendable {
         tag = UInt16(truncatingIfNeeded: hash ^ hash >> 16)
     }
 
+    /// With the numbers that the configuration would have if nobody else had any.
     package init(_ configuration: GatewayConfiguration) {
+        let numbers = configuration.routingNumbers.preferred
         self.init(
-            table: configuration.routeTableNumber, mark: configuration.firewallMark ?? 0,
+            table: numbers.table, mark: numbers.mark,
             metric: configuration.routeMetric ?? 0, addresses: configuration.interfaceAddresses,
             interfaceName: configuration.interface)
     }
@@ -134,7 +139,10 @@ package struct RoutePlan: Hashable, Sendable {
             }
             state.routes.insert(backstop(for: prefix, table))
         }
-        if hasOwnTable { for length in lengths { state.rules.formUnion(rules(for: length, table)) } }
+        if hasOwnTable {
+            for length in lengths { state.rules.formUnion(rules(for: length, table)) }
+            state.routes.insert(sign(table))
+        }
         return state
     }
 
@@ -175,6 +183,21 @@ package struct RoutePlan: Hashable, Sendable {
         (table >> 31 == 0 ? 1 << 31 : 1 << 30) | (table & 0x3f_ffff) << 8 | UInt32(length)
     }
 
+    /// In place of a length.
+    private static let signLength = 255
+
+    /// Whether `table` is `own` or one of its last resort's.
+    package static func isTable(_ table: UInt32, of own: UInt32) -> Bool {
+        table == own || table == backstopTable(of: own, length: Int(table & 0xff))
+    }
+
+    private func sign(_ table: UInt32) -> NetlinkRoute {
+        NetlinkRoute(
+            destination: IPPrefix(host: .any(.v4)), interface: 0,
+            table: Self.backstopTable(of: table, length: Self.signLength), metric: backstopMetric,
+            kind: .unreachable)
+    }
+
     private func backstopTable(of prefix: IPPrefix, _ table: UInt32) -> UInt32 {
         hasOwnTable ? Self.backstopTable(of: table, length: prefix.length) : table
     }
@@ -190,22 +213,30 @@ package struct RoutePlan: Hashable, Sendable {
 
     // MARK: Ownership
 
+    /// Whether a route is this gateway's last resort, of whatever run and under whatever numbers.
+    package func isLastResort(_ route: NetlinkRoute) -> Bool {
+        route.protocol == NetlinkRoute.ownProtocol && route.kind == .unreachable
+            && (route.metric == backstopMetric || route.metric == learnedMetric)
+    }
+
+    /// Whether a rule of vgwd's protocol leads to the table of what tunnels carry: the second of four.
+    package static func isCarrying(_ rule: NetlinkRule) -> Bool {
+        rule.priority >= firstPriority && (rule.priority - firstPriority) % 4 == 1
+    }
+
     /// Whether a route of our protocol is this gateway's: from this run, or left by one that was killed, also
     /// of an earlier version, which had the last resort in the same table.
     package func owns(_ route: NetlinkRoute, interface: UInt32) -> Bool {
         guard route.protocol == NetlinkRoute.ownProtocol else { return false }
         if route.interface == interface, interface != 0 { return true }
-        guard route.kind == .unreachable, let table else { return false }
-        if route.table == NetlinkRoute.mainTable {
-            return route.metric == backstopMetric || route.metric == learnedMetric
-        }
-        return route.table == table
-            || route.table == Self.backstopTable(of: table, length: route.destination.length)
+        guard let table else { return false }
+        if isLastResort(route) { return Self.isTable(route.table, of: table) }
+        return route.kind == .unreachable && route.table == table && table != NetlinkRoute.mainTable
     }
 
-    /// Whether a route is the last resort of a learned prefix, of this gateway.
+    /// Whether a route is the last resort of a learned prefix, of this gateway, of whatever run.
     package func isLearnedGuard(_ route: NetlinkRoute) -> Bool {
-        owns(route, interface: 0) && route.kind == .unreachable && route.metric == learnedMetric
+        isLastResort(route) && route.metric == learnedMetric
     }
 
     /// Whether a rule of our protocol is this gateway's: another one on the host has another mark.

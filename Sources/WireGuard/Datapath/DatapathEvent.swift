@@ -10,7 +10,8 @@ package enum DatapathEvent: Sendable {
     case dataReceived(PeerID, at: Instant)
     /// The sending keypair is past its time or its count; repeated, at most twice a second.
     case rekeyDue(PeerID)
-    /// The first authentic packet under a keypair that the responder holds as its next one.
+    /// The first authentic packet under a keypair that the responder holds as its next one. Packets from the TUN are
+    /// sealed under it already if an older one was in use.
     case keyConfirmed(PeerID, localIndex: UInt32)
     /// An authentic packet came from elsewhere, and answers now go there.
     case roamed(PeerID)

@@ -6,10 +6,12 @@ internal import Synchronization
 /// 2. `add` cuts a datagram into the messages that the kernel joined (UDP GRO). Handshake messages go to
 ///    control. A transport message finds its keypair, is opened in place, passes the replay window, and its
 ///    inner packet must be whole and come from an address behind that peer. It takes over what routers marked on
-///    the outer one (ECN). Probes of the far end are answered, and answers to our own go to control.
-/// 3. `nextWrite` gives the packets, coalesced, for the TUN.
+///    the outer one (ECN). Probes of the far end are answered, and answers to our own go to control. A key that is
+///    heard for the first time is used for sending from here on.
+/// 3. `nextWrite` publishes where the peers are now, and then gives the packets, coalesced, for the TUN: replies to
+///    them find both the key and the endpoint.
 /// 4. The caller sends the runs, which are the answers to probes, and calls `sent`.
-/// 5. `finish` writes counters, stamps and endpoints, and raises what control must know.
+/// 5. `finish` writes counters and stamps, and raises what control must know.
 ///
 /// Concurrency: a local of the inbound thread, used inside its epoch.
 @safe package struct Inbound: ~Copyable {
@@ -47,6 +49,8 @@ internal import Synchronization
     private var coalescer: Coalescer
     private let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
+    /// Whether the paths have the endpoints of all that was added.
+    private var areEndpointsPublished = true
     /// Of the datagram that is being taken.
     private var outerClass: UInt8 = 0
     /// Answers to probes; their `use` is the number of the peer.
@@ -88,6 +92,7 @@ internal import Synchronization
         trafficClass: UInt8 = 0
     ) {
         outerClass = trafficClass
+        areEndpointsPublished = false
         guard segmentSize > 0, segmentSize < count else {
             unsafe addMessage(datagram, count: count, from: underlay)
             return
@@ -104,7 +109,10 @@ internal import Synchronization
     }
 
     /// The next packet for the TUN; nil when all have been given.
-    package mutating func nextWrite() -> UnsafeBufferPointer<PacketSlice>? { unsafe coalescer.nextWrite() }
+    package mutating func nextWrite() -> UnsafeBufferPointer<PacketSlice>? {
+        if !areEndpointsPublished { publishEndpoints() }
+        return unsafe coalescer.nextWrite()
+    }
 
     /// All packets have been written: the datagrams' bytes are no longer needed.
     package mutating func written() { coalescer.clear() }
@@ -127,18 +135,14 @@ internal import Synchronization
 
     // MARK: The end of a batch
 
-    /// Counters, stamps, endpoints and events, once a batch.
+    /// Counters, stamps and events, once a batch.
     package mutating func finish() {
+        if !areEndpointsPublished { publishEndpoints() }
         for index in 0..<useCount {
             let use = unsafe uses[index]
             // What a cut path brought has not come.
             guard unsafe use.packets > 0 else { continue }
             unsafe use.path._withUnsafeGuaranteedRef { path in
-                // A peer that has a socket group of its own is not to be lured out of it.
-                if unsafe use.underlay.socket == path.socket, unsafe path.underlay != use.underlay {
-                    unsafe path.setUnderlay(use.underlay)
-                    _ = events.roamed(path.peer)
-                }
                 let isFirst = unsafe path.noteReceived(
                     bytes: use.bytes, packets: use.packets, at: now, hasData: use.hasData)
                 if isFirst, !events.dataReceived(path.peer, at: now) { path.disarmDataReceived() }
@@ -149,6 +153,24 @@ internal import Synchronization
     }
 
     // MARK: Steps
+
+    /// Each peer is where the last message of its came from, and what is sent to it from now on goes there.
+    private mutating func publishEndpoints() {
+        for index in 0..<useCount {
+            let use = unsafe uses[index]
+            // What a cut path brought has not come.
+            guard unsafe use.packets > 0 else { continue }
+            unsafe use.path._withUnsafeGuaranteedRef { path in
+                // A peer that has a socket group of its own is not to be lured out of it.
+                guard unsafe use.underlay.socket == path.socket, unsafe path.underlay != use.underlay else {
+                    return
+                }
+                unsafe path.setUnderlay(use.underlay)
+                _ = events.roamed(path.peer)
+            }
+        }
+        areEndpointsPublished = true
+    }
 
     @inline(__always)
     private mutating func addMessage(
@@ -294,7 +316,7 @@ internal import Synchronization
                 let output = unsafe answers.room(for: size)
             else { return false }
             return unsafe keypair._withUnsafeGuaranteedRef { keypair in
-                guard !keypair.isExpired(at: now), keypair.confirmed.load(ordering: .relaxed),
+                guard !keypair.isExpired(at: now), keypair.isConfirmed,
                     let counter = keypair.takeCounters(1)
                 else { return false }
                 unsafe Probe.turnIntoAnswer(packet, header: header)
@@ -333,17 +355,24 @@ internal import Synchronization
         guard windows.accept(counter, keypair: keypair) else { return .failure(.replayed) }
         let index = use(keypair.path, underlay)
         guard unsafe !uses[index].isCut else { return .failure(.drilled) }
-        if !keypair.confirmed.load(ordering: .relaxed),
-            events.keyConfirmed(keypair.path.peer, localIndex: keypair.localIndex)
-        {
-            keypair.confirmed.store(true, ordering: .relaxed)
-        }
+        if !keypair.heard.load(ordering: .relaxed) { hear(keypair) }
         if keypair.role == .initiator, Int64(bitPattern: age) >= rekeyAfterReceiving,
             !keypair.receiveRekeyAsked.load(ordering: .relaxed), events.rekeyDue(keypair.path.peer)
         {
             keypair.receiveRekeyAsked.store(true, ordering: .relaxed)
         }
         return .success(index)
+    }
+
+    /// The first message under a keypair. It is published before control is told: control, which knows whether it was
+    /// replaced in the meantime, then has the last word.
+    @inline(never)
+    private func hear(_ keypair: Keypair) {
+        keypair.path.supersede(with: keypair, at: now)
+        let isControlTold =
+            keypair.role == .initiator
+            || events.keyConfirmed(keypair.path.peer, localIndex: keypair.localIndex)
+        if isControlTold { keypair.heard.store(true, ordering: .relaxed) }
     }
 
     @inline(__always)

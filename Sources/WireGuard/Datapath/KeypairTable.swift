@@ -4,13 +4,30 @@ internal import Synchronization
 /// one load and one comparison, with no lock and no reference counting.
 ///
 /// Concurrency: control reserves, installs and releases (the ledger, behind a lock that only control takes).
-/// Data threads look up inside a batch. A released keypair is let go, and so wiped, by `reclaim` once every
-/// data thread has finished the batch that it was in.
+/// Data threads look up inside a batch. A released keypair is let go, and so wiped, by `reclaim`, in two waits for
+/// every data thread to finish the batch that it was in:
+///
+/// 1. `release` takes it out of its slot. A batch that found it there before may still publish it for sending
+///    (`TunnelPath.supersede`); once all of these have ended nobody can.
+/// 2. Then it is withdrawn from its path. A batch that found it there before may still seal under it; once all of these
+///    have ended nobody holds it.
+///
+/// One wait is not enough: an inbound batch may publish after `release` looked, and an outbound batch that begins
+/// later may find that. The order of releasing, publishing and withdrawing on the part of control does not matter.
 @safe package final class KeypairTable: Sendable {
     private struct Retired {
+        enum Stage {
+            /// No message finds it any more.
+            case unlinked
+            /// Nor does a packet to be sent.
+            case withdrawn
+        }
+
         let keypair: Keypair
         let index: UInt32
-        let epochs: [(thread: DataThreadEpoch, at: UInt64)]
+        var stage = Stage.unlinked
+        /// Of the threads, when it came to this stage.
+        var epochs: [(thread: DataThreadEpoch, at: UInt64)]
     }
 
     private struct Ledger {
@@ -19,6 +36,16 @@ internal import Synchronization
         var keypairs: [UInt32: Keypair] = [:]
         var retired: [Retired] = []
         var epochs: [DataThreadEpoch] = []
+
+        var epochsNow: [(thread: DataThreadEpoch, at: UInt64)] { epochs.map { ($0, $0.current) } }
+
+        /// Whether a thread may still be in the batch that it was in at that time. One that registered later never saw
+        /// what was taken away before; one that has ended holds nothing.
+        func isHeld(since epochs: [(thread: DataThreadEpoch, at: UInt64)]) -> Bool {
+            epochs.contains { epoch in
+                !epoch.thread.hasPassed(epoch.at) && self.epochs.contains { $0 === epoch.thread }
+            }
+        }
     }
 
     private let slots: SharedWords
@@ -92,7 +119,7 @@ internal import Synchronization
     }
 
     /// Frees a reserved index, and lets its keypair go, if one was installed, when the data threads no longer
-    /// hold it. The keypair must not be published for sending any more.
+    /// hold it. Control publishes it no more.
     package func release(_ index: UInt32) {
         ledger.withLock { ledger in
             guard ledger.reserved[index & mask] == index else { return }
@@ -101,8 +128,7 @@ internal import Synchronization
                 return
             }
             slots[Int(index & mask)].store(0, ordering: .sequentiallyConsistent)
-            let epochs = ledger.epochs.map { (thread: $0, at: $0.current) }
-            ledger.retired.append(Retired(keypair: keypair, index: index, epochs: epochs))
+            ledger.retired.append(Retired(keypair: keypair, index: index, epochs: ledger.epochsNow))
         }
         reclaim()
     }
@@ -111,21 +137,24 @@ internal import Synchronization
     package func reclaim() {
         ledger.withLock { ledger in
             guard !ledger.retired.isEmpty else { return }
-            let running = ledger.epochs
-            ledger.retired.removeAll { retired in
-                // A thread that registered after the release never saw the keypair; one that has ended holds
-                // nothing.
-                let isHeld = retired.epochs.contains { epoch in
-                    !epoch.thread.hasPassed(epoch.at) && running.contains { $0 === epoch.thread }
+            var held: [Retired] = []
+            for var retired in ledger.retired {
+                if retired.stage == .unlinked, !ledger.isHeld(since: retired.epochs) {
+                    retired.keypair.path.withdraw(retired.keypair)
+                    retired.stage = .withdrawn
+                    retired.epochs = ledger.epochsNow
                 }
-                if isHeld { return false }
-                ledger.reserved[retired.index & mask] = nil
-                return true
+                if retired.stage == .withdrawn, !ledger.isHeld(since: retired.epochs) {
+                    ledger.reserved[retired.index & mask] = nil
+                } else {
+                    held.append(retired)
+                }
             }
+            ledger.retired = held
         }
     }
 
-    /// Keypairs waiting for a data thread to finish its batch.
+    /// Keypairs waiting for data threads to finish their batches.
     package var retiredCount: Int { ledger.withLock { $0.retired.count } }
 
     /// Call within a batch only.

@@ -3,8 +3,8 @@ internal import Synchronization
 /// What the control thread and the data threads share of one tunnel: where the peer is, under which key to
 /// send, and what has passed.
 ///
-/// Concurrency: every field is constant or an atomic. Control publishes the sending keypair and, with the inbound thread,
-/// the underlay (a sequence lock: writers exclude each other, readers retry). Stamps and counters have
+/// Concurrency: every field is constant or an atomic. Control and the inbound thread publish the sending keypair, and the
+/// underlay (a sequence lock: writers exclude each other, readers retry). Stamps and counters have
 /// relaxed writers, once a batch, and are read by control when a timer falls due.
 package final class TunnelPath: Sendable {
     package let peer: PeerID
@@ -128,11 +128,34 @@ package final class TunnelPath: Sendable {
 
     private let sending = Atomic<UInt>(0)
 
-    /// What outbound seals under from its next batch on. The keypair stays installed in the ``KeypairTable``
-    /// for as long as it is published here: that keeps it alive.
+    /// What outbound seals under from its next batch on. Control publishes what is installed in the ``KeypairTable``,
+    /// which keeps it alive; the table withdraws here what it lets go.
     package func publish(sending keypair: Keypair?) {
-        let bits = keypair.map { unsafe UInt(bitPattern: Unmanaged.passUnretained($0).toOpaque()) } ?? 0
-        sending.store(bits, ordering: .sequentiallyConsistent)
+        sending.store(keypair.map { Self.word($0) } ?? 0, ordering: .sequentiallyConsistent)
+    }
+
+    /// Publishes a keypair that was just heard in place of an older one that is in use. The inbound thread calls it within
+    /// a batch, before it writes what it heard to the TUN: a reply is then sealed under the new key, however long control
+    /// takes to hear of it.
+    ///
+    /// Nothing else is replaced. A newer keypair stays: it is the one that both ends go over to where both began at
+    /// once. Where there is none, control has ended the session, or has packets staged that go first. And what control
+    /// publishes meanwhile stays too, as `current` cannot come back within the batch.
+    func supersede(with keypair: Keypair, at now: Instant) {
+        guard let current = unsafe sendingKeypair else { return }
+        let isOlder = unsafe current._withUnsafeGuaranteedRef {
+            $0.serial < keypair.serial && !$0.isExpired(at: now)
+        }
+        guard isOlder else { return }
+        _ = unsafe sending.compareExchange(
+            expected: UInt(bitPattern: current.toOpaque()), desired: Self.word(keypair),
+            ordering: .sequentiallyConsistent)
+    }
+
+    /// Nothing is sealed under the keypair from the next batch on.
+    func withdraw(_ keypair: Keypair) {
+        _ = sending.compareExchange(
+            expected: Self.word(keypair), desired: 0, ordering: .sequentiallyConsistent)
     }
 
     /// Call within a batch only: see ``DataThreadEpoch``.
@@ -143,6 +166,10 @@ package final class TunnelPath: Sendable {
             return nil
         }
         return unsafe Unmanaged.fromOpaque(opaque)
+    }
+
+    private static func word(_ keypair: Keypair) -> UInt {
+        unsafe UInt(bitPattern: Unmanaged.passUnretained(keypair).toOpaque())
     }
 
     // MARK: Stamps, zero for never

@@ -42,18 +42,21 @@ extension Device {
         if !slot.peer.staged.isEmpty { startHandshake(slot, now: now) }
     }
 
+    /// The inbound thread has heard the key, and may have published it for sending. What is right is published again
+    /// here, whatever has happened since.
     private mutating func confirm(localIndex: UInt32, _ slot: Slot, now: Instant) {
-        switch slot.peer.confirm(localIndex: localIndex, at: now) {
-        case .notAwaited: return
-        case .outrun(let retired): retire(retired)
-        case .promoted(let retired):
+        let confirmation = slot.peer.confirm(localIndex: localIndex, at: now)
+        if case .promoted = confirmation {
             // An initiation of our own that is still out is no longer needed.
             free(slot.peer.endInitiation())
-            if let keypair = slot.peer.keypairs.current {
-                _ = sendStaged(slot, under: keypair, now: now)
-                beginSending(slot, under: keypair)
-            }
-            retire(retired)
+        }
+        if let keypair = slot.peer.keypairs.current {
+            if case .promoted = confirmation { _ = sendStaged(slot, under: keypair, now: now) }
+            beginSending(slot, under: keypair)
+        }
+        switch confirmation {
+        case .notAwaited: return
+        case .promoted(let retired), .outrun(let retired): retire(retired)
         }
         follow(slot)
         emit(.event(slot.peer.id, .handshakeCompleted(.responder)))

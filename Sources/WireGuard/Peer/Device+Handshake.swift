@@ -148,8 +148,7 @@ extension Device {
         }
     }
 
-    /// From here on the data threads find it. Those out of use are the caller's to retire, once it has
-    /// published.
+    /// From here on the data threads find it. Those out of use are the caller's to retire.
     private mutating func install(
         _ keys: SessionKeys, for slot: Slot, now: Instant
     ) -> (keypair: Keypair, retired: [Keypair]) {

@@ -6,7 +6,8 @@
 ///
 /// Calls that come early, late or twice do no harm. Sessions are installed in the ``KeypairTable`` and
 /// published in each peer's ``TunnelPath`` by the device itself: the latter when `poll` has given out the
-/// staged packets and the confirming keepalive, so that nothing overtakes what is sent before the next call.
+/// staged packets and the confirming keepalive, so that nothing overtakes what is sent before the next call. Only in
+/// place of an older key that is in use does the inbound thread publish one, as soon as it is heard.
 ///
 /// Concurrency: owned by the control thread. The same calls with the same instants and entropy give the same
 /// outputs.
@@ -68,9 +69,6 @@ package struct Device: ~Copyable {
         case output(Output)
         /// The data threads seal under it from here on.
         case beginSending(Slot, Keypair)
-        /// Out of use. It waits its turn like all else: what it is retired for may be a key that the data
-        /// threads have yet to be given, and until then they seal under this one.
-        case retire(Keypair)
         /// Behind the event that tells of it: who hears that may send it elsewhere.
         case retryInitiation(Slot, now: Instant)
     }
@@ -314,7 +312,6 @@ package struct Device: ~Copyable {
             case .beginSending(let slot, let keypair):
                 // Unless it has ended, or a newer one begun, in the meantime.
                 if slot.peer.keypairs.current === keypair { slot.peer.path.publish(sending: keypair) }
-            case .retire(let keypair): free(keypair.localIndex)
             case .retryInitiation(let slot, let now):
                 if case .idle = slot.peer.initiation { continue }
                 slot.peer.path.forgetSource()
@@ -346,8 +343,8 @@ package struct Device: ~Copyable {
 
     // MARK: Bookkeeping
 
-    /// Nothing sends under them any more, once `poll` has come by here.
-    mutating func retire(_ retired: [Keypair]) { outputs += retired.map { .retire($0) } }
+    /// They are out of use. Whatever the data threads seal under until then, the table sees to it.
+    mutating func retire(_ retired: [Keypair]) { for keypair in retired { free(keypair.localIndex) } }
 
     mutating func free(_ index: UInt32?) {
         guard let index else { return }

@@ -42,8 +42,6 @@ struct Peer: ~Copyable {
     /// Since we started, the peer has used a key that it asked for: from here on its initiations cannot be
     /// old ones, played back by somebody who hopes that we forgot them.
     private var isProven = false
-    /// Where the last initiation came from, if it may be an old one; the peer is there once it uses that key.
-    private var unproven: (underlay: UnderlayPath, known: Endpoint?)?
     private var lastInitiationSent: Instant?
     /// Where the last one went.
     var initiationEndpoint: Endpoint?
@@ -166,15 +164,12 @@ struct Peer: ~Copyable {
         handshakeReceivedAt = now
     }
 
-    /// An authentic initiation came from there. False when its freshness has yet to be shown.
+    /// An authentic initiation came from there. False when its freshness has yet to be shown: the first message under the
+    /// key that it asks for then moves the peer to where that message comes from, as all data does.
     mutating func move(to underlay: UnderlayPath) -> Bool {
         guard underlay.socket == path.socket else { return false }
         let known = path.underlay?.endpoint
-        guard isProven || known == nil || known == underlay.endpoint else {
-            unproven = (underlay, known)
-            return false
-        }
-        unproven = nil
+        guard isProven || known == nil || known == underlay.endpoint else { return false }
         path.setUnderlay(underlay)
         return true
     }
@@ -204,9 +199,6 @@ struct Peer: ~Copyable {
         if case .notAwaited = confirmation { return .notAwaited }
         timers[.keypairExpiry] = keypairs.earliestExpiry
         isProven = true
-        // What confirms may itself have come from elsewhere: that is newer.
-        if let unproven, path.underlay?.endpoint == unproven.known { path.setUnderlay(unproven.underlay) }
-        unproven = nil
         completed(at: now)
         return confirmation
     }

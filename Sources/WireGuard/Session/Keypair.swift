@@ -13,8 +13,8 @@ package final class Keypair: Sendable {
     package let remoteIndex: UInt32
     package let createdAt: Instant
     package let path: TunnelPath
-    /// Unlike an index, never given twice in the life of the process: it tells whose replay window a slot
-    /// holds.
+    /// Grows from keypair to keypair and, unlike an index, is never given twice in the life of the process: it tells
+    /// which of two keypairs is newer, and whose replay window a slot holds.
     let serial = Keypair.nextSerial.wrappingAdd(1, ordering: .relaxed).newValue
 
     private static let nextSerial = Atomic<UInt64>(0)
@@ -22,8 +22,8 @@ package final class Keypair: Sendable {
     let sendKey: TransportKey
     let receiveKey: TransportKey
     private let nextCounter: Atomic<UInt64>
-    /// True once the peer has been heard under this key.
-    let confirmed: Atomic<Bool>
+    /// True once the inbound thread has heard the peer under this key and has done what follows from that.
+    let heard = Atomic<Bool>(false)
     /// Inbound asks for a rekey once a keypair.
     let receiveRekeyAsked = Atomic<Bool>(false)
 
@@ -40,12 +40,13 @@ package final class Keypair: Sendable {
         sendKey = send
         receiveKey = receive
         nextCounter = Atomic(firstCounter)
-        // The initiator has heard the peer's response; the responder has yet to hear anything under the key.
-        confirmed = Atomic(role == .initiator)
     }
 
     /// How many messages have been sealed under this key.
     package var sendCounter: UInt64 { nextCounter.load(ordering: .relaxed) }
+
+    /// The initiator has the responder's proof in its response; the responder has none before it hears the key used.
+    var isConfirmed: Bool { role == .initiator || heard.load(ordering: .relaxed) }
 
     package func isExpired(at now: Instant) -> Bool {
         now >= createdAt + Protocol.rejectAfterTime || sendCounter >= Protocol.rejectAfterMessages

@@ -10,6 +10,8 @@ struct DatapathPair: ~Copyable {
         let inboundEvents = EventRing(capacity: 1 << 16)
         let drops = DropCounters()
         var keypair: Keypair?
+        /// The one before, where a test renews the session.
+        var previous: Keypair?
         var table = ForwardingTable.empty
 
         init(workers: Int = 1) { keypairs = KeypairTable(capacity: 16, workers: workers) }
@@ -121,8 +123,11 @@ struct DatapathPair: ~Copyable {
 
     mutating func send(_ packet: [UInt8]) -> [Sent] { send([(packet, VirtioNetHeader())]).sent }
 
-    /// One batch from the network to right's TUN.
-    mutating func receive(_ datagrams: [Sent], from underlay: UnderlayPath = leftUnderlay) -> [Written] {
+    /// One batch from the network to right's TUN. `whenWritten` is called for each packet, as the TUN has it.
+    mutating func receive(
+        _ datagrams: [Sent], from underlay: UnderlayPath = leftUnderlay,
+        whenWritten: (Written) -> Void = { _ in }
+    ) -> [Written] {
         inbound.begin(table: right.table, now: now)
         var buffers: [UnsafeMutableRawBufferPointer] = unsafe []
         for datagram in datagrams {
@@ -141,8 +146,9 @@ struct DatapathPair: ~Copyable {
                 let slice = unsafe slices[index]
                 unsafe bytes += UnsafeRawBufferPointer(start: slice.base, count: slice.count)
             }
-            written.append(
-                Written(header: VirtioNetHeader(reading: bytes), packet: Array(bytes.dropFirst(10))))
+            let packet = Written(header: VirtioNetHeader(reading: bytes), packet: Array(bytes.dropFirst(10)))
+            written.append(packet)
+            whenWritten(packet)
         }
         inbound.written()
         inbound.finish()
@@ -153,6 +159,15 @@ struct DatapathPair: ~Copyable {
     mutating func receive(_ datagram: [UInt8]) -> [Written] {
         receive([Sent(datagram: datagram, segmentSize: 0)])
     }
+}
+
+extension TunnelPath {
+    /// Local index of the key that the data threads seal under.
+    var sendingIndex: UInt32? { unsafe sendingKeypair?._withUnsafeGuaranteedRef { $0.localIndex } }
+}
+
+extension KeypairTable {
+    func holds(_ index: UInt32) -> Bool { unsafe lookup(index) != nil }
 }
 
 extension VirtioNetHeader {

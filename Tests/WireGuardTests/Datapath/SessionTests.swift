@@ -95,12 +95,12 @@ struct PrefixTableTests {
 
 @Suite("Keypairs by index")
 struct KeypairTableTests {
-    func keypair(_ index: UInt32) -> Keypair {
+    func keypair(_ index: UInt32, path: TunnelPath = TunnelPath(peer: PeerID(0))) -> Keypair {
         let key = TransportKey(
             SecretBytes([UInt8](repeating: 3, count: 32)), cipher: .chacha20Poly1305)
         return Keypair(
             role: .initiator, localIndex: index, remoteIndex: 1, send: key, receive: key,
-            path: TunnelPath(peer: PeerID(0)), createdAt: Instant(nanoseconds: 1))
+            path: path, createdAt: Instant(nanoseconds: 1))
     }
 
     @Test("indices are unique until the table is full, and come back when freed")
@@ -155,6 +155,57 @@ struct KeypairTableTests {
         #expect(watched == nil)
         #expect(table.retiredCount == 0)
         table.unregister(epoch)
+    }
+
+    @Test("a keypair that a batch publishes while it is released lives until nobody can seal under it")
+    func publishedWhileReleased() throws {
+        let table = KeypairTable(capacity: 16)
+        let (inbound, outbound) = (DataThreadEpoch(), DataThreadEpoch())
+        table.register(inbound)
+        table.register(outbound)
+        var entropy = RepeatableEntropy(seed: 1)
+        let (first, second) = (
+            try #require(table.reserveIndex(entropy: &entropy)),
+            try #require(table.reserveIndex(entropy: &entropy))
+        )
+        let path = TunnelPath(peer: PeerID(0))
+        weak var watched: Keypair?
+        do {
+            let current = keypair(first, path: path)
+            table.install(current)
+            path.publish(sending: current)
+            let heard = keypair(second, path: path)
+            watched = heard
+            table.install(heard)
+            inbound.enter()
+            #expect(table.holds(second))
+            table.release(second)
+            path.supersede(with: heard, at: Instant(nanoseconds: 2))
+        }
+        // A batch that begins after the release finds what the other one published.
+        outbound.enter()
+        #expect(path.sendingIndex == second)
+        inbound.leave()
+        table.reclaim()
+        #expect(watched != nil && path.sendingIndex == nil)
+        table.reclaim()
+        #expect(watched != nil)
+        outbound.leave()
+        table.reclaim()
+        #expect(watched == nil && table.retiredCount == 0)
+    }
+
+    @Test("what is released while it is published is withdrawn")
+    func withdrawn() throws {
+        let table = KeypairTable(capacity: 16)
+        var entropy = RepeatableEntropy(seed: 1)
+        let index = try #require(table.reserveIndex(entropy: &entropy))
+        let path = TunnelPath(peer: PeerID(0))
+        let keypair = keypair(index, path: path)
+        table.install(keypair)
+        path.publish(sending: keypair)
+        table.release(index)
+        #expect(path.sendingIndex == nil)
     }
 
     @Test("only the whole index finds a keypair")

@@ -53,6 +53,13 @@ package struct Netlink: ~Copyable {
         }
     }
 
+    /// How many packets wait in the link to be sent, or in a TUN device to be read.
+    package func setQueueLength(_ index: UInt32, packets: Int) throws(SystemError) {
+        try unsafe change(index, "set link \(index) txqueuelen \(packets)") { change in
+            unsafe rtnl_link_set_txqlen(change, UInt32(clamping: packets))
+        }
+    }
+
     private func change(_ index: UInt32, _ call: String, _ body: (OpaquePointer) -> Void) throws(SystemError)
     {
         guard let link = unsafe rtnl_link_alloc() else { throw SystemError(call: call, code: ENOMEM) }

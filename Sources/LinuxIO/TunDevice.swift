@@ -44,6 +44,10 @@ package final class TunDevice: Sendable {
 
     package static let headerSize = 10
 
+    /// Packets that wait to be read: as many as Linux's own WireGuard holds for an interface (MAX_QUEUED_PACKETS). The
+    /// kernel's usual 500 for a TUN device are fewer than the replies to one batch that was received.
+    private static let queueLength = 1024
+
     private let descriptor: FileDescriptor
     package let offloads: Offloads
     /// In the namespace that the device was opened or adopted in; 0 if it was not there.
@@ -75,7 +79,7 @@ package final class TunDevice: Sendable {
             do throws(SystemError) {
                 let given = try System.attachTun(fd, name, flags: plain | CL_IFF_VNET_HDR)
                 let offloads = try enableOffloads(fd)
-                return TunDevice(descriptor, name: given, offloads: offloads)
+                return TunDevice(descriptor, name: given, offloads: offloads).withLongQueue()
             } catch {
                 guard error.code == EINVAL else { throw error }
             }
@@ -83,7 +87,13 @@ package final class TunDevice: Sendable {
             return try open(name: name, offload: false, multiQueue: multiQueue)
         }
         let given = try System.attachTun(fd, name, flags: plain)
-        return TunDevice(descriptor, name: given, offloads: .none)
+        return TunDevice(descriptor, name: given, offloads: .none).withLongQueue()
+    }
+
+    /// Where it cannot be set, the device works with the usual one.
+    private func withLongQueue() -> TunDevice {
+        try? Netlink().setQueueLength(index, packets: Self.queueLength)
+        return self
     }
 
     /// Takes over a descriptor that another program attached (WG_TUN_FD), with the header if it asked for

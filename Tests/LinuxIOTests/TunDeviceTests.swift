@@ -53,6 +53,21 @@ import WireGuard
         #expect(reply?.suffix(4) == [0x12, 0x34, 0, 1])
     }
 
+    @Test func `the replies to a batch wait in the device, also more than a TUN device usually holds`() throws
+    {
+        try inNamespace {
+            let tun = try TunDevice.open(name: "linuxio%d")
+            // Or the kernel would say something of its own.
+            try shell("sysctl -qw net.ipv6.conf.linuxio0.disable_ipv6=1")
+            try shell("ip addr add 10.9.0.1/24 dev linuxio0; ip link set linuxio0 up")
+            let header = [UInt8](repeating: 0, count: tun.offloads.vnetHeader ? TunDevice.headerSize : 0)
+            for _ in 0..<1000 { #expect(Self.write(header + Self.echo, to: tun) == .written) }
+            var replies = 0
+            while replies < 1000, Self.read(tun, matching: { $0[9] == 1 }) != nil { replies += 1 }
+            #expect(replies == 1000)
+        }
+    }
+
     @Test(arguments: [true, false]) func `packets go both ways`(offload: Bool) throws {
         try inNamespace {
             let tun = try TunDevice.open(name: "linuxio%d", offload: offload)

@@ -107,7 +107,10 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "IntegrationTests",
-            dependencies: ["ControlAPI", .product(name: "Subprocess", package: "swift-subprocess")],
+            dependencies: [
+                "ControlAPI", "LinuxIO", "WireGuard",
+                .product(name: "Subprocess", package: "swift-subprocess"),
+            ],
             swiftSettings: settings),
     ]
 )

@@ -39,14 +39,27 @@ extension ControlLoop {
                     continue
                 }
                 let underlay = handshakeReceiver.underlay(i)
-                for message in handshakeReceiver.segments(i) { receive(message, from: underlay) }
+                let trafficClass = handshakeReceiver.trafficClass(i)
+                for message in handshakeReceiver.segments(i) {
+                    receive(message, from: underlay, trafficClass: trafficClass)
+                }
             }
         }
     }
 
-    private func receive(_ message: [UInt8], from underlay: UnderlayPath) {
-        // The kernel joined it to a handshake of the same sender, and so it came here.
-        guard MessageType(of: message) != .transport else { return device.dropCounters.add(.wrongWorker) }
-        device.receive(message, from: underlay, now: now)
+    private func receive(_ message: [UInt8], from underlay: UnderlayPath, trafficClass: UInt8) {
+        guard MessageType(of: message) == .transport else {
+            return device.receive(message, from: underlay, now: now)
+        }
+        // The kernel joined it to something else of the same sender, and so it came here.
+        passOn(message, from: underlay, trafficClass: trafficClass)
+    }
+
+    func passOn(_ message: [UInt8], from underlay: UnderlayPath, trafficClass: UInt8) {
+        do throws(DropReason) {
+            try dataPlane.passOn(message, from: underlay, trafficClass: trafficClass)
+        } catch {
+            device.dropCounters.add(error)
+        }
     }
 }

@@ -95,8 +95,8 @@ package final class DataPlane: Sendable {
         let ends = sockets.value.sockets.filter { !staying.contains(ObjectIdentifier($0)) }.map(\.end)
         sockets.publish(groups)
         for worker in workers {
-            worker.inboundSocketSignal.signal()
-            worker.outboundSocketSignal.signal()
+            worker.inboundSignal.signal()
+            worker.outboundSignal.signal()
         }
         var pause = PollSet(-1)
         var waits = 0
@@ -111,6 +111,18 @@ package final class DataPlane: Sendable {
         var isMore = false
         for worker in workers where worker.drainEvents(limit: limit, body) { isMore = true }
         return isMore
+    }
+
+    /// Leads a transport message that came to control, or by control from another worker, to the inbound thread that it
+    /// is for: the kernel joins datagrams of one sender, and delivers all by what the first one is.
+    package func passOn(
+        _ message: [UInt8], from underlay: UnderlayPath, trafficClass: UInt8
+    ) throws(DropReason) {
+        let worker = workers[try keypairs.worker(for: message)]
+        guard worker.strays.stray(message, from: underlay, trafficClass: trafficClass) else {
+            throw .strayQueueFull
+        }
+        if worker.strays.takeSignal() { worker.inboundSignal.signal() }
     }
 
     /// Share of the handshake queue in use, 0 to 1, as far as handshakes come by the data threads.

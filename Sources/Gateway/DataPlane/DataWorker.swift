@@ -4,31 +4,36 @@ internal import WireGuard
 /// One worker of the data plane: a queue of the TUN device, a socket of each family, and what its threads have
 /// to say to control.
 ///
-/// Concurrency: the worker's threads append events, count drops and mark their batches; control drains, reads
-/// and signals.
+/// Concurrency: the worker's threads append events, count drops and mark their batches; control drains, reads,
+/// appends strays and signals.
 final class DataWorker: Sendable {
     /// Handshakes and staged packets wait here for control; past an eighth of it, we are under load.
     private static let ringCapacity = 1 << 20
+    /// A whole datagram's segments, and their records.
+    private static let strayCapacity = 1 << 18
 
     let number: Int
     let tun: TunDevice
 
     let outboundEvents = EventRing(capacity: ringCapacity)
     let inboundEvents = EventRing(capacity: ringCapacity)
+    /// Messages to this worker's peers that came to another thread: see `DataPlane.passOn`.
+    let strays = EventRing(capacity: strayCapacity)
     let outboundDrops = DropCounters()
     let inboundDrops = DropCounters()
     let outboundEpoch = DataThreadEpoch()
     let inboundEpoch = DataThreadEpoch()
 
-    /// Readable when a thread shall look at the plane's sockets.
-    let outboundSocketSignal: EventCounter
-    let inboundSocketSignal: EventCounter
+    /// Readable when the thread shall look at the plane's sockets.
+    let outboundSignal: EventCounter
+    /// Readable when the thread shall look at the plane's sockets, and at `strays`.
+    let inboundSignal: EventCounter
 
     init(number: Int, tun: TunDevice) throws(SystemError) {
         self.number = number
         self.tun = tun
-        outboundSocketSignal = try EventCounter()
-        inboundSocketSignal = try EventCounter()
+        outboundSignal = try EventCounter()
+        inboundSignal = try EventCounter()
     }
 
     /// True if some are left.

@@ -4,18 +4,19 @@ internal import WireGuard
 
 /// UDP → open → TUN:
 ///
-/// 1. Wait for the sockets, for news of them, and for the end.
+/// 1. Wait for the sockets, for news of them, for messages that came to other threads, and for the end.
 /// 2. Receive a batch from each that is ready; each datagram may be up to 64 messages.
 /// 3. Open, check and coalesce all of it, then write it to the TUN, and send the answers to probes.
 func runInbound(_ plane: DataPlane, _ worker: DataWorker) {
     var thread = InboundThread(plane, worker)
-    let own = [worker.inboundSocketSignal.fd, plane.stopSignal.fd]
+    let own = [worker.inboundSignal.fd, plane.stopSignal.fd]
     var ready = PollSet(own + thread.descriptors)
     while !plane.isStopping.load(ordering: .acquiring), thread.isDevicePresent {
         _ = ready.wait(timeout: nil)
         if ready.isReadable(0) {
-            worker.inboundSocketSignal.drain()
+            worker.inboundSignal.drain()
             thread.refreshSockets()
+            thread.passStrays()
             ready.replaceAll(with: own + thread.descriptors)
             continue
         }
@@ -66,13 +67,33 @@ struct InboundThread: ~Copyable {
             if receiver.errors != errors { worker.inboundDrops.add(.receiveFailed) }
             return
         }
-        worker.inboundEpoch.enter()
-        table.refresh()
-        inbound.begin(table: table.value, now: SystemClock.now())
+        beginBatch()
         for datagram in 0..<count {
             receiver.deliver(datagram, to: &inbound)
             if inbound.isFull { write() }
         }
+        endBatch()
+    }
+
+    /// What waits of messages that came to other threads.
+    mutating func passStrays() {
+        beginBatch()
+        _ = worker.strays.drain { event in
+            guard case .stray(let message, let underlay, let trafficClass) = event else { return }
+            let isWritten = worker.tun.write(
+                message, from: underlay, trafficClass: trafficClass, through: &inbound)
+            if !isWritten { isDevicePresent = false }
+        }
+        endBatch()
+    }
+
+    private mutating func beginBatch() {
+        worker.inboundEpoch.enter()
+        table.refresh()
+        inbound.begin(table: table.value, now: SystemClock.now())
+    }
+
+    private mutating func endBatch() {
         write()
         if inbound.runCount > 0 { sockets.send(from: &inbound) }
         inbound.finish()

@@ -9,12 +9,12 @@ internal import WireGuard
 /// 3. Send the runs. A batch forms from what already waits: no packet is ever delayed for company.
 func runOutbound(_ plane: DataPlane, _ worker: DataWorker) {
     var thread = OutboundThread(plane, worker)
-    var ready = PollSet(worker.tun.fd, worker.outboundSocketSignal.fd, plane.stopSignal.fd)
+    var ready = PollSet(worker.tun.fd, worker.outboundSignal.fd, plane.stopSignal.fd)
     while !plane.isStopping.load(ordering: .acquiring), thread.isDevicePresent {
         if thread.isDrained {
             _ = ready.wait(timeout: thread.timeout)
             if ready.isReadable(1) {
-                worker.outboundSocketSignal.drain()
+                worker.outboundSignal.drain()
                 thread.refreshSockets()
             }
             guard ready.isReadable(0) || thread.isHolding else { continue }

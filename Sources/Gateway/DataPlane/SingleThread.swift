@@ -8,14 +8,15 @@ internal import WireGuard
 func runBoth(_ plane: DataPlane, _ worker: DataWorker) {
     var outbound = OutboundThread(plane, worker)
     var inbound = InboundThread(plane, worker)
-    let own = [worker.tun.fd, worker.inboundSocketSignal.fd, plane.stopSignal.fd]
+    let own = [worker.tun.fd, worker.inboundSignal.fd, plane.stopSignal.fd]
     var ready = PollSet(own + inbound.descriptors)
     while !plane.isStopping.load(ordering: .acquiring), outbound.isDevicePresent, inbound.isDevicePresent {
         _ = ready.wait(timeout: outbound.isDrained ? outbound.timeout : .zero)
         if ready.isReadable(1) {
-            worker.inboundSocketSignal.drain()
+            worker.inboundSignal.drain()
             outbound.refreshSockets()
             inbound.refreshSockets()
+            inbound.passStrays()
             ready.replaceAll(with: own + inbound.descriptors)
             continue
         }

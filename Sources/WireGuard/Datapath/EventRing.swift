@@ -3,17 +3,18 @@ internal import Synchronization
 /// Events from one data thread to the control thread: a ring of bytes with one writer and one reader, so
 /// neither waits.
 ///
-/// Handshakes and staged packets, which a stranger or a busy host can produce without end, may fill three
+/// Handshakes, strays and staged packets, which a stranger or a busy host can produce without end, may fill three
 /// quarters of it, and answers to probes, which a peer can, seven eighths; the rest is kept for the events that
 /// timers and key confirmation hang on.
 ///
-/// Concurrency: one data thread appends, the control thread drains. `tail` is the writer's, `head` the
-/// reader's.
+/// A second one leads strays the other way, from control to the inbound thread that they are for.
+///
+/// Concurrency: one thread appends, another drains. `tail` is the writer's, `head` the reader's.
 @safe package final class EventRing: @unchecked Sendable {
     private struct Record: BitwiseCopyable {
         enum Kind: UInt8, BitwiseCopyable {
             case handshakeMessage, stage, dataSent, dataReceived, rekeyDue, keyConfirmed, roamed, probeReply
-            case sendTooBig
+            case sendTooBig, stray
             /// Nothing more before the end of the memory: the next record is at its start.
             case wrap
         }
@@ -23,7 +24,7 @@ internal import Synchronization
         /// Of the inner packet that the payload is the start of.
         var length: UInt32 = 0
         var peer: PeerID = PeerID(0)
-        /// Local index, or nanoseconds of an instant.
+        /// Local index, nanoseconds of an instant, or the class of an outer packet.
         var value: UInt64 = 0
         var from: UnderlayPath = UnderlayPath(endpoint: Endpoint(address: IPAddress(v4: 0), port: 0))
 
@@ -58,12 +59,29 @@ internal import Synchronization
         return !isEmpty && !signalled.exchange(true, ordering: .sequentiallyConsistent)
     }
 
-    // MARK: The data thread's side; false when there is no room
+    // MARK: The writer's side; false when there is no room
 
     func handshakeMessage(_ bytes: UnsafeRawPointer, count: Int, from: UnderlayPath) -> Bool {
         unsafe append(
             Record(kind: .handshakeMessage, payloadCount: UInt32(count), from: from), payload: bytes,
             within: capacity / 4 * 3)
+    }
+
+    func stray(
+        _ message: UnsafeRawPointer, count: Int, from: UnderlayPath, trafficClass: UInt8
+    ) -> Bool {
+        unsafe append(
+            Record(
+                kind: .stray, payloadCount: UInt32(count), value: UInt64(trafficClass), from: from),
+            payload: message, within: capacity / 4 * 3)
+    }
+
+    /// Control passes it on.
+    package func stray(_ message: [UInt8], from: UnderlayPath, trafficClass: UInt8) -> Bool {
+        unsafe message.withUnsafeBytes { bytes in
+            guard let base = bytes.baseAddress else { return true }
+            return unsafe stray(base, count: bytes.count, from: from, trafficClass: trafficClass)
+        }
     }
 
     func stage(_ packet: UnsafeRawPointer, count: Int, peer: PeerID) -> Bool {
@@ -132,7 +150,7 @@ internal import Synchronization
         return true
     }
 
-    // MARK: The control thread's side
+    // MARK: The reader's side
 
     /// Takes everything that was there when it was called, oldest first, at most `limit` events. True if some
     /// are left.
@@ -171,6 +189,10 @@ internal import Synchronization
         let at = Instant(nanoseconds: record.value)
         return switch record.kind {
         case .handshakeMessage: .handshakeMessage(unsafe Array(payload), from: record.from)
+        case .stray:
+            .stray(
+                unsafe Array(payload), from: record.from,
+                trafficClass: UInt8(truncatingIfNeeded: record.value))
         case .stage: .stage(record.peer, packet: unsafe Array(payload))
         case .dataSent: .dataSent(record.peer, at: at)
         case .dataReceived: .dataReceived(record.peer, at: at)

@@ -4,10 +4,10 @@ internal import Synchronization
 ///
 /// 1. `begin` takes the table and the time for the batch.
 /// 2. `add` cuts a datagram into the messages that the kernel joined (UDP GRO). Handshake messages go to
-///    control. A transport message finds its keypair, is opened in place, passes the replay window, and its
-///    inner packet must be whole and come from an address behind that peer. It takes over what routers marked on
-///    the outer one (ECN). Probes of the far end are answered, and answers to our own go to control. A key that is
-///    heard for the first time is used for sending from here on.
+///    control, and so does what is for another worker. A transport message finds its keypair, is opened in place,
+///    passes the replay window, and its inner packet must be whole and come from an address behind that peer. It takes
+///    over what routers marked on the outer one (ECN). Probes of the far end are answered, and answers to our own go
+///    to control. A key that is heard for the first time is used for sending from here on.
 /// 3. `nextWrite` publishes where the peers are now, and then gives the packets, coalesced, for the TUN: replies to
 ///    them find both the key and the endpoint.
 /// 4. The caller sends the runs, which are the answers to probes, and calls `sent`.
@@ -209,18 +209,28 @@ internal import Synchronization
         }
     }
 
+    /// The kernel joined a message of another worker's peer, behind the same address and port, to one that is ours.
+    @inline(never)
+    private func passOn(
+        _ message: UnsafeRawPointer, count: Int, from underlay: UnderlayPath
+    ) throws(DropReason) {
+        guard unsafe events.stray(message, count: count, from: underlay, trafficClass: outerClass) else {
+            throw .strayQueueFull
+        }
+    }
+
     @inline(__always)
     private mutating func addTransport(
         _ message: UnsafeMutableRawPointer, count: Int, from underlay: UnderlayPath
     ) throws(DropReason) {
         guard count >= Protocol.transportOverhead else { throw .messageLengthWrong }
         let header = unsafe TransportHeader(message)
-        if keypairs.workers > 1 {
-            let owner = KeypairTable.worker(ofIndex: header.receiverIndex, among: keypairs.workers)
-            guard owner == worker else { throw .wrongWorker }
-        }
         guard let reference = unsafe keypairs.lookup(header.receiverIndex) else {
             throw .receiverIndexUnknown
+        }
+        if keypairs.workers > 1 {
+            let owner = KeypairTable.worker(ofIndex: header.receiverIndex, among: keypairs.workers)
+            guard owner == worker else { return try unsafe passOn(message, count: count, from: underlay) }
         }
         let packet = unsafe message + Protocol.transportHeaderSize
         let index = try unsafe reference._withUnsafeGuaranteedRef { keypair in

@@ -80,6 +80,15 @@ internal import Synchronization
         Int(index & 0xff) % workers
     }
 
+    /// The worker that takes a transport message, which control calls for what came to another thread. Throws where no
+    /// keypair is installed for it, so that a stranger's message troubles nobody else.
+    package func worker(for message: [UInt8]) throws(DropReason) -> Int {
+        guard message.count >= Protocol.transportOverhead else { throw .messageLengthWrong }
+        let index = message.littleEndianWord(at: 4)
+        guard ledger.withLock({ $0.keypairs[index] != nil }) else { throw .receiverIndexUnknown }
+        return Self.worker(ofIndex: index, among: workers)
+    }
+
     /// Each data thread registers its epoch before its first batch.
     package func register(_ epoch: DataThreadEpoch) { ledger.withLock { $0.epochs.append(epoch) } }
 

@@ -10,9 +10,9 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case messageTypeUnknown
     case messageLengthWrong
     case receiverIndexUnknown
-    /// Joined by the kernel to a message that is for another thread: of another worker's peer behind the same
-    /// address and port, or a handshake.
-    case wrongWorker
+    /// Joined by the kernel to a message for another thread (a handshake, or one of another worker's peer behind the
+    /// same address and port), and there was no room to pass it on to its own.
+    case strayQueueFull
     case mac1Invalid
     case mac2Invalid
     case cookieRequired

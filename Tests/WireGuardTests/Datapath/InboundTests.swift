@@ -85,13 +85,37 @@ struct InboundTests {
         #expect(events.contains { if case .dataReceived = $0 { true } else { false } })
     }
 
-    @Test("each worker takes the messages of its own peers only")
-    func workers() {
+    @Test("each worker takes the messages of its own peers, and passes on those of others'")
+    func workers() throws {
         var own = DatapathPair(rightWorker: 0, rightWorkers: 3)
         #expect(own.receive(own.send(packet)).count == 1)
         var other = DatapathPair(rightWorker: 1, rightWorkers: 3)
-        #expect(other.receive(other.send(packet)).isEmpty)
-        #expect(other.right.drops[.wrongWorker] == 1)
+        let message = other.send(packet)[0].datagram
+        #expect(
+            other.receive([DatapathPair.Sent(datagram: message, segmentSize: 0, trafficClass: 3)]).isEmpty)
+        let event = try #require(other.right.events(other.right.inboundEvents).first)
+        guard case .stray(message, DatapathPair.leftUnderlay, trafficClass: 3) = event else {
+            Issue.record("\(event)")
+            return
+        }
+        #expect(other.right.drops.snapshot.isEmpty)
+        // What no keypair is there for is nobody's, and takes nobody's time.
+        var unknown = message
+        unknown[7] ^= 1
+        #expect(other.receive(unknown).isEmpty)
+        #expect(other.right.drops.snapshot == [.receiverIndexUnknown: 1])
+        #expect(other.right.events(other.right.inboundEvents).isEmpty)
+    }
+
+    @Test("messages of other workers' peers fill their share of the queue, and what is more is counted")
+    func strays() {
+        var pair = DatapathPair(rightWorker: 1, rightWorkers: 3)
+        let message = pair.send(packet)
+        for _ in 0..<1000 { #expect(pair.receive(message).isEmpty) }
+        #expect(pair.right.inboundEvents.fill <= 0.75)
+        #expect(pair.right.drops[.strayQueueFull] > 0)
+        let passed = UInt64(pair.right.events(pair.right.inboundEvents).count)
+        #expect(passed + pair.right.drops[.strayQueueFull] == 1000)
     }
 
     @Test("a peer may not send from an address that is not behind it")

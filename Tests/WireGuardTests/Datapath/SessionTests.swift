@@ -208,6 +208,20 @@ struct KeypairTableTests {
         #expect(path.sendingIndex == nil)
     }
 
+    @Test("a message is led to the worker of its keypair, and to none without one")
+    func workerForMessage() throws {
+        let table = KeypairTable(capacity: 64, workers: 3)
+        var entropy = RepeatableEntropy(seed: 1)
+        let index = try #require(table.reserveIndex(for: 2, entropy: &entropy))
+        let message =
+            [4, 0, 0, 0] + (0..<4).map { UInt8(truncatingIfNeeded: index >> (8 * $0)) }
+            + [UInt8](repeating: 0, count: 24)
+        #expect(throws: DropReason.receiverIndexUnknown) { try table.worker(for: message) }
+        table.install(keypair(index))
+        #expect(try table.worker(for: message) == 2)
+        #expect(throws: DropReason.messageLengthWrong) { try table.worker(for: Array(message.dropLast())) }
+    }
+
     @Test("only the whole index finds a keypair")
     func wholeIndex() throws {
         let table = KeypairTable(capacity: 16)

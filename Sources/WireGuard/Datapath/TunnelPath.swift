@@ -174,20 +174,36 @@ package final class TunnelPath: Sendable {
 
     // MARK: Stamps, zero for never
 
-    private let dataSentAt = Atomic<UInt64>(0)
     private let sentAt = Atomic<UInt64>(0)
     private let trafficSentAt = Atomic<UInt64>(0)
-    private let dataReceivedAt = Atomic<UInt64>(0)
     private let receivedAt = Atomic<UInt64>(0)
+    /// The first data since the last packet the other way: the next data after that packet takes its place.
+    private let firstDataSentAt = Atomic<UInt64>(0)
+    private let firstDataReceivedAt = Atomic<UInt64>(0)
 
-    package var lastDataSent: Instant? { Self.instant(dataSentAt) }
     /// Any authenticated packet, keepalives included.
     package var lastSent: Instant? { Self.instant(sentAt) }
     /// Any packet that came from the TUN: neither probes nor their answers.
     package var lastTrafficSent: Instant? { Self.instant(trafficSentAt) }
-    package var lastDataReceived: Instant? { Self.instant(dataReceivedAt) }
     /// Any authenticated packet, keepalives included.
     package var lastReceived: Instant? { Self.instant(receivedAt) }
+
+    /// The first data sent that no packet received since has answered; nil when none waits for an answer.
+    package var unansweredDataSent: Instant? { Self.unanswered(firstDataSentAt, since: receivedAt) }
+    /// The first data received that no packet sent since has answered.
+    package var unansweredDataReceived: Instant? { Self.unanswered(firstDataReceivedAt, since: sentAt) }
+
+    /// Handshake messages answer data as well, and have no stamp here.
+    func handshakeAnswersDataSent() { firstDataSentAt.store(0, ordering: .sequentiallyConsistent) }
+    func handshakeAnswersDataReceived() { firstDataReceivedAt.store(0, ordering: .sequentiallyConsistent) }
+
+    private static func unanswered(
+        _ first: borrowing Atomic<UInt64>, since other: borrowing Atomic<UInt64>
+    ) -> Instant? {
+        let at = first.load(ordering: .sequentiallyConsistent)
+        guard at != 0, other.load(ordering: .sequentiallyConsistent) < at else { return nil }
+        return Instant(nanoseconds: at)
+    }
 
     private static func instant(_ stamp: borrowing Atomic<UInt64>) -> Instant? {
         let value = stamp.load(ordering: .sequentiallyConsistent)
@@ -244,7 +260,9 @@ package final class TunnelPath: Sendable {
         txPackets.wrappingAdd(UInt64(packets), ordering: .relaxed)
         sentAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
         guard hasData else { return false }
-        dataSentAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
+        if Self.unanswered(firstDataSentAt, since: receivedAt) == nil {
+            firstDataSentAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
+        }
         // A store a batch to a line that others read would cost them: look first.
         if dataSentArmed.load(ordering: .sequentiallyConsistent) { return false }
         return !dataSentArmed.exchange(true, ordering: .sequentiallyConsistent)
@@ -255,7 +273,9 @@ package final class TunnelPath: Sendable {
         rxPackets.wrappingAdd(UInt64(packets), ordering: .relaxed)
         receivedAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
         guard hasData else { return false }
-        dataReceivedAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
+        if Self.unanswered(firstDataReceivedAt, since: sentAt) == nil {
+            firstDataReceivedAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
+        }
         if dataReceivedArmed.load(ordering: .sequentiallyConsistent) { return false }
         return !dataReceivedArmed.exchange(true, ordering: .sequentiallyConsistent)
     }

@@ -52,11 +52,6 @@ struct Peer: ~Copyable {
     private var handshakeSentAt: Instant?
     private var handshakeReceivedAt: Instant?
 
-    /// Data received at this time waits to be answered by any packet, at last by a keepalive.
-    private var unansweredDataReceived: Instant?
-    /// Data sent at this time waits to be answered by any packet, or the peer is taken for dead.
-    private var unansweredDataSent: (at: Instant, deadline: Instant)?
-
     init(
         id: PeerID, key: PeerKey, configuration: PeerConfiguration, timestampFloor: TAI64N?, now: Instant
     ) {
@@ -137,7 +132,7 @@ struct Peer: ~Copyable {
         initiation = .awaitingResponse(handshake)
         initiationsSent += 1
         lastInitiationSent = now
-        handshakeSentAt = now
+        noteHandshakeSent(at: now)
         timers[.handshakeRetry] = now + Protocol.rekeyTimeout + jitter
         return replaced
     }
@@ -161,7 +156,7 @@ struct Peer: ~Copyable {
     /// Throws when an authentic initiation must not be answered.
     mutating func admit(_ timestamp: TAI64N, at now: Instant) throws(DropReason) {
         try timestamps.admit(timestamp, at: now)
-        handshakeReceivedAt = now
+        noteHandshakeReceived(at: now)
     }
 
     /// An authentic initiation came from there. False when its freshness has yet to be shown: the first message under the
@@ -181,11 +176,11 @@ struct Peer: ~Copyable {
             retired = keypairs.beginAsInitiator(keypair)
             // The index lives on as the keypair's.
             _ = endInitiation()
-            handshakeReceivedAt = now
+            noteHandshakeReceived(at: now)
             completed(at: now)
         case .responder:
             retired = keypairs.beginAsResponder(keypair)
-            handshakeSentAt = now
+            noteHandshakeSent(at: now)
         }
         timers[.keypairExpiry] = keypairs.earliestExpiry
         timers[.wipe] = now + Protocol.wipeAfterTime
@@ -222,29 +217,28 @@ struct Peer: ~Copyable {
     private var lastSent: Instant? { latest(path.lastSent, handshakeSentAt) }
     private var lastReceived: Instant? { latest(path.lastReceived, handshakeReceivedAt) }
 
-    /// The data threads raise this once; they are asked to again when the timer that it starts has done its
-    /// work.
+    private mutating func noteHandshakeSent(at now: Instant) {
+        handshakeSentAt = now
+        path.handshakeAnswersDataReceived()
+    }
+
+    private mutating func noteHandshakeReceived(at now: Instant) {
+        handshakeReceivedAt = now
+        path.handshakeAnswersDataSent()
+    }
+
+    /// The data threads raise this once; they are asked to again when the timer that it starts falls due. What waits
+    /// for an answer by then, and since when, the path knows.
     mutating func dataReceived(at: Instant) {
-        guard unansweredDataReceived == nil else { return }
-        unansweredDataReceived = at
+        guard timers[.keepalive] == nil else { return }
         timers[.keepalive] = at + Protocol.keepaliveTimeout
     }
 
+    /// Likewise.
     mutating func dataSent(at: Instant, jitter: Duration) {
-        guard unansweredDataSent == nil else { return }
-        awaitAnswer(toDataSentAt: at, jitter: jitter)
+        guard timers[.deadPeer] == nil else { return }
+        timers[.deadPeer] = at + Protocol.deadPeerTimeout + jitter
     }
-
-    private mutating func awaitAnswer(toDataSentAt at: Instant, jitter: Duration) {
-        let deadline = at + Protocol.deadPeerTimeout + jitter
-        unansweredDataSent = (at, deadline)
-        timers[.deadPeer] = min(at + Self.answerCheckInterval, deadline)
-    }
-
-    /// An answer is looked for once a second: the threads write stamps, not events, so data sent after an
-    /// answer is known only as exactly as we look. A peer is thus found dead at most this much late, and
-    /// never early.
-    private static let answerCheckInterval: Duration = .seconds(1)
 
     mutating func setPersistentKeepalive(_ seconds: UInt16, at now: Instant) {
         persistentKeepalive = seconds
@@ -307,40 +301,22 @@ struct Peer: ~Copyable {
     }
 
     private mutating func isKeepaliveDue(at now: Instant) -> Bool {
-        guard let received = unansweredDataReceived else { return false }
-        unansweredDataReceived = nil
+        // First, so that data from here on raises the event.
         path.disarmDataReceived()
-        guard let sent = lastSent, sent > received else { return true }
-        // Answered. Was there more since? Disarmed first, so that what comes from here on raises the event.
-        if let latest = path.lastDataReceived, latest >= sent {
-            unansweredDataReceived = sent
-            let due = sent + Protocol.keepaliveTimeout
-            if due <= now {
-                unansweredDataReceived = nil
-                return true
-            }
-            timers[.keepalive] = due
-        }
+        guard let received = path.unansweredDataReceived else { return false }
+        let due = received + Protocol.keepaliveTimeout
+        guard due > now else { return true }
+        timers[.keepalive] = due
         return false
     }
 
     private mutating func isPeerDead(at now: Instant, jitter: Duration) -> Bool {
-        guard let waiting = unansweredDataSent else { return false }
-        if let received = lastReceived, received >= waiting.at {
-            unansweredDataSent = nil
-            path.disarmDataSent()
-            if let sent = path.lastDataSent, sent > received {
-                awaitAnswer(toDataSentAt: sent, jitter: jitter)
-            }
-            return false
-        }
-        guard now >= waiting.deadline else {
-            timers[.deadPeer] = min(now + Self.answerCheckInterval, waiting.deadline)
-            return false
-        }
-        unansweredDataSent = nil
         path.disarmDataSent()
-        return true
+        guard let sent = path.unansweredDataSent else { return false }
+        let due = sent + Protocol.deadPeerTimeout
+        guard due > now else { return true }
+        timers[.deadPeer] = due + jitter
+        return false
     }
 }
 

@@ -170,7 +170,7 @@ struct InboundTests {
         #expect(keepalive.count == 32)
         #expect(pair.receive(keepalive).isEmpty)
         #expect(pair.right.path.lastReceived == pair.now)
-        #expect(pair.right.path.lastDataReceived == nil)
+        #expect(pair.right.path.unansweredDataReceived == nil)
         #expect(pair.right.drops.snapshot.isEmpty)
     }
 

@@ -205,7 +205,7 @@ struct ProbeTests {
         let path = bundle.paths[0]
         #expect(path.transmittedPackets == 1)
         #expect(path.transmittedBytes == UInt64(bundle.answers[0].plaintext.count + 32))
-        #expect(path.lastDataSent == bundle.now)
+        #expect(path.lastSent == bundle.now)
         func count(_ isWanted: (DatapathEvent) -> Bool) -> Int {
             bundle.events(bundle.inboundEvents).count { isWanted($0) }
         }

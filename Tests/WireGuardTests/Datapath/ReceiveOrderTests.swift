@@ -77,7 +77,7 @@ struct ReceiveOrderTests {
             #expect(pair.right.drops.snapshot == [reason: 1])
             #expect(pair.right.path.underlay == elsewhere)
             #expect(pair.right.path.lastReceived == pair.now)
-            #expect(pair.right.path.lastDataReceived == pair.now)
+            #expect(pair.right.path.unansweredDataReceived == pair.now)
             #expect(confirmations(pair) == [keypair.remoteIndex])
         }
     }

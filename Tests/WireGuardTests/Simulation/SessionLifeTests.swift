@@ -400,6 +400,29 @@ import Testing
         exchange(simulation, left, right)
     }
 
+    @Test(
+        "after a suspend, however long, the first packet needs one handshake and no more",
+        arguments: [600, 4, 30, 100, 200, 545, 86_400], [0, 25] as [UInt16])
+    func suspend(seconds: Int, keepalive: UInt16) {
+        for isAwaitingAnswer in [false, true] {
+            let (simulation, left, right) = Simulation.pair()
+            let id = left.id(of: right)
+            simulation.command(left) { $0.setPersistentKeepalive(keepalive, for: id, now: simulation.now) }
+            exchange(simulation, left, right)
+            simulation.run(for: .seconds(20))
+            // What is under way when the machine goes to sleep, and what is owed.
+            if isAwaitingAnswer { simulation.initiate(from: left, to: right) }
+            simulation.sendPacket(from: left, to: right)
+            simulation.sendPacket(from: right, to: left)
+            simulation.suspend(left, for: .seconds(seconds))
+            let woken = simulation.now
+            let packet = simulation.sendPacket(from: left, to: right)
+            simulation.run(until: woken + oneWay * 3)
+            #expect(right.delivered.contains(packet), "\(seconds) s, awaiting an answer: \(isAwaitingAnswer)")
+            exchange(simulation, left, right)
+        }
+    }
+
     @Test("another address of ours that a peer writes to is followed, and is no change of its endpoint")
     func otherSource() {
         let (simulation, left, right) = Simulation.pair()

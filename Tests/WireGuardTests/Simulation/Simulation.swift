@@ -26,6 +26,7 @@ final class Simulation {
     /// Datagrams from the first node to the second are lost.
     var isCut: (_ from: Endpoint, _ to: Endpoint) -> Bool = { _, _ in false }
     private(set) var monitor = WireMonitor()
+    private var sleeping: SimulatedNode?
 
     private let seed: UInt64
     private var random: RepeatableEntropy
@@ -82,7 +83,7 @@ final class Simulation {
                 agenda.removeLast()
                 entry.action()
             } else {
-                for node in nodes { node.command { $0.handleTimeout(now: now) } }
+                for node in nodes where node !== sleeping { node.command { $0.handleTimeout(now: now) } }
             }
             settle()
             steps += 1
@@ -93,7 +94,7 @@ final class Simulation {
 
     private var nextInstant: Instant? {
         var earliest = agenda.last?.at
-        for node in nodes {
+        for node in nodes where node !== sleeping {
             guard let timeout = node.device.nextTimeout else { continue }
             earliest = earliest.map { min($0, timeout) } ?? timeout
         }
@@ -128,13 +129,24 @@ final class Simulation {
         monitor.forget(node)
     }
 
+    /// What the node sends from here on is another run's.
+    func forgetRun(of node: SimulatedNode) { monitor.forget(node) }
+
+    /// The node's machine hears nothing and does nothing, while its clock goes on; then all that is due is due at once.
+    func suspend(_ node: SimulatedNode, for duration: Duration) {
+        sleeping = node
+        run(for: duration)
+        sleeping = nil
+        command(node) { $0.handleTimeout(now: now) }
+    }
+
     /// The node sends from, and is reached at, another port from now on, as behind a NAT that lost its
     /// mapping.
     func rebind(_ node: SimulatedNode) { node.address.port &+= 1 }
 
     /// A stranger's datagram, or one played back.
     func inject(_ bytes: [UInt8], from: Endpoint, to: Endpoint) {
-        guard let node = nodes.first(where: { $0.address == to }) else { return }
+        guard let node = nodes.first(where: { $0.address == to }), node !== sleeping else { return }
         monitor.noteReceived(bytes, by: node)
         node.receive(bytes, from: from, now: now)
         settle()

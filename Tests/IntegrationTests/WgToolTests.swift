@@ -97,6 +97,27 @@ extension Integration {
         }
 
         @Test(
+            "an endpoint begins no handshake: a packet does, or a persistent keepalive",
+            arguments: [Gateway.Kind.driven, .wireguardGo], [0, 25])
+        func firstHandshake(_ kind: Gateway.Kind, keepalive: Int) async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(
+                    in: lab, Pairing(initiator: kind, responder: .configured), keepalive: keepalive)
+                try await tunnel.start()
+                let endpoint = try #require(tunnel.onprem.settings.endpoint)
+                let peer = tunnel.onprem.settings.peerPublicKey
+                try await tunnel.onprem.wg("set \(tunnel.onprem.interface) peer \(peer) endpoint \(endpoint)")
+                if keepalive == 0 {
+                    try #require(try await tunnel.onprem.peer().sent == 0)
+                    try await tunnel.reach(from: .onprem)
+                }
+                try await eventually("a handshake completes") {
+                    try await tunnel.onprem.peer().latestHandshake > 0
+                }
+            }
+        }
+
+        @Test(
             "wg-quick brings an initiator up and down", arguments: [Gateway.Kind.configured, .wireguardGo],
             [false, true])
         func quick(_ other: Gateway.Kind, everything: Bool) async throws {

@@ -116,7 +116,7 @@ extension ControlLoop {
             )
             // Nobody sends into a connection whose routes say that it is down: so nothing but this would bring
             // it back.
-            if settings.managesLink { device.initiate(peer, now: now) }
+            askAhead(peer)
         case .sessionExpired:
             tunnels[peer]?.isUp = false
             log.info("session has expired", metadata: names(of: peer))
@@ -138,12 +138,18 @@ extension ControlLoop {
         }
     }
 
+    /// Asks for a session before there is anything to send, so that the first packet need not wait for it. Not for an
+    /// interface that `wg` alone sets up: there a packet or a persistent keepalive asks, as in the kernel.
+    func askAhead(_ peer: PeerID) {
+        if settings.managesLink { device.initiate(peer, now: now) }
+    }
+
     /// One that is probed wants the next at once: nobody else asks for it.
     private func sessionEnded(of peer: PeerID) {
         tunnels[peer]?.health.handle(.sessionEnded, now: now)
         tunnels[peer]?.pathMTU?.sessionEnded()
         follow(peer)
-        if tunnels[peer]?.inside != nil { device.initiate(peer, now: now) }
+        if tunnels[peer]?.inside != nil { askAhead(peer) }
     }
 
     /// A peer that comes from two places in turn, or two that share its key, would write a line a batch.

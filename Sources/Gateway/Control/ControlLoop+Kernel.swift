@@ -131,7 +131,7 @@ extension ControlLoop {
             if let source = underlay.source, source.interface != 0, source.interface != interface {
                 path.forgetSource()
             }
-            if hasGivenUp, interface != nil { device.initiate(peer, now: now) }
+            if hasGivenUp, interface != nil { askAhead(peer) }
         }
     }
 }

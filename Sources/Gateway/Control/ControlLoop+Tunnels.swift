@@ -98,7 +98,7 @@ extension ControlLoop {
             log.info("endpoint chosen", metadata: names(of: peer, adding: ["endpoint": "\(endpoint)"]))
             device.setUnderlay(UnderlayPath(endpoint: endpoint, socket: record.socket), for: peer, now: now)
             tunnels[peer]?.pathMTU?.pathChanged(now: now)
-            device.initiate(peer, now: now)
+            askAhead(peer)
         case .tryPreferred(let endpoint):
             log.debug(
                 "preferred endpoint is asked", metadata: names(of: peer, adding: ["endpoint": "\(endpoint)"]))

@@ -76,11 +76,9 @@ extension ControlLoop: WgHandler {
         for name in connections.keys { connectionChanged(name) }
         publishForwarding()
         reconcileRoutes()
-        // A known endpoint is asked for a session at once, as on start: the first packet need not wait for
-        // it.
         for key in asked {
             guard let peer = device.peerID(for: key) else { continue }
-            if device.status(of: peer)?.state == .idle { device.initiate(peer, now: now) }
+            if device.status(of: peer)?.state == .idle { askAhead(peer) }
             follow(peer)
         }
         return 0

@@ -26,7 +26,7 @@ package final class ControlLoop {
         static let handshakes: UInt64 = 1 << 32
     }
 
-    private static let keypairCapacity = 4 * GatewayState.peerLimit
+    private static let keypairCapacity = GatewayState.peerLimit * KeypairTable.indicesPerPeer
     static let socketCheckInterval: Duration = .seconds(1)
     let settings: DaemonSettings
     let log: Logger

@@ -54,7 +54,11 @@ internal import Synchronization
     package let workers: Int
     private let ledger = Mutex(Ledger())
 
-    /// `capacity` is rounded up to a power of two. A peer takes at most four: three keypairs and a handshake.
+    /// Indices to have room for a peer. It holds at most four: three keypairs and a handshake. As many more may wait
+    /// for the data threads to let go of them, and workers do not divide the indices evenly.
+    package static let indicesPerPeer = 8
+
+    /// `capacity` is rounded up to a power of two.
     package init(capacity: Int, workers: Int = 1) {
         precondition((1...Self.workerLimit).contains(workers))
         self.workers = workers

@@ -134,7 +134,7 @@ package struct Device: ~Copyable {
             setPersistentKeepalive(configuration.persistentKeepalive, for: known, now: now)
             return known
         }
-        guard slots.count < keypairs.capacity / 4 else { return nil }
+        guard slots.count < keypairs.capacity / KeypairTable.indicesPerPeer else { return nil }
         let id = PeerID(nextID)
         nextID += 1
         let slot = Slot(

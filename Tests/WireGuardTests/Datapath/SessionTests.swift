@@ -130,6 +130,23 @@ struct KeypairTableTests {
         #expect(indices.count == 1000)
     }
 
+    @Test(
+        "a full gateway has an index for each rekey of each peer, however many workers",
+        arguments: [1, 2, 3, 7, 48, 64])
+    func indicesForAll(workers: Int) {
+        let peers = 1024
+        let table = KeypairTable(capacity: peers * KeypairTable.indicesPerPeer, workers: workers)
+        var entropy = RepeatableEntropy(seed: 2)
+        // Three keypairs and a handshake, and two that the data threads have yet to let go of.
+        var missing = 0
+        for peer in 0..<peers {
+            for _ in 0..<6 where table.reserveIndex(for: peer % workers, entropy: &entropy) == nil {
+                missing += 1
+            }
+        }
+        #expect(missing == 0)
+    }
+
     @Test("a released keypair lives on while a data thread is in its batch, and no longer")
     func reclamation() throws {
         let table = KeypairTable(capacity: 16)

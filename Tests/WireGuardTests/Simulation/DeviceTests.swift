@@ -78,8 +78,8 @@ import Testing
     func fullTable() {
         var entropy = RepeatableEntropy(seed: 6)
         var device = Device(
-            privateKey: PrivateKey.generate(from: &entropy), keypairs: KeypairTable(capacity: 16),
-            entropy: entropy)
+            privateKey: PrivateKey.generate(from: &entropy),
+            keypairs: KeypairTable(capacity: 4 * KeypairTable.indicesPerPeer), entropy: entropy)
         for number in 0..<5 {
             let key = PrivateKey.generate(from: &entropy).publicKey
             let id = device.addPeer(PeerConfiguration(publicKey: key), now: now)
@@ -327,7 +327,7 @@ import Testing
     @Test("a thousand peers: the next timeout is the earliest of all")
     func manyPeers() {
         var entropy = RepeatableEntropy(seed: 12)
-        var device = Device(privateKey: nil, keypairs: KeypairTable(capacity: 4096), entropy: entropy)
+        var device = Device(privateKey: nil, keypairs: KeypairTable(capacity: 8192), entropy: entropy)
         for number in 0..<1000 {
             let keepalive = UInt16(1000 - number)
             let key = PublicKey(entropy.bytes(32))!

@@ -40,7 +40,7 @@ final class SimulatedNode {
         var entropy = RepeatableEntropy(seed: seed)
         privateKey = PrivateKey.generate(from: &entropy)
         address = Endpoint(address: IPAddress(v4: 0xc000_0200 + UInt32(number)), port: 51820)
-        let keypairs = KeypairTable(capacity: 64)
+        let keypairs = KeypairTable(capacity: 512)
         self.keypairs = keypairs
         outboundEvents = EventRing(capacity: 1 << 17)
         inboundEvents = EventRing(capacity: 1 << 16)
@@ -88,7 +88,7 @@ final class SimulatedNode {
     func restart(seed: UInt64, now: Instant) {
         let offset = device.realtimeOffset
         let floor = device.lastTimestamp
-        keypairs = KeypairTable(capacity: 64)
+        keypairs = KeypairTable(capacity: 512)
         outboundEvents = EventRing(capacity: 1 << 17)
         inboundEvents = EventRing(capacity: 1 << 16)
         outbound = Outbound(events: outboundEvents, drops: dataDrops)

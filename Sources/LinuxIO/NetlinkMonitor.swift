@@ -27,8 +27,8 @@ package struct NetlinkMonitor: ~Copyable {
         self.socket = socket
     }
 
-    /// What has happened since the last call, oldest first; up to some thousands, so poll again afterwards.
-    /// Empty when nothing has, and also when what has is of no use to us.
+    /// What has happened since the last call, oldest first. Of a burst it takes some dozens of messages: the
+    /// descriptor stays readable while there are more. Empty when nothing has, and also when what has is of no use to us.
     package mutating func next() throws(SystemError) -> [NetlinkEvent] {
         var events: [NetlinkEvent] = []
         var reads = 0

@@ -3,8 +3,9 @@ internal import WireGuard
 
 /// Handshake messages, from the sockets that carry nothing else (``UDPSocketGroup``).
 extension ControlLoop {
-    /// Batches a round: a flood must not keep the loop from its other business.
-    private static let batchesInRound = 8
+    /// Of one round: a flood must not keep the loop from its other business. The sockets stay readable while there is
+    /// more.
+    private static let workLimit: Duration = .milliseconds(5)
 
     /// Of groups that take the place of others; sockets in both are watched already.
     func watchHandshakes(of groups: UDPSocketGroups, instead old: UDPSocketGroups?) throws(SystemError) {
@@ -28,7 +29,8 @@ extension ControlLoop {
         }
         let socket = source.socket
         device.noteQueue(fill: socket.queueFill, now: now)
-        for _ in 0..<Self.batchesInRound {
+        let end = now + Self.workLimit
+        repeat {
             let errors = handshakeReceiver.errors
             let count = handshakeReceiver.receive(from: source)
             if handshakeReceiver.errors != errors { device.dropCounters.add(.receiveFailed) }
@@ -44,7 +46,7 @@ extension ControlLoop {
                     receive(message, from: underlay, trafficClass: trafficClass)
                 }
             }
-        }
+        } while SystemClock.now() < end
     }
 
     private func receive(_ message: [UInt8], from underlay: UnderlayPath, trafficClass: UInt8) {

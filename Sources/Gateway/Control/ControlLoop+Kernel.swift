@@ -9,18 +9,16 @@ extension ControlLoop {
     /// Of one change: what is more is one event for all.
     static let routeEventLimit = 20
 
+    /// What has come so far, up to some dozens: the descriptor stays readable while there is more, and a burst must not
+    /// keep the timers waiting.
     func readNetlink() {
         var mayHaveMoved = false
         var hasLearned = false
         do throws(SystemError) {
-            while true {
-                let events = try monitor.next()
-                if events.isEmpty { break }
-                for event in events {
-                    if isTunHere, keeper.concerns(event) { keeper.noteDisturbance(now: now) }
-                    if learned?.handle(event) ?? false { hasLearned = true }
-                    mayHaveMoved = handle(event) || mayHaveMoved
-                }
+            for event in try monitor.next() {
+                if isTunHere, keeper.concerns(event) { keeper.noteDisturbance(now: now) }
+                if learned?.handle(event) ?? false { hasLearned = true }
+                mayHaveMoved = handle(event) || mayHaveMoved
             }
         } catch {
             log.error("kernel events are lost", metadata: ["error": "\(error)"])

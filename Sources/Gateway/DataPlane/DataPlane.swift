@@ -126,7 +126,7 @@ package final class DataPlane: Sendable {
     }
 
     /// Share of the handshake queue in use, 0 to 1, as far as handshakes come by the data threads.
-    package var handshakeQueueFill: Double { workers.map(\.inboundEvents.fill).max() ?? 0 }
+    package var handshakeQueueFill: Double { workers.map(\.inboundEvents.handshakeFill).max() ?? 0 }
 
     /// The TUN was deleted under us: the threads have ended.
     package var isDeviceGone: Bool { isTunDeleted.load(ordering: .acquiring) }

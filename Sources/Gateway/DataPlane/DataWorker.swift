@@ -7,7 +7,7 @@ internal import WireGuard
 /// Concurrency: the worker's threads append events, count drops and mark their batches; control drains, reads,
 /// appends strays and signals.
 final class DataWorker: Sendable {
-    /// Handshakes and staged packets wait here for control; past an eighth of it, we are under load.
+    /// Handshakes and staged packets wait here for control; once handshakes fill an eighth of it, we are under load.
     private static let ringCapacity = 1 << 20
     /// A whole datagram's segments, and their records.
     private static let strayCapacity = 1 << 18

@@ -36,6 +36,9 @@ internal import Synchronization
     private let head = Atomic<Int>(0)
     private let tail = Atomic<Int>(0)
     private let signalled = Atomic<Bool>(false)
+    /// Bytes of handshakes so far: appended (the writer's), taken (the reader's).
+    private let handshakesAppended = Atomic<Int>(0)
+    private let handshakesTaken = Atomic<Int>(0)
 
     /// `capacity` in bytes, rounded up to a power of two.
     package init(capacity: Int) {
@@ -47,9 +50,10 @@ internal import Synchronization
 
     deinit { unsafe storage.deallocate() }
 
-    /// Share of the ring in use, 0 to 1.
-    package var fill: Double {
-        Double(tail.load(ordering: .relaxed) - head.load(ordering: .relaxed)) / Double(capacity)
+    /// Share of the ring that waiting handshakes take, 0 to 1.
+    package var handshakeFill: Double {
+        let appended = handshakesAppended.load(ordering: .relaxed)
+        return Double(appended - handshakesTaken.load(ordering: .relaxed)) / Double(capacity)
     }
 
     /// True once after one or more appends: the writer then wakes the reader. A reader that is about to look
@@ -146,6 +150,9 @@ internal import Synchronization
         if let payload = unsafe payload {
             unsafe (storage + offset + Record.stride).copyMemory(from: payload, byteCount: count)
         }
+        if record.kind == .handshakeMessage {
+            handshakesAppended.wrappingAdd(length, ordering: .relaxed)
+        }
         self.tail.store(tail + skipped + length, ordering: .releasing)
         return true
     }
@@ -175,7 +182,9 @@ internal import Synchronization
             let count = Int(record.payloadCount)
             let payload = unsafe UnsafeRawBufferPointer(start: storage + offset + Record.stride, count: count)
             let event = unsafe Self.event(record, payload: payload)
-            head += Record.stride + (count + 15) & ~15
+            let length = Record.stride + (count + 15) & ~15
+            head += length
+            if record.kind == .handshakeMessage { handshakesTaken.wrappingAdd(length, ordering: .relaxed) }
             // Room is given back before the event is handled: handling may take a while.
             self.head.store(head, ordering: .releasing)
             taken += 1

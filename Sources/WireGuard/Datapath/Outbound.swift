@@ -306,11 +306,14 @@
         unsafe uses[index].packets &+= 1
     }
 
-    /// Not on the packet's usual way: control stages it, and starts a handshake.
+    /// Not on the packet's usual way: control stages it, and starts a handshake. A host that floods a tunnel
+    /// without a session must not keep control busy with packets that only take each other's place.
     @inline(never)
     private func stage(_ packet: UnsafeRawPointer, count: Int, use index: Int) {
-        let peer = unsafe uses[index].path._withUnsafeGuaranteedRef { $0.peer }
-        if !(unsafe events.stage(packet, count: count, peer: peer)) { drops.add(.stagedQueueFull) }
+        let isStaged = unsafe uses[index].path._withUnsafeGuaranteedRef { path in
+            unsafe path.mayStage(at: now) && events.stage(packet, count: count, peer: path.peer)
+        }
+        if !isStaged { drops.add(.stagedQueueFull) }
     }
 
     private static func finishChecksum(

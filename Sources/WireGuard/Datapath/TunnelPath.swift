@@ -289,6 +289,24 @@ package final class TunnelPath: Sendable {
     /// Likewise of messages that the socket refused.
     func mayTellOfTooBig(at now: Instant) -> Bool { Self.isDue(tooBigToldAt, at: now) }
 
+    private let stagingSince = Atomic<UInt64>(0)
+    private let stagedSince = Atomic<Int>(0)
+    /// Twice what control keeps: the newest of a burst, too.
+    static let stagingCredit = 2 * Protocol.stagedPacketLimit
+    private static let stagingInterval = Duration.milliseconds(100).wholeNanoseconds
+
+    /// At most so many times in each tenth of a second, over all threads.
+    func mayStage(at now: Instant) -> Bool {
+        let since = stagingSince.load(ordering: .relaxed)
+        // Of two threads one may have begun its batch a moment earlier.
+        if since != 0, Int64(bitPattern: now.nanoseconds &- since) < Self.stagingInterval {
+            return stagedSince.wrappingAdd(1, ordering: .relaxed).oldValue < Self.stagingCredit
+        }
+        stagingSince.store(now.nanoseconds, ordering: .relaxed)
+        stagedSince.store(1, ordering: .relaxed)
+        return true
+    }
+
     private static func isDue(_ stamp: borrowing Atomic<UInt64>, at now: Instant) -> Bool {
         let last = stamp.load(ordering: .relaxed)
         guard last == 0 || now.nanoseconds &- last >= 500_000_000 else { return false }

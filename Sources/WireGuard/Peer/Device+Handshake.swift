@@ -29,6 +29,7 @@ extension Device {
             }
             sender?.peer.path.noteHandshakeReceived(bytes: message.count)
         } catch {
+            if error.comesAfterDiffieHellman { load.noteWorkInVain(now: now) }
             drop(error, of: sender, from: underlay.endpoint, now: now)
         }
         if let sender { reschedule(sender) }
@@ -212,5 +213,17 @@ extension Device {
     private mutating func transmitHandshake(_ bytes: [UInt8], to underlay: UnderlayPath, _ slot: Slot) {
         slot.peer.path.noteHandshakeSent(bytes: bytes.count)
         emit(.transmit(bytes: bytes, to: underlay, kind: .handshake, peer: slot.peer.id))
+    }
+}
+
+extension DropReason {
+    /// Of a handshake message: a Diffie-Hellman was done before it was found.
+    fileprivate var comesAfterDiffieHellman: Bool {
+        switch self {
+        case .lowOrderPoint, .handshakeDecryptionFailed, .peerUnknown, .peerDisabled, .cipherMismatch,
+            .timestampNotNewer, .initiationTooSoon:
+            true
+        default: false
+        }
     }
 }

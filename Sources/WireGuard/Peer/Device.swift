@@ -47,7 +47,7 @@ package struct Device: ~Copyable {
     /// Of single peers, by their public keys.
     var ownIdentities: [PublicKey: Identity] = [:]
     var rateLimiter = InitiationRateLimiter()
-    private var loadedUntil: Instant?
+    var load = HandshakeLoad()
 
     var keystream = Keystream()
     private(set) var slots: [Slot] = []
@@ -272,13 +272,10 @@ package struct Device: ~Copyable {
 
     // MARK: Load
 
-    /// The caller says how full the queue that handshakes arrive by is, 0 to 1. Past an eighth, and for a
-    /// second after, a sender must show a cookie.
-    package mutating func noteQueue(fill: Double, now: Instant) {
-        if fill >= 0.125 { loadedUntil = now + .seconds(1) }
-    }
+    /// The caller says how full the queue that handshakes arrive by is, 0 to 1.
+    package mutating func noteQueue(fill: Double, now: Instant) { load.noteQueue(fill: fill, now: now) }
 
-    package func isUnderLoad(at now: Instant) -> Bool { loadedUntil.map { now < $0 } ?? false }
+    package func isUnderLoad(at now: Instant) -> Bool { load.isHigh(at: now) }
 
     // MARK: Time and output
 

@@ -334,6 +334,33 @@ struct DatapathTests {
         #expect(pair.left.drops[.noEndpoint] == 1)
     }
 
+    @Test("a flood into a tunnel without a session costs control 256 packets in 100 ms, and is counted")
+    func stagingCredit() {
+        var pair = DatapathPair()
+        pair.left.path.publish(sending: nil)
+        let packet = InnerPackets.udp(payload: InnerPackets.payload(64))
+        /// How many of these packets control gets.
+        func flood(_ count: Int) -> Int {
+            for _ in 0..<count { _ = pair.send(packet) }
+            return pair.left.events(pair.left.outboundEvents).count {
+                if case .stage = $0 { true } else { false }
+            }
+        }
+        var staged = 0
+        for _ in 0..<100 { staged += flood(100) }
+        #expect(staged == 256)
+        #expect(pair.left.drops.snapshot == [.stagedQueueFull: 10_000 - 256])
+        pair.now = pair.now + .milliseconds(99)
+        #expect(flood(1) == 0)
+        // A second of it.
+        staged = 0
+        for _ in 0..<1000 {
+            pair.now = pair.now + .milliseconds(1)
+            staged += flood(10)
+        }
+        #expect((2500...2600).contains(staged))
+    }
+
     @Test("a key is refused when its time or its count is over, before any counter repeats")
     func expiry() {
         var young = DatapathPair()

@@ -228,6 +228,65 @@ import Testing
         #expect(right.delivered == [packet])
     }
 
+    @Test("strangers get 16 Diffie-Hellmans at once, and then cookies; a known peer gets through")
+    func strangersAreCheap() throws {
+        let (simulation, left, right) = Simulation.pair()
+        var entropy = RepeatableEntropy(seed: 13)
+        var macs = MacGenerator(peer: right.privateKey.publicKey)
+        // A stranger needs our public key and one message; he takes another index for each copy.
+        let key = PrivateKey.generate(from: &entropy)
+        let secret = try key.sharedSecret(with: right.privateKey.publicKey)
+        var (message, _) = try InitiatorHandshake.begin(
+            static: key, peer: right.privateKey.publicKey, staticStatic: secret, presharedKey: .none,
+            cipher: .chacha20Poly1305, index: 1, timestamp: TAI64N(unixNanoseconds: 0), entropy: &entropy)
+        macs.stamp(&message, now: simulation.now)
+        let stranger = UnderlayPath(endpoint: Simulation.strangerAddress)
+        func flood(_ count: Int) {
+            simulation.command(right) { device in
+                for _ in 0..<count { device.receive(message.bytes, from: stranger, now: simulation.now) }
+            }
+        }
+        flood(1000)
+        #expect(right.drops(.peerUnknown) == 16)
+        #expect(right.drops(.cookieRequired) == 984)
+        #expect(right.sent(.cookieReply).count == 984)
+        // It goes on, 1,000 times a second.
+        for round in 0..<700 {
+            simulation.run(for: .milliseconds(10))
+            flood(10)
+            if round == 50 { simulation.initiate(from: left, to: right) }
+        }
+        #expect(right.drops(.peerUnknown) < 200, "some twenty a second")
+        #expect(left.sent(.initiation).count == 2, "the second carries the cookie")
+        #expect(right.status(of: left).lastHandshake != nil)
+    }
+
+    @Test("what a few strangers ask a second is no load, and neither is what known peers ask, all at once")
+    func knownPeersAreNoLoad() {
+        let simulation = Simulation()
+        let hub = simulation.addNode()
+        let others = (0..<20).map { _ in simulation.addNode() }
+        for other in others {
+            hub.know(other, now: simulation.now)
+            other.know(hub, now: simulation.now)
+        }
+        for other in others {
+            simulation.initiate(from: other, to: hub)
+            simulation.initiate(from: hub, to: other)
+        }
+        simulation.run(for: .milliseconds(100))
+        #expect(hub.drops(.cookieRequired) == 0)
+        #expect(others.allSatisfy { $0.status(of: hub).state == .established })
+        // Replayed: nothing new, one every 10 ms.
+        let old = others[0].sent(.initiation)[0].bytes
+        for _ in 0..<200 {
+            simulation.run(for: .milliseconds(10))
+            simulation.inject(old, from: Simulation.strangerAddress, to: hub.address)
+        }
+        #expect(hub.drops(.timestampNotNewer) == 200)
+        #expect(hub.drops(.cookieRequired) == 0)
+    }
+
     @Test("under load even a peer with a cookie is held to 20 handshakes a second")
     func rateLimit() {
         let (simulation, left, right) = Simulation.pair()
@@ -302,6 +361,7 @@ import Testing
         simulation.initiate(from: left, to: right)
         let initiation = left.sent(.initiation)[0].bytes
         var macs = MacGenerator(peer: right.privateKey.publicKey)
+        var at = simulation.now
         right.command { device in
             // With a right mac1 the sender index and the MACs may be anything, so only the rest is flipped.
             for bit in stride(
@@ -312,8 +372,9 @@ import Testing
                     macs.stamp(&message, now: simulation.now)
                     bytes = message.bytes
                 }
-                device.receive(
-                    bytes, from: UnderlayPath(endpoint: Simulation.strangerAddress), now: simulation.now)
+                // Each costs a Diffie-Hellman: at once they would be a load.
+                at = at + HandshakeLoad.interval
+                device.receive(bytes, from: UnderlayPath(endpoint: Simulation.strangerAddress), now: at)
             }
             #expect(device.indexOwners.isEmpty)
             let output = device.poll()

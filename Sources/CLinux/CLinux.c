@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -92,6 +93,19 @@ int cl_peer_credentials(int fd, uint32_t *pid, uint32_t *uid, uint32_t *gid) {
     *pid = (uint32_t)credentials.pid;
     *uid = credentials.uid;
     *gid = credentials.gid;
+    return result;
+}
+
+int cl_netlink_bind(int fd, uint32_t groups) {
+    struct sockaddr_nl name = {.nl_family = AF_NETLINK, .nl_groups = groups};
+    return bind(fd, (struct sockaddr *)&name, sizeof name);
+}
+
+ssize_t cl_netlink_receive(int fd, void *bytes, size_t count, uint32_t *sender) {
+    struct sockaddr_nl name = {0};
+    socklen_t size = sizeof name;
+    ssize_t result = recvfrom(fd, bytes, count, 0, (struct sockaddr *)&name, &size);
+    *sender = name.nl_pid;
     return result;
 }
 

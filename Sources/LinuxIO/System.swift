@@ -141,12 +141,13 @@ enum System {
 
     // MARK: Sockets
 
-    static func socket(_ family: Int32, _ type: __socket_type, _ call: String) throws(SystemError)
-        -> FileDescriptor
-    {
+    static func socket(
+        _ family: Int32, _ type: __socket_type, protocol number: Int32 = 0, _ call: String
+    ) throws(SystemError) -> FileDescriptor {
         let flags = Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
         return FileDescriptor(
-            owning: Int32(try check(call) { Int(Glibc.socket(family, Int32(type.rawValue) | flags, 0)) }))
+            owning: Int32(
+                try check(call) { Int(Glibc.socket(family, Int32(type.rawValue) | flags, number)) }))
     }
 
     static func setOption(
@@ -215,6 +216,32 @@ extension System {
             guard let base = bytes.baseAddress else { return Endpoint(address: .any(.v4), port: 0) }
             return unsafe DatagramAddress.read(base)
         }
+    }
+}
+
+// MARK: Netlink without libnl
+
+extension System {
+    static func bindNetlink(_ fd: Int32, groups: UInt32, _ call: String) throws(SystemError) {
+        try check(call) { Int(cl_netlink_bind(fd, groups)) }
+    }
+
+    enum NetlinkArrival {
+        case nothing
+        /// `sender` is 0 for the kernel.
+        case message([UInt8], sender: UInt32)
+        /// Messages were lost for want of room.
+        case overflow
+    }
+
+    /// One message of a nonblocking socket, at most 8 KiB of it.
+    static func receiveNetlink(_ fd: Int32) -> NetlinkArrival {
+        var bytes = [UInt8](repeating: 0, count: 8192)
+        var sender: UInt32 = 0
+        let count = attempt { unsafe cl_netlink_receive(fd, &bytes, bytes.count, &sender) }
+        if count == -Int(ENOBUFS) { return .overflow }
+        guard count >= 0 else { return .nothing }
+        return .message(Array(bytes.prefix(count)), sender: sender)
     }
 }
 

@@ -75,6 +75,11 @@ int cl_sendmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int fla
 int cl_accept(int fd);
 int cl_peer_credentials(int fd, uint32_t *pid, uint32_t *uid, uint32_t *gid);
 
+/// The multicast groups as bits, the first group the lowest.
+int cl_netlink_bind(int fd, uint32_t groups);
+/// `sender` is the port ID that the message came from: 0 is the kernel.
+ssize_t cl_netlink_receive(int fd, void *bytes, size_t count, uint32_t *sender);
+
 int cl_epoll_create(void);
 int cl_epoll_add(int epoll, int fd, uint32_t events, uint64_t token);
 int cl_epoll_modify(int epoll, int fd, uint32_t events, uint64_t token);

@@ -20,6 +20,7 @@ package final class ControlLoop {
         static let signals: UInt64 = 3
         static let netlink: UInt64 = 4
         static let timer: UInt64 = 5
+        static let generation: UInt64 = 6
         /// This one and those above, up to the next.
         static let wg: UInt64 = 16
         /// This one and all above: two a socket group.
@@ -38,6 +39,9 @@ package final class ControlLoop {
     private let commandWake: EventCounter
     private let dataWake: EventCounter
     var monitor: NetlinkMonitor
+    /// Nil where the kernel refuses it.
+    let generation: GenerationMonitor?
+    var clocks = ClockContinuity()
 
     /// The first queue of the device, where there are several.
     let tun: TunDevice
@@ -126,6 +130,7 @@ package final class ControlLoop {
             dataWake = try EventCounter()
             mailbox = Mailbox(wake: commandWake)
             monitor = try NetlinkMonitor()
+            generation = try? GenerationMonitor()
             state = settings.state
             underlays = try Underlays(
                 port: state.listenPort, workers: settings.workers,
@@ -180,6 +185,7 @@ package final class ControlLoop {
             try epoll.add(fd: signals.fd, token: Token.signals)
             try epoll.add(fd: monitor.fd, token: Token.netlink)
             try epoll.add(fd: timer.fd, token: Token.timer)
+            if let generation { try epoll.add(fd: generation.fd, token: Token.generation) }
             try watchHandshakes(of: underlays.groups, instead: nil)
         } catch {
             throw DaemonError("\(error)")
@@ -284,11 +290,6 @@ package final class ControlLoop {
         }
     }
 
-    private func refreshClock() {
-        now = SystemClock.now()
-        device.realtimeOffset = SystemClock.unixNanoseconds() &- Int64(truncatingIfNeeded: now.nanoseconds)
-    }
-
     private func handle(_ event: Epoll.Event) {
         switch event.token {
         case Token.mailbox:
@@ -304,6 +305,7 @@ package final class ControlLoop {
             while let signal = signals.next() { handle(signal: signal) }
         case Token.netlink: readNetlink()
         case Token.timer: timer.drain()
+        case Token.generation: readGeneration()
         case Token.handshakes...: receiveHandshakes(event.token)
         default: wg?.handle(event, epoll: epoll, handler: self, now: now)
         }

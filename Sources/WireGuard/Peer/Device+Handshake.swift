@@ -210,6 +210,26 @@ extension Device {
         }
     }
 
+    /// No key that there is may be used any more: this machine may be running a second time from the same memory, and
+    /// would seal other packets under the same counters. Whoever had a session, or waited for one, is asked for a new
+    /// one at once. Returns how many there were.
+    package mutating func retireSessions(now: Instant) -> Int {
+        var count = 0
+        for slot in slots {
+            var isUsed = slot.peer.hasKeypairs
+            if case .idle = slot.peer.initiation {} else { isUsed = true }
+            guard isUsed else { continue }
+            count += 1
+            slot.peer.path.publish(sending: nil)
+            let (retired, freeIndex) = slot.peer.forgetSessions()
+            retire(retired)
+            free(freeIndex)
+            startHandshake(slot, now: now)
+            reschedule(slot)
+        }
+        return count
+    }
+
     private mutating func transmitHandshake(_ bytes: [UInt8], to underlay: UnderlayPath, _ slot: Slot) {
         slot.peer.path.noteHandshakeSent(bytes: bytes.count)
         emit(.transmit(bytes: bytes, to: underlay, kind: .handshake, peer: slot.peer.id))

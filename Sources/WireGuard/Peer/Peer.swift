@@ -75,6 +75,8 @@ struct Peer: ~Copyable {
         return .handshaking(attempts: initiationsSent)
     }
 
+    var hasKeypairs: Bool { keypairs.earliestExpiry != nil }
+
     /// What may be sealed under now.
     func sendingKeypair(at now: Instant) -> Keypair? {
         guard let keypair = keypairs.current, !keypair.isExpired(at: now) else { return nil }

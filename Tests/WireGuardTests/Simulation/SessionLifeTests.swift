@@ -423,6 +423,42 @@ import Testing
         }
     }
 
+    @Test("whoever runs a second time from the same memory uses no key again, and needs one handshake")
+    func secondRun() throws {
+        let (simulation, left, right) = Simulation.pair()
+        exchange(simulation, left, right)
+        simulation.run(for: .seconds(6))
+        let old = try #require(left.device.slot(left.id(of: right))?.peer.keypairs.current)
+        let counter = old.sendCounter
+        left.forgetHistory()
+        let began = simulation.now
+        // An initiation that was just sent is no reason to wait: its ephemeral key is known to the other run.
+        simulation.isCut = { _, _ in true }
+        simulation.initiate(from: left, to: right)
+        simulation.run(for: .milliseconds(100))
+        simulation.isCut = { _, _ in false }
+        simulation.forgetRun(of: left)
+        simulation.command(left) { device in
+            let count = device.retireSessions(now: simulation.now)
+            #expect(count == 1)
+        }
+        #expect(left.status(of: right).state == .handshaking(attempts: 1))
+        let packet = simulation.sendPacket(from: left, to: right)
+        #expect(left.sent.map(\.type) == [.initiation, .initiation])
+        #expect(Set(left.sent.map { Array($0.bytes[8..<40]) }).count == 2, "another ephemeral key")
+        simulation.run(until: began + .milliseconds(100) + oneWay * 3)
+        #expect(right.delivered.contains(packet))
+        #expect(old.sendCounter == counter)
+        exchange(simulation, left, right)
+        // Nothing to replace.
+        let (idle, quiet, _) = Simulation.pair()
+        idle.command(quiet) { device in
+            let count = device.retireSessions(now: idle.now)
+            #expect(count == 0)
+        }
+        #expect(quiet.sent.isEmpty)
+    }
+
     @Test("another address of ours that a peer writes to is followed, and is no change of its endpoint")
     func otherSource() {
         let (simulation, left, right) = Simulation.pair()

@@ -23,7 +23,7 @@ struct Vgwd: ParsableCommand {
             (WG_QUICK_USERSPACE_IMPLEMENTATION=vgwd); it goes to the background unless -f is given, and shows what \
             it drops by 'vgwctl status --drops --socket /run/vgwd/INTERFACE.sock'.
 
-            LOG_LEVEL is 'debug', 'info', 'error' or 'silent'.
+            LOG_LEVEL is 'debug', 'info', 'warning', 'error' or 'silent'.
             """,
         version: Daemon.version,
         subcommands: [Run.self, Check.self, Unguard.self],
@@ -158,7 +158,7 @@ struct Run: ParsableCommand {
         }
         settings.readyDescriptor = environment[Self.readyVariable].flatMap { Int32($0) }
         if let stateDir { settings.stateDirectory = stateDir }
-        throw ExitCode(Daemon.run(settings, log: Daemon.logger(environment: environment)))
+        throw ExitCode(Daemon.run(settings, environment: environment))
     }
 
     /// Of whoever started us; nil where the variable is not there, or empty.

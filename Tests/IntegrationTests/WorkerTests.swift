@@ -39,7 +39,7 @@ extension Integration {
         func oneProcessor(_ underlay: Family) async throws {
             try await Lab.run { lab in
                 let tunnel = try await Tunnel.make(in: lab, .ours, underlay: underlay)
-                tunnel.onprem.change { $0.processors = "0" }
+                tunnel.onprem.change { $0.launcher = ["taskset", "-c", "0"] }
                 try await tunnel.start()
                 try await tunnel.reach(from: .onprem)
                 try #require(try await tunnel.onprem.status()?.isSingleThreaded == true)

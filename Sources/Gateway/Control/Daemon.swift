@@ -1,5 +1,5 @@
 internal import LinuxIO
-package import Logging
+internal import Logging
 internal import WireGuard
 
 /// A whole run of the daemon, from settings to exit status.
@@ -10,7 +10,20 @@ package enum Daemon {
     package static func harden() { ProcessHardening.apply() }
 
     /// Returns the exit status: 0 when asked to end, 1 when something ended it.
-    package static func run(_ given: DaemonSettings, log: Logger) -> Int32 {
+    package static func run(_ settings: DaemonSettings, environment: [String: String]) -> Int32 {
+        let log: DaemonLog
+        do throws(SystemError) {
+            log = try DaemonLog(environment: environment)
+        } catch {
+            complain("cannot start its log: \(error)")
+            return 1
+        }
+        // What it has to say of its end is written before the process is gone.
+        defer { log.end() }
+        return run(settings, log: log.logger)
+    }
+
+    private static func run(_ given: DaemonSettings, log: Logger) -> Int32 {
         var settings = given
         settings.limitClients(descriptors: DescriptorLimit.raise())
         let loop: ControlLoop
@@ -43,12 +56,13 @@ package enum Daemon {
     package static func removeGuard(_ settings: DaemonSettings) throws(DaemonError) -> Int {
         try ControlLoop.refuseSecond(settings)
         do throws(SystemError) {
-            let log = logger(environment: ["LOG_LEVEL": "error"])
+            let log = try DaemonLog(environment: ["LOG_LEVEL": "error"])
+            defer { log.end() }
             var plan = settings.plan
             plan.table = nil
             plan.mark = 0
-            let keeper = try RouteKeeper(plan: plan, interface: 0, log: log)
-            let (count, refusal) = keeper.removeLeftovers(marks: try settings.findEarlierMarks(log))
+            let keeper = try RouteKeeper(plan: plan, interface: 0, log: log.logger)
+            let (count, refusal) = keeper.removeLeftovers(marks: try settings.findEarlierMarks(log.logger))
             if let refusal { throw refusal }
             return count
         } catch {
@@ -68,22 +82,6 @@ package enum Daemon {
     ) throws -> Bool {
         try Detachment.start(
             arguments: arguments, environment: environment, variable: variable, keepsOutput: keepsOutput)
-    }
-
-    /// To standard error, one line an event. The level is LOG_LEVEL's, with the names that other
-    /// implementations use too.
-    package static func logger(environment: [String: String]) -> Logger {
-        let level = environment["LOG_LEVEL"]?.lowercased()
-        if level == "silent" { return Logger(label: "vgwd") { _ in SwiftLogNoOpLogHandler() } }
-        var handler = StreamLogHandler.standardError(label: "vgwd")
-        handler.logLevel =
-            switch level {
-            case "verbose", "debug": .debug
-            case "error": .error
-            default: .info
-            }
-        let chosen = handler
-        return Logger(label: "vgwd") { _ in chosen }
     }
 }
 

@@ -26,8 +26,8 @@ final class Gateway: Sendable {
         var cipher: String?
         /// Pairs of data threads; nil leaves it to vgwd.
         var workers: Int?
-        /// As `taskset` takes them; nil is all.
-        var processors: String?
+        /// The program that vgwd is started by, with its arguments, such as `taskset`.
+        var launcher: [String] = []
         var listenPort = 51820
         /// Nil: this end only answers.
         var endpoint: String?
@@ -97,8 +97,7 @@ final class Gateway: Sendable {
         switch kind {
         case .configured:
             let configuration = try writeConfiguration()
-            let pinned = settings.processors.map { ["taskset", "-c", $0] } ?? []
-            try await launch(pinned + [Programs.path("vgwd"), "--config", configuration])
+            try await launch(settings.launcher + [Programs.path("vgwd"), "--config", configuration])
             try await ready { try await self.status() != nil }
         case .driven:
             let cipher = settings.cipher.map { ["--cipher", $0] } ?? []

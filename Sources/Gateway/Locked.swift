@@ -11,30 +11,33 @@ package final class Published<Value: Sendable>: Sendable {
 
     package init(_ value: Value) { current = Mutex(value) }
 
-    package func publish(_ value: Value) {
+    /// Returns the generation of the value: a reader that has reached it holds no older value.
+    @discardableResult
+    package func publish(_ value: Value) -> UInt64 {
         current.withLock { $0 = value }
-        generation.wrappingAdd(1, ordering: .releasing)
+        return generation.wrappingAdd(1, ordering: .releasing).newValue
     }
 
     package var value: Value { current.withLock { $0 } }
 
     package struct Reader: ~Copyable {
         private let source: Published
-        private var seen: UInt64
+        /// Of `value`, or of one before it.
+        package private(set) var generation: UInt64
         package private(set) var value: Value
 
         package init(_ source: Published) {
             self.source = source
-            seen = source.generation.load(ordering: .acquiring)
+            generation = source.generation.load(ordering: .acquiring)
             value = source.value
         }
 
         /// True when `value` is another than before.
         @discardableResult
         package mutating func refresh() -> Bool {
-            let generation = source.generation.load(ordering: .acquiring)
-            guard generation != seen else { return false }
-            seen = generation
+            let newest = source.generation.load(ordering: .acquiring)
+            guard newest != generation else { return false }
+            generation = newest
             value = source.value
             return true
         }

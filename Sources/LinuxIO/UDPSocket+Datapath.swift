@@ -3,12 +3,14 @@ package import WireGuard
 
 extension WorkerSockets {
     /// Sends all runs of `outbound`, each by its own socket group. What cannot be sent is counted; nothing is
-    /// final.
+    /// final. A group whose queue is full is waited for a few times a batch (`beginBatch`), and then no more.
     @inline(__always)
-    package func send(from outbound: inout Outbound) {
+    package mutating func send(from outbound: inout Outbound) {
         for index in 0..<outbound.runCount {
             let run = outbound.run(index)
-            let result = unsafe send(run, outbound.bytes(of: run), drops: outbound.drops)
+            var waitsLeft = waitsLeft(of: run.underlay)
+            let result = unsafe send(run, outbound.bytes(of: run), &waitsLeft, drops: outbound.drops)
+            note(waitsLeft: waitsLeft, of: run.underlay)
             switch result {
             case .sent, .failed: break
             case .sourceInvalid: outbound.forgetSource(of: run)
@@ -24,7 +26,8 @@ extension WorkerSockets {
             let run = inbound.run(index)
             // This thread receives for everybody, and waits for nobody's full queue. An answer that is too big was
             // asked for in that size: it says nothing of what we send ourselves.
-            let result = unsafe send(run, inbound.bytes(of: run), waits: 0, drops: inbound.drops)
+            var waitsLeft = 0
+            let result = unsafe send(run, inbound.bytes(of: run), &waitsLeft, drops: inbound.drops)
             if result == .sourceInvalid { inbound.forgetSource(of: run) }
         }
         inbound.sent()
@@ -32,8 +35,7 @@ extension WorkerSockets {
 
     @inline(__always)
     private func send(
-        _ run: SendRun, _ bytes: UnsafeRawBufferPointer, waits: Int = UDPSocket.queueWaits,
-        drops: DropCounters
+        _ run: SendRun, _ bytes: UnsafeRawBufferPointer, _ waitsLeft: inout Int, drops: DropCounters
     ) -> SendResult {
         guard let socket = socket(for: run.underlay), let base = bytes.baseAddress else {
             drops.add(.sendFailed, count: run.segments)
@@ -42,11 +44,12 @@ extension WorkerSockets {
         let result =
             if run.mayFragment {
                 unsafe socket.sendInFragments(
-                    base, count: run.count, to: run.underlay, trafficClass: run.trafficClass, waits: waits)
+                    base, count: run.count, to: run.underlay, trafficClass: run.trafficClass,
+                    waitsLeft: &waitsLeft)
             } else {
                 unsafe socket.send(
                     base, count: run.count, segmentSize: run.segmentSize, to: run.underlay,
-                    trafficClass: run.trafficClass, waits: waits)
+                    trafficClass: run.trafficClass, waitsLeft: &waitsLeft)
             }
         switch result {
         case .sent, .sourceInvalid: break
@@ -74,11 +77,15 @@ extension DatagramReceiver {
 }
 
 extension UDPSocket {
-    /// One datagram of control's own: a handshake, a keepalive, a packet that was staged.
+    /// One datagram of control's own: a handshake, a keepalive, a packet that was staged. Control waits for no queue:
+    /// its own one is never full but where nothing at all leaves the interface.
     package func send(_ datagram: [UInt8], to path: UnderlayPath, trafficClass: UInt8) -> SendResult {
         unsafe datagram.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else { return .sent }
-            return unsafe send(base, count: bytes.count, segmentSize: 0, to: path, trafficClass: trafficClass)
+            var waitsLeft = 0
+            return unsafe send(
+                base, count: bytes.count, segmentSize: 0, to: path, trafficClass: trafficClass,
+                waitsLeft: &waitsLeft)
         }
     }
 }

@@ -58,20 +58,7 @@ package final class UDPSocket: Sendable {
         }
     }
 
-    /// Tells that the descriptor is closed, and so that the port is free. A weak reference to the socket
-    /// would be nil before.
-    ///
-    /// Concurrency: set once, by whichever thread lets the socket go.
-    package final class End: Sendable {
-        private let closed = Atomic(false)
-
-        package var hasCome: Bool { closed.load(ordering: .acquiring) }
-
-        fileprivate func come() { closed.store(true, ordering: .releasing) }
-    }
-
     package let fd: Int32
-    package let end = End()
     private let segmentation: Atomic<Bool>
     private let coalescing: Bool
     private let dontFragment: Atomic<Bool>
@@ -81,7 +68,8 @@ package final class UDPSocket: Sendable {
 
     /// Held by every UDPSocket: 7 MB, as much as a batch of batches.
     private static let bufferSize: Int32 = 7 << 20
-    /// A wait for the queue below to drain is bounded, so that one full interface never stops the thread.
+    /// Times that a batch waits for the full queue of one socket, and no oftener, so that a slow interface does not
+    /// hold up what goes by others.
     package static let queueWaits = 2
     private static let queueWaitMilliseconds: Int32 = 3
 
@@ -99,10 +87,7 @@ package final class UDPSocket: Sendable {
         self.dontFragment = Atomic(dontFragment)
     }
 
-    deinit {
-        System.close(fd)
-        end.come()
-    }
+    deinit { System.close(fd) }
 
     /// `port` 0 takes any. EADDRINUSE when another has it; EAFNOSUPPORT where the kernel lacks the family.
     package static func bind(
@@ -171,7 +156,11 @@ package final class UDPSocket: Sendable {
     /// Datagrams that came while the receive buffer was full, since it was opened.
     package var queueDrops: UInt64 { System.receiveQueue(fd).drops }
 
-    package func setMark(_ mark: UInt32) throws(SystemError) { try Self.setMark(mark, of: fd) }
+    /// Needs a capability only where the mark is another one.
+    package func setMark(_ mark: UInt32) throws(SystemError) {
+        guard System.option(fd, SOL_SOCKET, CL_SO_MARK) != Int32(bitPattern: mark) else { return }
+        try Self.setMark(mark, of: fd)
+    }
 
     private static func setMark(_ mark: UInt32, of fd: Int32) throws(SystemError) {
         try System.setOption(
@@ -224,15 +213,16 @@ package final class UDPSocket: Sendable {
     ///
     /// Where UDP_SEGMENT fails the same bytes go out one by one: for good after EIO (the interface cannot),
     /// for this run after EMSGSIZE or EINVAL (a segment is longer than the path's MTU, and must be
-    /// fragmented; where that is not to be, a shorter last one may still go). `waits`: how often, and each time for a
-    /// few milliseconds, for a queue that is full. Nothing allocates.
+    /// fragmented; where that is not to be, a shorter last one may still go). `waitsLeft` says how often it may wait for a
+    /// full queue, for a few milliseconds each time, and is less by the waits that there were. Nothing allocates.
     package func send(
         _ base: UnsafeRawPointer, count: Int, segmentSize: Int, to path: UnderlayPath, trafficClass: UInt8,
-        waits: Int = queueWaits
+        waitsLeft: inout Int
     ) -> SendResult {
         guard path.endpoint.address.family == family else { return .failed(EAFNOSUPPORT) }
         var delivery = Delivery(
-            endpoint: path.endpoint, source: path.source, trafficClass: trafficClass, waitsLeft: waits)
+            endpoint: path.endpoint, source: path.source, trafficClass: trafficClass, waitsLeft: waitsLeft)
+        defer { waitsLeft = delivery.waitsLeft }
         if delivery.source?.address.family != family { delivery.source = nil }
         guard segmentSize > 0, segmentSize < count else {
             return unsafe sendOne(base, count, segmentSize: 0, &delivery)
@@ -252,11 +242,11 @@ package final class UDPSocket: Sendable {
     /// before the narrow link cuts it. Two calls more than `send`; what another thread sends meanwhile goes without
     /// DF too.
     package func sendInFragments(
-        _ base: UnsafeRawPointer, count: Int, to path: UnderlayPath, trafficClass: UInt8, waits: Int
+        _ base: UnsafeRawPointer, count: Int, to path: UnderlayPath, trafficClass: UInt8, waitsLeft: inout Int
     ) -> SendResult {
         try? Self.setDontFragment(false, fd, family)
         let result = unsafe send(
-            base, count: count, segmentSize: 0, to: path, trafficClass: trafficClass, waits: waits)
+            base, count: count, segmentSize: 0, to: path, trafficClass: trafficClass, waitsLeft: &waitsLeft)
         // As control wants it by now: the last word is whoever's comes last.
         var isOn: Bool
         repeat {
@@ -351,7 +341,7 @@ package final class UDPSocket: Sendable {
         }
     }
 
-    /// 0 or errno, after a wait where a queue or memory is short. The waits are counted over the whole run.
+    /// 0 or errno, after a wait where a queue or memory is short.
     private func push(_ message: UnsafePointer<msghdr>, waitsLeft: inout Int) -> Int32 {
         while true {
             let result = unsafe System.sendmsg(fd, message)

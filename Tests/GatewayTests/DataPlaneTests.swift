@@ -116,13 +116,16 @@ import WireGuard
                     #expect(node.send(Self.probe, to: node.ports[1]) == .sent)
                     answered += 1
                 }
-                let ends = groups.present.filter { $0.number != 3 }.flatMap { $0.group.sockets.map(\.end) }
+                let leaving = groups.present.filter { $0.number != 3 }.map(\.group.port)
                 var next = UDPSocketGroups()
                 next[3] = groups[3]
                 next[UInt8(round % 3)] = try UDPSocketGroup.bind(port: 0, workers: 1)
                 groups = next
-                node.plane.replaceSockets(next)
-                #expect(ends.allSatisfy { $0.hasCome })
+                let generation = node.plane.replaceSockets(next)
+                #expect(eventually { node.plane.socketGeneration >= generation })
+                for port in leaving {
+                    #expect(eventually { (try? UDPSocketGroup.bind(port: port, workers: 1)) != nil })
+                }
                 #expect(groups[3]?.sockets.map(\.fd) == kept)
                 for _ in 0..<5 {
                     #expect(node.send(Self.probe, to: node.ports[1]) == .sent)
@@ -135,9 +138,32 @@ import WireGuard
             #expect(node.send(Self.probe, to: last) == .sent)
             #expect(node.heard(1) == [node.ports[1]])
             groups[3] = nil
-            node.plane.replaceSockets(groups)
+            _ = node.plane.replaceSockets(groups)
             #expect(node.send(Self.probe, to: last) == .sent)
             #expect(eventually { node.plane.drops == [.sendFailed: 1] })
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func `sockets are replaced without waiting for a thread that still holds old ones`(
+        isSingleThreaded: Bool
+    ) throws {
+        try inNamespace {
+            let node = try Node(isSingleThreaded: isSingleThreaded)
+            defer { node.plane.stop() }
+            let begin = SystemClock.now()
+            for _ in 0..<10 {
+                // As a thread does that gets no processor.
+                let slow = Published.Reader(node.plane.sockets)
+                var next = slow.value
+                next[0] = try UDPSocketGroup.bind(port: 0, workers: 1)
+                _ = node.plane.replaceSockets(next)
+                #expect(slow.value[0]?.port != next[0]?.port)
+            }
+            // Each was waited for, for up to two seconds.
+            #expect(SystemClock.now() - begin < .seconds(2))
+            #expect(node.send(Self.probe, to: node.ports[1]) == .sent)
+            #expect(node.heard(1) == [node.ports[1]])
         }
     }
 }

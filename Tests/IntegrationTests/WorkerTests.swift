@@ -32,6 +32,11 @@ extension Integration {
                         + "endpoint \(Site.vpc.underlay(.v4)):40404")
                 try await tunnel.reach(from: .onprem)
                 for site in Site.allCases { try await tunnel.ping(from: site, .v4) }
+                // Back and forth: a port that was just left is there for who comes back to it.
+                try await Shell.run(
+                    "for port in {,,,,,}{51820,40404}; do wg set \(tunnel.vpc.interface) listen-port $port || exit; done",
+                    in: tunnel.vpc.namespace)
+                for site in Site.allCases { try await tunnel.ping(from: site, .v4) }
             }
         }
 

@@ -74,9 +74,11 @@ struct UDPClassTests {
             for isOn in [true, false] {
                 try ends.sender.setDontFragment(isOn)
                 let before = try fragments()
+                var waitsLeft = 0
                 let result = unsafe bytes.withUnsafeBytes { bytes in
                     unsafe ends.sender.sendInFragments(
-                        bytes.baseAddress!, count: bytes.count, to: ends.path, trafficClass: 0, waits: 0)
+                        bytes.baseAddress!, count: bytes.count, to: ends.path, trafficClass: 0,
+                        waitsLeft: &waitsLeft)
                 }
                 #expect(result == .sent)
                 let received = UDPSocketTests.receive(1340, by: ends.listener, into: &receiver)

@@ -286,7 +286,7 @@ import WireGuard
             var groups = UDPSocketGroups(try UDPSocketGroup.bind(port: 0, workers: 2))
             groups[2] = try UDPSocketGroup.bind(port: 0, workers: 2)
             let listener = try UDPSocket.bind(family: .v4, port: 0)
-            let worker = WorkerSockets(groups, worker: 1)
+            var worker = WorkerSockets(groups, worker: 1)
             #expect(worker.sources.map(\.group) == [0, 0, 2, 2])
             for number in [0, 2] as [UInt8] {
                 let own = try #require(groups[number]).workers[1].sockets.map(\.fd)

@@ -19,8 +19,10 @@ import WireGuard
     ) -> SendResult {
         unsafe bytes.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else { return .failed(EINVAL) }
+            var waitsLeft = UDPSocket.queueWaits
             return unsafe socket.send(
-                base, count: bytes.count, segmentSize: segmentSize, to: path, trafficClass: trafficClass)
+                base, count: bytes.count, segmentSize: segmentSize, to: path, trafficClass: trafficClass,
+                waitsLeft: &waitsLeft)
         }
     }
 

@@ -7,6 +7,9 @@ internal import WireGuard
 /// A binding whose device is not there has no sockets. It gets them when the device comes, and new ones when
 /// another comes by its name: a socket is bound to a device's index.
 ///
+/// Sockets that others take the place of stay open until no data thread uses them any more. Until then their port is
+/// not free; who asks for it again gets the same sockets back.
+///
 /// Owned by the control thread. A copy that was changed shares the sockets that stayed, so that what fails has
 /// changed nothing.
 struct Underlays {
@@ -19,6 +22,8 @@ struct Underlays {
     private var isRunning: [String: Bool] = [:]
     /// By number: whether outer packets go whole or not at all.
     private var dontFragment: Set<UInt8> = []
+    /// Groups that are in use no more, until the data threads have reached a generation of sockets.
+    private var leaving: [(group: UDPSocketGroup, generation: UInt64)] = []
 
     private var options: UDPSocketOptions
 
@@ -98,11 +103,7 @@ struct Underlays {
         guard let newPort else { return try groups.setMark(mark) }
         var own = options
         own.dontFragment = dontFragment.contains(0)
-        let group = try UDPSocketGroup.bind(port: newPort, workers: workers, options: own, beside: groups)
-        // The receivers of the peers' data were chosen when it could.
-        guard group.workers.count == workers else {
-            throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
-        }
+        let group = try socketGroup(port: newPort, options: own)
         groups[0] = group
         port = group.port
         for number in bindings.indices.dropFirst() {
@@ -123,16 +124,49 @@ struct Underlays {
         options.dontFragment = dontFragment.contains(UInt8(number))
         interfaces[number] = binding.device.flatMap { look(at: $0) } ?? 0
         do throws(SystemError) {
-            let group = try UDPSocketGroup.bind(
-                port: binding.listenPort ?? port, workers: workers, options: options, beside: groups)
-            guard group.workers.count == workers else {
-                throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
-            }
-            groups[UInt8(number)] = group
+            groups[UInt8(number)] = try socketGroup(
+                port: binding.listenPort ?? port, options: options, deviceIndex: interfaces[number])
             problems[number] = nil
         } catch {
             problems[number] = error
         }
+    }
+
+    /// One that is just leaving the port, or a new one.
+    private mutating func socketGroup(
+        port: UInt16, options: UDPSocketOptions, deviceIndex: UInt32 = 0
+    ) throws(SystemError) -> UDPSocketGroup {
+        let place = leaving.firstIndex { group, _ in
+            group.port == port && group.device == options.device && group.deviceIndex == deviceIndex
+                && group.source == options.source
+        }
+        if let place {
+            let group = leaving[place].group
+            try group.setMark(options.mark)
+            try group.setDontFragment(options.dontFragment)
+            leaving.remove(at: place)
+            return group
+        }
+        let group = try UDPSocketGroup.bind(port: port, workers: workers, options: options, beside: groups)
+        // The receivers of the peers' data were chosen when it could.
+        guard group.workers.count == workers else {
+            throw SystemError(call: "steer datagrams among workers", code: WgRequest.notSupported)
+        }
+        return group
+    }
+
+    /// Keeps what was in use `before`, and is no more, until the data threads have reached `generation`.
+    mutating func keep(_ before: UDPSocketGroups, until generation: UInt64) {
+        let staying = Set(groups.sockets.map { ObjectIdentifier($0) })
+        for (_, group) in before.present
+        where !group.sockets.contains(where: { staying.contains(ObjectIdentifier($0)) }) {
+            leaving.append((group, generation))
+        }
+    }
+
+    /// Closes what no data thread uses any more: all have reached `generation`.
+    mutating func letGo(upTo generation: UInt64) {
+        if !leaving.isEmpty { leaving.removeAll { $0.generation <= generation } }
     }
 
     /// Its index; 0 when there is none of that name, nil when the kernel cannot be asked.

@@ -98,7 +98,8 @@ extension ControlLoop: WgHandler {
         try watchHandshakes(of: next.groups, instead: underlays.groups)
         queueDropsBefore += underlays.groups.queueDrops
         queueDropsBefore -= min(queueDropsBefore, next.groups.queueDrops)
+        let before = underlays.groups
         underlays = next
-        dataPlane.replaceSockets(next.groups)
+        underlays.keep(before, until: dataPlane.replaceSockets(next.groups))
     }
 }

@@ -10,7 +10,7 @@ internal import WireGuard
 ///    deadline;
 /// 2. hand each to its owner (`Device`, `GatewayState`, `RouteKeeper`, `WgServer`), all with one `now`;
 /// 3. let what is due happen, send what the device has to send, log what happened, keep the timestamp floor;
-/// 4. let go of keys that no data thread holds any more.
+/// 4. let go of keys and sockets that no data thread holds any more.
 ///
 /// Concurrency: made and run on one thread. Others reach it through `mailbox` alone.
 package final class ControlLoop {
@@ -327,6 +327,7 @@ package final class ControlLoop {
         settleConnections()
         handleSettling()
         keypairs.reclaim()
+        underlays.letGo(upTo: dataPlane.socketGeneration)
         announce()
     }
 

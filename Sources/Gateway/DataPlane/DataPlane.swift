@@ -12,9 +12,6 @@ package import WireGuard
 /// Concurrency: control starts, publishes, drains and stops. `table` and `sockets` go down through
 /// ``Published``; events come up through one ring a thread and `wake`; drops and stamps are atomics.
 package final class DataPlane: Sendable {
-    /// Milliseconds that the threads have to go over to other sockets.
-    private static let closeWaits = 2000
-
     let workers: [DataWorker]
     let keypairs: KeypairTable
     let table: Published<ForwardingTable>
@@ -86,24 +83,25 @@ package final class DataPlane: Sendable {
     /// What the threads forward by from their next batch on.
     package func publish(_ newTable: ForwardingTable) { table.publish(newTable) }
 
-    /// Another port or device, more groups or fewer: all threads go over to these. Sockets that are in both go on
-    /// as if nothing had been; those that are in the old ones only close with the last batch. That is waited for,
-    /// as their port may be asked for again at once; a thread that gets no processor is not waited for without
-    /// end. The caller holds none of those that go any more.
-    package func replaceSockets(_ groups: UDPSocketGroups) {
-        let staying = Set(groups.sockets.map { ObjectIdentifier($0) })
-        let ends = sockets.value.sockets.filter { !staying.contains(ObjectIdentifier($0)) }.map(\.end)
-        sockets.publish(groups)
+    /// Another port or device, more groups or fewer: all threads go over to these with their next batch. Sockets that
+    /// are in both go on as if nothing had been. Nothing is waited for: a thread may use the old sockets until
+    /// `socketGeneration` has reached the generation that this returns, and `wake` tells when a thread has gone over.
+    package func replaceSockets(_ groups: UDPSocketGroups) -> UInt64 {
+        let generation = sockets.publish(groups)
         for worker in workers {
             worker.inboundSignal.signal()
             worker.outboundSignal.signal()
         }
-        var pause = PollSet(-1)
-        var waits = 0
-        while !ends.allSatisfy(\.hasCome), waits < Self.closeWaits {
-            _ = pause.wait(timeout: .milliseconds(1))
-            waits += 1
-        }
+        return generation
+    }
+
+    /// The oldest generation of sockets that a thread may use.
+    package var socketGeneration: UInt64 {
+        workers.map { worker in
+            min(
+                worker.outboundSockets.load(ordering: .acquiring),
+                worker.inboundSockets.load(ordering: .acquiring))
+        }.min() ?? .max
     }
 
     /// What the threads had to say, at most `limit` events each. True if there is more.

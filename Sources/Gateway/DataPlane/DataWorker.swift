@@ -1,4 +1,5 @@
 internal import LinuxIO
+internal import Synchronization
 internal import WireGuard
 
 /// One worker of the data plane: a queue of the TUN device, a socket of each family, and what its threads have
@@ -28,6 +29,9 @@ final class DataWorker: Sendable {
     let outboundSignal: EventCounter
     /// Readable when the thread shall look at the plane's sockets, and at `strays`.
     let inboundSignal: EventCounter
+    /// The generation of the plane's sockets that each thread has gone over to. It holds none of an older one.
+    let outboundSockets = Atomic<UInt64>(0)
+    let inboundSockets = Atomic<UInt64>(0)
 
     init(number: Int, tun: TunDevice) throws(SystemError) {
         self.number = number

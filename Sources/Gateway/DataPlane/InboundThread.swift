@@ -43,6 +43,7 @@ struct InboundThread: ~Copyable {
         table = Published.Reader(plane.table)
         groups = Published.Reader(plane.sockets)
         sockets = WorkerSockets(groups.value, worker: worker.number)
+        worker.inboundSockets.store(groups.generation, ordering: .releasing)
         let offloads = worker.tun.offloads
         inbound = Inbound(
             keypairs: plane.keypairs, worker: worker.number, events: worker.inboundEvents,
@@ -51,7 +52,10 @@ struct InboundThread: ~Copyable {
     }
 
     mutating func refreshSockets() {
-        if groups.refresh() { sockets = WorkerSockets(groups.value, worker: worker.number) }
+        guard groups.refresh() else { return }
+        sockets = WorkerSockets(groups.value, worker: worker.number)
+        worker.inboundSockets.store(groups.generation, ordering: .releasing)
+        plane.wake.signal()
     }
 
     var sourceCount: Int { sockets.sources.count }

@@ -45,10 +45,14 @@ struct OutboundThread: ~Copyable {
         table = Published.Reader(plane.table)
         groups = Published.Reader(plane.sockets)
         sockets = WorkerSockets(groups.value, worker: worker.number)
+        worker.outboundSockets.store(groups.generation, ordering: .releasing)
     }
 
     mutating func refreshSockets() {
-        if groups.refresh() { sockets = WorkerSockets(groups.value, worker: worker.number) }
+        guard groups.refresh() else { return }
+        sockets = WorkerSockets(groups.value, worker: worker.number)
+        worker.outboundSockets.store(groups.generation, ordering: .releasing)
+        plane.wake.signal()
     }
 
     var isHolding: Bool { nextOpening != nil }
@@ -61,6 +65,7 @@ struct OutboundThread: ~Copyable {
         worker.outboundEpoch.enter()
         table.refresh()
         refreshSockets()
+        sockets.beginBatch()
         outbound.begin(table: table.value, now: SystemClock.now())
         var outcome = TunDevice.ReadOutcome.packet
         var packets = 0

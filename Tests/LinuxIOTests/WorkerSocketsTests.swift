@@ -1,0 +1,98 @@
+import Glibc
+import LinuxIO
+import Testing
+import WireGuard
+
+/// What a data thread sends by several groups of sockets.
+@Suite struct WorkerSocketsTests {
+    /// Two tunnels that leave by a group of sockets each, 0 and 1, and the far ends of these.
+    private struct Bundle: ~Copyable {
+        let keypairs = KeypairTable(capacity: 16)
+        let groups: UDPSocketGroups
+        let far: [UDPSocket]
+        let drops = DropCounters()
+        var outbound: Outbound
+        var sockets: WorkerSockets
+        private let table: ForwardingTable
+
+        init() throws {
+            var groups = UDPSocketGroups(try UDPSocketGroup.bind(port: 0, workers: 1))
+            groups[1] = try UDPSocketGroup.bind(port: 0, workers: 1)
+            let far = try (0..<2).map { _ in try UDPSocket.bind(family: .v4, port: 0) }
+            var entropy = SystemEntropy()
+            var connections: [ForwardingTable.Connection] = []
+            for (number, end) in far.enumerated() {
+                let path = TunnelPath(peer: PeerID(number), socket: UInt8(number))
+                let index = try #require(keypairs.reserveIndex(entropy: &entropy))
+                let key = TransportKey(
+                    SecretBytes([UInt8](repeating: 1, count: 32)), cipher: .chacha20Poly1305)
+                let keypair = Keypair(
+                    role: .initiator, localIndex: index, remoteIndex: 5, send: key, receive: key, path: path,
+                    createdAt: SystemClock.now())
+                keypairs.install(keypair)
+                path.publish(sending: keypair)
+                let endpoint = Endpoint(address: IPAddress(v4: 0x7f00_0001), port: end.port)
+                path.setUnderlay(UnderlayPath(endpoint: endpoint, socket: UInt8(number)))
+                let prefix = try #require(IPPrefix("10.2.\(number).0/24"))
+                connections.append(ForwardingTable.Connection(prefixes: [prefix], paths: [path]))
+            }
+            self.groups = groups
+            self.far = far
+            table = ForwardingTable(connections: connections, mtu: 1420, probeToken: 1)
+            sockets = WorkerSockets(groups, worker: 0)
+            outbound = Outbound(events: EventRing(capacity: 1 << 16), drops: drops)
+        }
+
+        /// One batch, as `OutboundThread` passes it: a packet to each tunnel in turn, so that each is a run of its own.
+        mutating func pass(packets: Int) {
+            sockets.beginBatch()
+            outbound.begin(table: table, now: SystemClock.now())
+            for number in 0..<packets {
+                var packet: [UInt8] = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0, 0, 10, 1, 0, 1]
+                packet += [10, 2, UInt8(number % 2), 1]
+                packet += [UInt8](repeating: 0, count: 16)
+                unsafe packet.withUnsafeMutableBytes { bytes in
+                    guard let base = bytes.baseAddress else { return }
+                    unsafe outbound.add(base, count: 20, offload: VirtioNetHeader())
+                }
+            }
+            sockets.send(from: &outbound)
+            outbound.finish()
+        }
+    }
+
+    @Test(arguments: [EAGAIN, ENOBUFS])
+    func `a queue that stays full is waited for twice a batch, however many runs go there`(code: Int32) throws
+    {
+        try inNamespace {
+            var bundle = try Bundle()
+            let slow = try #require(bundle.groups[0]?.workers[0].v4)
+            SystemFaults.with(.init(code: code), on: slow.fd) {
+                for batch in 1...3 {
+                    bundle.pass(packets: 64)
+                    // Each of the 32 runs is tried once, and twice more after a wait.
+                    #expect(SystemFaults.hits(on: slow.fd) == batch * (32 + 2))
+                    var receiver = DatagramReceiver()
+                    // 16 bytes of header, 32 with the padding, 16 of tag.
+                    let arrived = UDPSocketTests.receive(32 * 64, by: bundle.far[1], into: &receiver)
+                    #expect(arrived.segments.count == 32, "by the other socket")
+                }
+            }
+            #expect(bundle.drops.snapshot == [.sendFailed: 3 * 32])
+            bundle.pass(packets: 64)
+            var receiver = DatagramReceiver()
+            let arrived = UDPSocketTests.receive(32 * 64, by: bundle.far[0], into: &receiver)
+            #expect(arrived.segments.count == 32, "it is used again")
+        }
+    }
+
+    @Test func `a wait that one run needed is not there for the next of the same batch`() throws {
+        try inNamespace {
+            var bundle = try Bundle()
+            let slow = try #require(bundle.groups[0]?.workers[0].v4)
+            // Three calls fail, and one run after the other is sent: two waits, and one drop.
+            SystemFaults.with(.init(code: EAGAIN, count: 3), on: slow.fd) { bundle.pass(packets: 16) }
+            #expect(bundle.drops.snapshot == [.sendFailed: 1])
+        }
+    }
+}

@@ -95,16 +95,21 @@ package struct Netlink: ~Copyable {
         try removeAddress(NetlinkAddress(prefix: prefix, interface: interface))
     }
 
-    /// Of both families.
+    /// Of both families. A link that is gone has none.
     package func addresses(of interface: UInt32 = 0) throws(SystemError) -> [NetlinkAddress] {
         // struct ifaddrmsg: family, prefix length, flags, scope, index.
         let header = [0, 0, 0, 0] + Self.bytes(interface)
         let link = interface == 0 ? "all links" : "link \(interface)"
-        return try unsafe dump("list addresses of \(link)", RTM_GETADDR, header) { message, list in
-            unsafe NetlinkParsing.parse(message) { object in
-                guard let address = unsafe NetlinkParsing.address(object) else { return }
-                if interface == 0 || address.interface == interface { list.append(address) }
+        do throws(SystemError) {
+            return try unsafe dump("list addresses of \(link)", RTM_GETADDR, header) { message, list in
+                unsafe NetlinkParsing.parse(message) { object in
+                    guard let address = unsafe NetlinkParsing.address(object) else { return }
+                    if interface == 0 || address.interface == interface { list.append(address) }
+                }
             }
+        } catch {
+            guard error.code == ENODEV else { throw error }
+            return []
         }
     }
 

@@ -54,7 +54,8 @@ internal import Glibc
         }
     }
 
-    /// Sends `message` and gives each message of the answer to `body`.
+    /// Sends `message` and gives each message of the answer to `body`. A dump that the kernel breaks off throws, also
+    /// when some messages came before.
     func query(
         _ call: @autoclosure () -> String, _ message: borrowing NetlinkMessage, isDump: Bool,
         _ body: (OpaquePointer) -> Void
@@ -69,6 +70,7 @@ internal import Glibc
                 callbacks, NL_CB_VALID, NL_CB_CUSTOM, giveToReceiver,
                 Unmanaged.passUnretained(receiver).toOpaque())
             unsafe nl_cb_err(callbacks, NL_CB_CUSTOM, keepError, lastError)
+            unsafe nl_cb_set(callbacks, NL_CB_FINISH, NL_CB_CUSTOM, keepDumpError, lastError)
             try unsafe run(call()) { handle in
                 let sent = unsafe nl_send_auto(handle, message.pointer)
                 if sent < 0 { return sent }
@@ -165,6 +167,17 @@ private func keepError(
     guard let error = unsafe error, let storage = unsafe storage else { return Int32(NL_STOP.rawValue) }
     unsafe storage.storeBytes(of: -error.pointee.error, as: Int32.self)
     return Int32(NL_STOP.rawValue)
+}
+
+/// At the end of a dump (NLMSG_DONE), where the kernel says with which error it broke the dump off, if it did: libnl
+/// 3.7 takes each end for a good one.
+private func keepDumpError(_ message: OpaquePointer?, _ storage: UnsafeMutableRawPointer?) -> Int32 {
+    guard let message = unsafe message, let storage = unsafe storage,
+        let header = unsafe nlmsg_hdr(message), unsafe nlmsg_datalen(header) >= 4,
+        let code = unsafe nlmsg_data(header)?.load(as: Int32.self), code < 0
+    else { return Int32(NL_OK.rawValue) }
+    unsafe storage.storeBytes(of: -code, as: Int32.self)
+    return -NLE_FAILURE
 }
 
 private func giveToReceiver(_ message: OpaquePointer?, _ receiver: UnsafeMutableRawPointer?) -> Int32 {

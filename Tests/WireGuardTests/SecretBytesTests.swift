@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 import WireGuard
 
@@ -11,6 +12,20 @@ import WireGuard
                 let bytes = [UInt8](repeating: value, count: count)
                 #expect(SecretBytes(bytes).revealed == bytes, "\(count)")
             }
+        }
+    }
+
+    @Test("memory that could not be locked against swapping is known of")
+    func unlocked() async {
+        #expect(SecretPool.isLocked)
+        await #expect(processExitsWith: .success) {
+            var limit = rlimit(rlim_cur: 0, rlim_max: 0)
+            // RLIMIT_MEMLOCK, which Glibc hides from Swift.
+            unsafe setrlimit(__rlimit_resource_t(8), &limit)
+            // Root may lock whatever it likes.
+            if geteuid() == 0 { setuid(65534) }
+            let secrets = (0..<1000).map { SecretBytes([UInt8(truncatingIfNeeded: $0)]) }
+            guard !SecretPool.isLocked, secrets.count == 1000 else { exit(1) }
         }
     }
 

@@ -124,7 +124,8 @@ extension ControlLoop {
     }
 
     private static func openWgSocket(_ settings: DaemonSettings) throws(SystemError) -> UnixListener {
-        try AtomicFile.makeDirectory(WgServer.directory, mode: 0o755)
+        try AtomicFile.makeDirectory(
+            WgServer.directory, mode: 0o755, sharedWith: SystemFiles.serviceUser)
         return try UnixListener(path: "\(WgServer.directory)/\(settings.interface).sock", mode: 0o600)
     }
 }

@@ -106,6 +106,8 @@ package final class ControlLoop {
     private var socketCheckAt: Instant
     var isServerReady: Bool
     private(set) var isAnnounced = false
+    /// It was said that keys are in memory that is not locked.
+    var hasToldOfUnlockedKeys = false
 
     /// Makes everything that can fail at start; nothing is sent before `run`.
     package init(settings given: DaemonSettings, log: Logger) throws(DaemonError) {
@@ -322,6 +324,7 @@ package final class ControlLoop {
         if socketCheckAt <= now {
             socketCheckAt = now + Self.socketCheckInterval
             keepSockets()
+            tellOfUnlockedKeys()
         }
         flush()
         settleConnections()

@@ -86,6 +86,15 @@ package enum Daemon {
 }
 
 extension ControlLoop {
+    /// Once: memory for keys is taken as they come.
+    func tellOfUnlockedKeys() {
+        guard !SecretPool.isLocked, !hasToldOfUnlockedKeys else { return }
+        hasToldOfUnlockedKeys = true
+        log.warning(
+            "keys may get into swap, as this process may lock no more memory: raise LimitMEMLOCK in the unit (ulimit -l)"
+        )
+    }
+
     /// Another daemon answers on one of our sockets: it is named, and this one does not start.
     static func refuseSecond(_ settings: DaemonSettings) throws(DaemonError) {
         var paths = [settings.managesLink ? settings.controlSocket : nil].compactMap { $0 }

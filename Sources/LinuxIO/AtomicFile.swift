@@ -4,10 +4,14 @@ package import WireGuard
 /// Files written whole or not at all, and files read with a limit.
 package enum AtomicFile {
     /// Writes `.NAME.new` beside `path`, makes it durable, and renames it over `path`. Any failure leaves
-    /// what was at `path` untouched. `mode` is given exactly, whatever the umask.
+    /// what was at `path` untouched. `mode` is given exactly, whatever the umask. What is no regular file, a link
+    /// to one too, is not replaced (EEXIST): it is somebody else's.
     ///
     /// A writer that is killed leaves at most that one file, which the next writer takes over under its lock.
     package static func write(_ bytes: [UInt8], to path: String, mode: UInt32) throws(SystemError) {
+        if let there = System.status(path: path), there.st_mode & S_IFMT != S_IFREG {
+            throw SystemError(call: "replace \(path), which is no regular file", code: EEXIST)
+        }
         let directory = split(path).directory
         let temporary = hidden(path)
         let file = try openLocked(temporary, mode)
@@ -77,15 +81,23 @@ package enum AtomicFile {
         }
     }
 
-    /// One level; without error when a directory is there already.
-    package static func makeDirectory(_ path: String, mode: UInt32) throws(SystemError) {
+    /// One level; without error when a directory is there already. Where there is the `group`, whoever is in it may
+    /// add to the directory too, and take away only what is his own (mode 1775).
+    package static func makeDirectory(
+        _ path: String, mode: UInt32, sharedWith group: String? = nil
+    ) throws(SystemError) {
         do throws(SystemError) {
             try System.mkdir(path, mode)
-            try System.chmod(path, mode)
+            if let group, let number = Users.group(named: group) {
+                try System.chown(path, group: number)
+                try System.chmod(path, 0o1775)
+            } else {
+                try System.chmod(path, mode)
+            }
         } catch {
-            guard error.code == EEXIST, let status = System.status(path: path),
-                status.st_mode & S_IFMT != S_IFREG
-            else { throw error }
+            guard error.code == EEXIST, let there = FileStatus(path), there.kind == .directory else {
+                throw error
+            }
         }
     }
 

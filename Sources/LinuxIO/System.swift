@@ -96,10 +96,11 @@ enum System {
         return status
     }
 
-    /// Of the path itself, not of what a symbolic link names; nil when there is nothing.
-    static func status(path: String) -> stat? {
+    /// Of the path itself, or of what a symbolic link there names; nil when there is nothing.
+    static func status(path: String, followsLinks: Bool = false) -> stat? {
         var status = Glibc.stat()
-        return attempt { unsafe Int(lstat(path, &status)) } < 0 ? nil : status
+        let result = attempt { unsafe Int(followsLinks ? stat(path, &status) : lstat(path, &status)) }
+        return result < 0 ? nil : status
     }
 
     static func fchmod(_ fd: Int32, _ mode: UInt32) throws(SystemError) {
@@ -108,6 +109,10 @@ enum System {
 
     static func chmod(_ path: String, _ mode: UInt32) throws(SystemError) {
         try check("chmod \(path)") { unsafe Int(Glibc.chmod(path, mode)) }
+    }
+
+    static func chown(_ path: String, group: UInt32) throws(SystemError) {
+        try check("chown \(path)") { unsafe Int(Glibc.chown(path, uid_t.max, group)) }
     }
 
     static func flock(_ fd: Int32, _ operation: Int32, _ path: String) throws(SystemError) {

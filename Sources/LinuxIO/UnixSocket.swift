@@ -12,16 +12,17 @@ package struct UnixListener: ~Copyable, Sendable {
 
     package var fd: Int32 { descriptor.rawValue }
 
-    /// A socket file that nobody answers at is replaced; one that is answered is EADDRINUSE.
+    /// A socket file that nobody answers at is replaced; one that is answered is EADDRINUSE, and what is no socket is
+    /// EEXIST and stays.
     ///
     /// The file has its name only once the socket listens and has its mode: `wg` removes one that refuses it.
     package init(path: String, mode: UInt32 = 0o600, backlog: Int32 = 16) throws(SystemError) {
-        try Self.removeStale(path)
-        let descriptor = try System.socket(AF_UNIX, SOCK_STREAM, "socket unix")
         let hidden = AtomicFile.hidden(path)
+        try Self.removeStale(path)
+        try Self.removeStale(hidden)
+        let descriptor = try System.socket(AF_UNIX, SOCK_STREAM, "socket unix")
         let status: stat
         do throws(SystemError) {
-            try AtomicFile.remove(hidden)
             // Linux gives the file the mode of the socket, less the umask.
             try System.fchmod(descriptor.rawValue, mode)
             try System.bindUnix(descriptor.rawValue, hidden)
@@ -96,10 +97,12 @@ package struct UnixListener: ~Copyable, Sendable {
         }
     }
 
-    private static func removeStale(_ path: String) throws(SystemError) {
+    /// Makes room for a socket: one that nobody answers at is removed. One that is answered is EADDRINUSE; what is no
+    /// socket is EEXIST, and stays.
+    package static func removeStale(_ path: String) throws(SystemError) {
         guard let status = System.status(path: path) else { return }
         guard status.st_mode & S_IFMT == S_IFSOCK else {
-            throw SystemError(call: "bind \(path)", code: EEXIST)
+            throw SystemError(call: "bind \(path), where something is that is no socket", code: EEXIST)
         }
         let probe = try System.socket(AF_UNIX, SOCK_STREAM, "socket unix")
         do throws(SystemError) {

@@ -42,9 +42,9 @@ struct ConfigurationOption: ParsableArguments {
     var config = GatewayConfiguration.defaultPath
 
     /// Prints what is wrong and ends the process with status 78 when there is anything.
-    func load() throws -> GatewayConfiguration {
+    func load(believing owners: SystemFiles.Owners = .own) throws -> GatewayConfiguration {
         do throws(ConfigurationErrors) {
-            return try GatewayConfiguration.load(path: config)
+            return try GatewayConfiguration.load(path: config, owners: owners)
         } catch {
             // Without a name before it: editors jump to `PATH:LINE:`.
             Daemon.complain("\(error)", name: nil)
@@ -62,7 +62,7 @@ struct Check: ParsableCommand {
     @OptionGroup var file: ConfigurationOption
 
     func run() throws {
-        let configuration = try file.load()
+        let configuration = try file.load(believing: .ownAndService)
         print(configuration.summary)
         if let problem = DaemonSettings(configuration).numbersConflict() {
             Daemon.complain("warning: \(problem)")
@@ -81,7 +81,7 @@ struct Unguard: ParsableCommand {
     @OptionGroup var file: ConfigurationOption
 
     func run() throws {
-        let configuration = try file.load()
+        let configuration = try file.load(believing: .ownAndService)
         do throws(DaemonError) {
             let count = try Daemon.removeGuard(DaemonSettings(configuration))
             print(

@@ -313,7 +313,7 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         let errors = #expect(throws: ConfigurationErrors.self) {
             _ = try GatewayConfiguration.parse(
                 ConfigurationExamples.text(tunnel: "cipher = \"aes-256-gcm\""),
-                keyFiles: ConfigurationExamples.keyFiles, availableCiphers: [.chacha20Poly1305])
+                files: ConfigurationExamples.files, availableCiphers: [.chacha20Poly1305])
         }
         #expect(errors?.errors.map(\.key) == ["connection[aws].tunnel[#1].cipher"])
         #expect(errors?.description.contains("no instructions for aes-256-gcm") == true)

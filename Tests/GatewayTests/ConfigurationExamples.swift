@@ -9,7 +9,7 @@ enum ConfigurationExamples {
     static let peer = "hy/XBiNk1X5LIQVfvCvNLt9DZEk27sSJx5d3TZzZDWk="
     static let otherPeer = "9U4HD36dx+VI0PGGDoXS+CdOWlo6DNOF0JVM84MOMG8="
 
-    static let keyFiles = FixedKeyFiles([
+    static let files = FixedFiles([
         "/etc/vgwd/private.key": privateKey,
         "/etc/vgwd/second.key": secondKey,
         "/etc/vgwd/zone-a.psk": presharedKey,
@@ -42,7 +42,7 @@ enum ConfigurationExamples {
         _ text: String, environment: [String: String] = [:]
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
         try GatewayConfiguration.parse(
-            text, path: "/etc/vgwd/vgwd.toml", environment: environment, keyFiles: keyFiles)
+            text, path: "/etc/vgwd/vgwd.toml", environment: environment, files: files)
     }
 
     static func errors(in text: String, environment: [String: String] = [:]) -> [ConfigurationError] {

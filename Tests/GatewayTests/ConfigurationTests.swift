@@ -269,7 +269,7 @@ import WireGuard
         let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent().appending(path: "conf")
         let data = try Data(contentsOf: folder.appending(path: name))
-        let files = FixedKeyFiles([
+        let files = FixedFiles([
             "/etc/vgwd/private.key": ConfigurationExamples.privateKey,
             "/etc/vgwd/internet.key": ConfigurationExamples.secondKey,
             "/etc/vgwd/provider-2.key": ConfigurationExamples.secondKey,
@@ -277,7 +277,7 @@ import WireGuard
             "/etc/vgwd/zone-a.psk": ConfigurationExamples.presharedKey,
         ])
         _ = try GatewayConfiguration.parse(
-            String(decoding: data, as: UTF8.self), path: "/etc/vgwd/vgwd.toml", keyFiles: files)
+            String(decoding: data, as: UTF8.self), path: "/etc/vgwd/vgwd.toml", files: files)
     }
 }
 
@@ -300,7 +300,7 @@ import WireGuard
             let link = "\(folder)/link"
             try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: path)
             for name in [path, link] {
-                let read = try SystemKeyFiles().key(at: name)
+                let read = try SystemFiles().key(at: name)
                 #expect(read?.isEqual(to: key) == true)
             }
         }
@@ -311,7 +311,7 @@ import WireGuard
         arguments: [0o640, 0o604, 0o644, 0o620, 0o602, 0o610])
     func openFileIsRefused(_ mode: Int) throws {
         try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
-            let problem = #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: path) }
+            let problem = #expect(throws: FileProblem.self) { try SystemFiles().key(at: path) }
             #expect(problem?.problem.contains("mode 0\(String(mode, radix: 8))") == true)
             #expect(problem?.remedy.contains("chmod 0600 \(path)") == true)
         }
@@ -321,30 +321,30 @@ import WireGuard
     func credentialsHaveAnAccessList() throws {
         for mode in [0o400, 0o440] {
             try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
-                let key = try SystemKeyFiles(credentialsDirectory: folder).key(at: path)
+                let key = try SystemFiles(credentialsDirectory: folder).key(at: path)
                 #expect(key != nil)
             }
         }
         for (mode, directory) in [(0o444, folder), (0o404, folder), (0o440, "/tmp"), (0o440, "")] {
             try withFile(mode: mode, text: ConfigurationExamples.privateKey) { path in
-                #expect(throws: KeyFileProblem.self) {
-                    try SystemKeyFiles(credentialsDirectory: directory).key(at: path)
+                #expect(throws: FileProblem.self) {
+                    try SystemFiles(credentialsDirectory: directory).key(at: path)
                 }
             }
         }
         try withFile(mode: 0o440, text: ConfigurationExamples.privateKey) { path in
             let around = "\(folder)/../\(folder.split(separator: "/").last ?? "")/private.key"
-            #expect(throws: KeyFileProblem.self) {
-                try SystemKeyFiles(credentialsDirectory: folder).key(at: around)
+            #expect(throws: FileProblem.self) {
+                try SystemFiles(credentialsDirectory: folder).key(at: around)
             }
         }
     }
 
     @Test func missingFolderAndLongFilesAreRefused() throws {
-        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: "/nowhere/private.key") }
-        #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: "/etc") }
+        #expect(throws: FileProblem.self) { try SystemFiles().key(at: "/nowhere/private.key") }
+        #expect(throws: FileProblem.self) { try SystemFiles().key(at: "/etc") }
         try withFile(mode: 0o600, text: String(repeating: "A", count: 5000)) { path in
-            #expect(throws: KeyFileProblem.self) { try SystemKeyFiles().key(at: path) }
+            #expect(throws: FileProblem.self) { try SystemFiles().key(at: path) }
         }
     }
 
@@ -353,7 +353,7 @@ import WireGuard
     func otherFileIsNoKey(_ text: String) throws {
         let text = text.replacing("KEY", with: ConfigurationExamples.privateKey)
         try withFile(mode: 0o600, text: text) { path in
-            let key = try SystemKeyFiles().key(at: path)
+            let key = try SystemFiles().key(at: path)
             #expect(key == nil)
         }
     }
@@ -406,8 +406,8 @@ import WireGuard
         } catch {
             problems += error.errors.map(\.problem)
         }
-        do throws(KeyFileProblem) {
-            _ = try SystemKeyFiles().key(at: "\(folder)/private.key")
+        do throws(FileProblem) {
+            _ = try SystemFiles().key(at: "\(folder)/private.key")
         } catch {
             problems.append(error.problem)
         }
@@ -417,6 +417,6 @@ import WireGuard
             problems == [
                 "this user may not read it", "\(folder)/private.key cannot be read: Permission denied",
             ]
-        else { throw KeyFileProblem(problem: "\(problems)", remedy: "") }
+        else { throw FileProblem(problem: "\(problems)", remedy: "") }
     }
 }

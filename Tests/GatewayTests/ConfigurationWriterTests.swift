@@ -12,7 +12,7 @@ import WireGuard
         for file in draft.files { texts["/etc/vgwd/\(file.name)"] = file.text.trimmed }
         let toml = try #require(texts["/etc/vgwd/vgwd.toml"])
         return try GatewayConfiguration.parse(
-            toml, path: "/etc/vgwd/vgwd.toml", keyFiles: FixedKeyFiles(texts))
+            toml, path: "/etc/vgwd/vgwd.toml", files: FixedFiles(texts))
     }
 
     private func side(_ name: String, _ prefix: String, endpoint: String?, address: String) throws

@@ -81,6 +81,21 @@ import WireGuard
         }
     }
 
+    @Test(arguments: ["mkfifo state", "echo old >x; ln -s x state", "mkdir state", "ln -s nowhere state"])
+    func `what is no regular file is not replaced`(command: String) throws {
+        try withFolder { folder in
+            let path = "\(folder)/state"
+            try shell("cd \(folder); \(command)")
+            let (before, names) = (FileStatus(path, followsLinks: false), try Self.names(folder))
+            let error = systemError { () throws(SystemError) in
+                try AtomicFile.write([1], to: path, mode: 0o600)
+            }
+            #expect(error?.code == EEXIST)
+            #expect(FileStatus(path, followsLinks: false) == before)
+            #expect(try Self.names(folder) == names)
+        }
+    }
+
     @Test func `writers at once each write a whole file`() throws {
         try withFolder { folder in
             let path = "\(folder)/state"
@@ -143,6 +158,23 @@ import WireGuard
                 }?.code == EEXIST)
             try AtomicFile.remove("\(folder)/f")
             try AtomicFile.remove("\(folder)/f")
+            try shell("mkfifo \(folder)/f; ln -s \(folder)/d \(folder)/l")
+            #expect(
+                systemError { () throws(SystemError) in
+                    try AtomicFile.makeDirectory("\(folder)/f", mode: 0o755)
+                }?.code == EEXIST)
+            try AtomicFile.makeDirectory("\(folder)/l", mode: 0o755)
+        }
+    }
+
+    @Test func `a directory is shared with a group, of whom each can take away only his own`() throws {
+        try withFolder { folder in
+            try AtomicFile.makeDirectory("\(folder)/shared", mode: 0o755, sharedWith: "daemon")
+            try shell("test \"$(stat -c '%a %u %G' \(folder)/shared)\" = '1775 0 daemon'")
+            try AtomicFile.makeDirectory("\(folder)/own", mode: 0o755, sharedWith: "there-is-no-such-group")
+            try shell("test \"$(stat -c '%a %u %g' \(folder)/own)\" = '755 0 0'")
+            #expect(FileStatus("\(folder)/shared")?.isWritableByOthers == false)
+            #expect(Users.user(named: "nobody") == 65534 && Users.user(named: "there-is-no-such-user") == nil)
         }
     }
 }

@@ -107,13 +107,20 @@ import Testing
 
     private static func drop(_ listener: consuming UnixListener) throws {}
 
-    @Test func `a file that is no socket is left alone`() throws {
+    @Test(
+        arguments: [
+            "echo precious >NAME", "mkfifo NAME", "echo precious >x; ln -s x NAME", "ln -s nowhere NAME",
+            "mkdir NAME",
+        ], ["s", ".s.new"])
+    func `what is no socket is left alone`(command: String, name: String) throws {
         try withFolder { folder in
-            try shell("echo precious > \(folder)/s")
+            try shell("cd \(folder); \(command.replacing("NAME", with: name))")
+            let before = FileStatus("\(folder)/\(name)", followsLinks: false)
             #expect(
                 systemError { () throws(SystemError) in _ = try UnixListener(path: "\(folder)/s") }?.code
                     == EEXIST)
-            #expect(try AtomicFile.read("\(folder)/s", limit: 100).bytes == Array("precious\n".utf8))
+            #expect(FileStatus("\(folder)/\(name)", followsLinks: false) == before)
+            #expect(name == "s" || FileStatus("\(folder)/s") == nil)
         }
     }
 

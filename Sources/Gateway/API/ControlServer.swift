@@ -59,10 +59,7 @@ final class ControlServer: Sendable {
             if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
                 try AtomicFile.makeDirectory(String(path[..<slash]), mode: 0o755)
             }
-            // What nobody answers at is replaced.
-            guard !UnixListener.isAnswered(path: path) else {
-                throw SystemError(call: "bind \(path)", code: 98)  // EADDRINUSE
-            }
+            try UnixListener.removeStale(path)
             let ended = try EventCounter()
             let group = ServiceGroup(
                 configuration: ServiceGroupConfiguration(services: [try makeServer()], logger: quietLog))

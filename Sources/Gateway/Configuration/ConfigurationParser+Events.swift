@@ -17,8 +17,17 @@ extension ConfigurationParser {
             node, "metrics", instead: "leave [metrics] out; 'vgwctl status --json' has the counters")
     }
 
+    /// None of a file that others may have written: a hook runs with the rights of vgwd.
+    mutating func readHooks(_ document: ConfigurationReader.Section) -> [HookConfiguration] {
+        let nodes = reader.elements(document, "hook")
+        if let first = nodes.first, let problem = files.tampering(with: path) {
+            reader.report(first, "no hook is started: \(problem.problem)", problem.remedy)
+        }
+        return nodes.compactMap { readHook($0) }
+    }
+
     /// Nil where something is wrong with it.
-    mutating func readHook(_ node: ConfigurationNode) -> HookConfiguration? {
+    private mutating func readHook(_ node: ConfigurationNode) -> HookConfiguration? {
         guard let section = reader.section(node, known: ["on", "run", "timeout"]) else { return nil }
         for name in ["on", "run"] where !section.has(name) {
             reader.report(
@@ -38,6 +47,8 @@ extension ConfigurationParser {
                 reader.report(
                     program, "is not absolute",
                     "write the program's path from the root, then its arguments")
+            } else if let problem = files.tampering(with: text) {
+                reader.report(program, problem.problem, problem.remedy)
             }
         } else if let run = section["run"], case .list(let items) = run.value, items.isEmpty {
             reader.report(run, "names no program", "write run = [\"/path/of/program\"]")

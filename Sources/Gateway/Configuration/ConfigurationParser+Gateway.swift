@@ -1,3 +1,4 @@
+internal import LinuxIO
 internal import WireGuard
 
 extension ConfigurationParser {
@@ -115,7 +116,7 @@ extension ConfigurationParser {
             path = "\(folder)/\(file)"
         }
         do {
-            if let key = try keyFiles.key(at: path) { return key }
+            if let key = try files.key(at: path) { return key }
             reader.report(
                 node, "the file holds no key", "it must hold 32 bytes in base64, as '\(command)' writes them")
             return nil
@@ -237,6 +238,9 @@ extension ConfigurationParser {
                     "write a path from the root: \"/var/lib/vgwd\"")
                 return GatewayConfiguration.defaultStateDirectory
             }
+            if let obstacle = files.obstacle(to: .directory, at: text) {
+                reader.report(node, obstacle.problem, obstacle.remedy)
+            }
             return text
         }
         // systemd separates several with colons; ours has one.
@@ -266,6 +270,9 @@ extension ConfigurationParser {
                 node, "\(reader.quoted(text)) cannot be a socket",
                 "write a path from the root, shorter than 108 bytes: \"\(fallback.socket)\"")
             return fallback
+        }
+        if let obstacle = files.obstacle(to: .socket, at: text) {
+            reader.report(node, obstacle.problem, obstacle.remedy)
         }
         return ControlConfiguration(socket: text)
     }

@@ -14,7 +14,7 @@ extension GatewayConfiguration {
     /// Reads the file and the keys that it names. Relative paths in it start at its folder.
     package static func load(
         path: String = defaultPath, environment: [String: String] = ProcessInfo.processInfo.environment,
-        localNetworks: [LocalNetwork] = LocalNetwork.all
+        owners: SystemFiles.Owners = .own, localNetworks: [LocalNetwork] = LocalNetwork.all
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
         func fail(_ problem: String, _ remedy: String) -> ConfigurationErrors {
             ConfigurationErrors(
@@ -42,14 +42,15 @@ extension GatewayConfiguration {
         }
         return try parse(
             text, path: path, environment: environment,
-            keyFiles: SystemKeyFiles(credentialsDirectory: environment["CREDENTIALS_DIRECTORY"]),
+            files: SystemFiles(
+                credentialsDirectory: environment["CREDENTIALS_DIRECTORY"], owners: owners),
             localNetworks: localNetworks)
     }
 
     /// As `load`, with the text at hand. `path` is for the errors and for relative paths.
     package static func parse(
         _ text: String, path: String = defaultPath, environment: [String: String] = [:],
-        keyFiles: some KeyFiles, availableCiphers: [Cipher] = Cipher.available,
+        files: some ConfigurationFiles, availableCiphers: [Cipher] = Cipher.available,
         localNetworks: [LocalNetwork] = []
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
         let root: ConfigurationNode
@@ -59,7 +60,7 @@ extension GatewayConfiguration {
             throw ConfigurationErrors(path: path, errors: [error])
         }
         var parser = ConfigurationParser(
-            path: path, environment: environment, keyFiles: keyFiles, availableCiphers: availableCiphers,
+            path: path, environment: environment, files: files, availableCiphers: availableCiphers,
             localNetworks: localNetworks)
         guard let configuration = parser.readDocument(root) else {
             throw ConfigurationErrors(path: path, errors: parser.reader.errors)
@@ -73,17 +74,17 @@ struct ConfigurationParser {
     var reader = ConfigurationReader()
     let path: String
     let environment: [String: String]
-    let keyFiles: any KeyFiles
+    let files: any ConfigurationFiles
     let availableCiphers: [Cipher]
     let localNetworks: [LocalNetwork]
 
     init(
-        path: String, environment: [String: String], keyFiles: any KeyFiles,
+        path: String, environment: [String: String], files: any ConfigurationFiles,
         availableCiphers: [Cipher] = Cipher.available, localNetworks: [LocalNetwork] = []
     ) {
         self.path = path
         self.environment = environment
-        self.keyFiles = keyFiles
+        self.files = files
         self.availableCiphers = availableCiphers
         self.localNetworks = localNetworks
     }
@@ -105,7 +106,7 @@ struct ConfigurationParser {
         let connections = nodes.map { readConnection($0).map { sharingKey(of: gateway, $0) } }
         let control = readControl(document["control"])
         if let node = document["metrics"] { readMetrics(node) }
-        let hooks = reader.elements(document, "hook").compactMap { readHook($0) }
+        let hooks = readHooks(document)
 
         findConflicts(document, nodes: nodes, connections: connections, gateway: gateway)
         guard reader.errors.isEmpty, var gateway else { return nil }

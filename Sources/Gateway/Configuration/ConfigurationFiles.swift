@@ -1,0 +1,131 @@
+package import LinuxIO
+package import WireGuard
+
+/// What a configuration asks of the file system: the real one in the daemon, a dictionary in tests.
+package protocol ConfigurationFiles: Sendable {
+    /// The 32 bytes that the file holds in base64; nil when it holds something else.
+    func key(at path: String) throws(FileProblem) -> SecretBytes?
+
+    /// Why others than root and vgwd's user may have written what is at the path; nil if they cannot have, or if there
+    /// is nothing.
+    func tampering(with path: String) -> FileProblem?
+
+    /// Why vgwd cannot have a socket, or a folder, at the path: something else is there, which stays. Nil if nothing
+    /// is in the way.
+    func obstacle(to kind: FileStatus.Kind, at path: String) -> FileProblem?
+}
+
+/// What is wrong with a file. The words name the file, never what is in it.
+package struct FileProblem: Error, Hashable, Sendable {
+    package let problem: String
+    package let remedy: String
+
+    package init(problem: String, remedy: String) {
+        self.problem = problem
+        self.remedy = remedy
+    }
+}
+
+/// The files of this host. The text of a key is never in memory that is not wiped.
+package struct SystemFiles: ConfigurationFiles {
+    /// Whose files are believed.
+    package enum Owners: Sendable {
+        /// Root and the user that this process runs as.
+        case own
+        /// For a check by root of what another user is going to run: the unit's user too.
+        case ownAndService
+    }
+
+    /// As the unit names it (systemd/vgwd.service).
+    package static let serviceUser = "vgwd"
+    private static let sizeLimit = 4096
+
+    /// Of systemd, which guards what is in it: since version 254 by an access list, that a file's mode shows as
+    /// bits of a group.
+    private let credentialsDirectory: String?
+    /// User numbers.
+    private let owners: Set<UInt32>
+
+    package init(credentialsDirectory: String? = nil, owners: Owners = .own) {
+        self.credentialsDirectory = credentialsDirectory
+        let service = owners == .ownAndService ? Users.user(named: Self.serviceUser) : nil
+        self.owners = [0, Users.current, service ?? 0]
+    }
+
+    package func key(at path: String) throws(FileProblem) -> SecretBytes? {
+        let text: SecretBytes
+        let mode: UInt32
+        let owner: UInt32
+        do throws(SystemError) {
+            (text, mode, owner) = try AtomicFile.readSecret(path, limit: Self.sizeLimit)
+        } catch {
+            switch error.code {
+            case Self.isMissing:
+                throw FileProblem(
+                    problem: "there is no \(path)",
+                    remedy: "make it, mode 0600, by 'vgwctl genkey' ('vgwctl genpsk' for a pre-shared key)")
+            case Self.isNoFile:
+                throw FileProblem(
+                    problem: "\(path) is not a file", remedy: "name a file that holds one key in base64")
+            case Self.isTooLong:
+                throw FileProblem(
+                    problem: "\(path) is too long for a key",
+                    remedy: "it holds one key in base64: 44 characters")
+            default:
+                throw FileProblem(
+                    problem: "\(path) cannot be read: \(SystemError.text(error.code))",
+                    remedy: "let vgwd's user own it, with mode 0600, and the folder that it is in")
+            }
+        }
+        if let problem = foreignOwner(owner, of: path) { throw problem }
+        guard mode & (isCredential(path) ? 0o007 : 0o077) == 0 else {
+            throw FileProblem(
+                problem: "\(path) has mode 0\(String(mode, radix: 8)): others can get at the key",
+                remedy: "run: chmod 0600 \(path) (and make new keys if others may have read it)")
+        }
+        return text.decodedBase64
+    }
+
+    /// Of the file itself and of its folder, in which it could be replaced.
+    package func tampering(with path: String) -> FileProblem? {
+        let folder = path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+        for place in [path, folder] {
+            guard let status = FileStatus(place) else { continue }
+            if let problem = foreignOwner(status.owner, of: place) { return problem }
+            if status.isWritableByOthers {
+                return FileProblem(
+                    problem: "\(place) has mode 0\(String(status.mode, radix: 8)): others can change it",
+                    remedy: "look at what is in it, then run: chmod go-w \(place)")
+            }
+        }
+        return nil
+    }
+
+    private func foreignOwner(_ owner: UInt32, of path: String) -> FileProblem? {
+        guard !owners.contains(owner) else { return nil }
+        return FileProblem(
+            problem: "\(path) belongs to user \(owner), who is neither root nor the user that vgwd runs as",
+            remedy: "look at what is in it, then give it to one of them: chown root \(path)")
+    }
+
+    package func obstacle(to kind: FileStatus.Kind, at path: String) -> FileProblem? {
+        // A folder may be reached by a link. A socket has no name but its own.
+        guard let found = FileStatus(path, followsLinks: kind == .directory)?.kind, found != kind else {
+            return nil
+        }
+        return FileProblem(
+            problem: "\(path) is \(found.rawValue), not \(kind.rawValue), and is not replaced",
+            remedy: "name another path, or move what is there away")
+    }
+
+    private func isCredential(_ path: String) -> Bool {
+        guard let credentialsDirectory, !credentialsDirectory.isEmpty else { return false }
+        return path.hasPrefix(credentialsDirectory + "/")
+            && !path.dropFirst(credentialsDirectory.count + 1).contains("/")
+    }
+
+    // errno of Linux, as `AtomicFile.readSecret` throws it.
+    private static let isMissing: Int32 = 2  // ENOENT
+    private static let isNoFile: Int32 = 22  // EINVAL
+    private static let isTooLong: Int32 = 27  // EFBIG
+}

@@ -119,7 +119,7 @@ extension Integration {
             try await Lab.run { lab in
                 let tunnel = try await Tunnel.make(in: lab, .ours)
                 // One thread writes a whole batch to the device before it reads the replies.
-                tunnel.vpc.change { $0.processors = "0" }
+                tunnel.vpc.change { $0.launcher = ["taskset", "-c", "0"] }
                 try await tunnel.vpc.start()
                 var peer = try RawPeer(at: .onprem, keys: tunnel.onprem.settings.keys, toward: tunnel.vpc)
                 let session = try peer.begin()

@@ -58,8 +58,9 @@ extension Integration {
                     ],
                     name: "vgwd", in: onprem.namespace)
                 let look = "nsenter -t \(daemon.pid) -m stat -c '%a %u %g' /run/wireguard"
-                try await eventually("the folder is there") { try await Shell.attempt(look).succeeded }
-                try #require(try await Shell.run(look) == "1775 0 4711")
+                try await eventually("the folder is there") {
+                    try await Shell.attempt(look).output == "1775 0 4711"
+                }
             }
         }
     }

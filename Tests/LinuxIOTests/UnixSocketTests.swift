@@ -80,10 +80,16 @@ import Testing
 
     @Test func `what a killed one left under the hidden name is not in the way`() throws {
         try withFolder { folder in
-            try shell("touch \(folder)/.s.new")
-            let listener = try UnixListener(path: "\(folder)/s")
-            #expect(listener.isPresent == true)
-            #expect(try AtomicFileTests.names(folder) == ["s"])
+            // A hard link outlives the listener, as the file of a killed daemon does.
+            let killed = try UnixListener(path: "\(folder)/x")
+            try shell("ln \(folder)/x \(folder)/.s.new")
+            try Self.drop(killed)
+            #expect(try AtomicFileTests.names(folder) == [".s.new"])
+            let isMade = eventually {
+                systemError { () throws(SystemError) in _ = try UnixListener(path: "\(folder)/s") } == nil
+            }
+            #expect(isMade)
+            #expect(try AtomicFileTests.names(folder) == [])
         }
     }
 

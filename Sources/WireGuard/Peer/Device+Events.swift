@@ -39,7 +39,7 @@ extension Device {
         if let keypair = slot.peer.sendingKeypair(at: now) {
             _ = sendStaged(slot, under: keypair, now: now)
         }
-        if !slot.peer.staged.isEmpty { startHandshake(slot, now: now) }
+        if !slot.peer.staged.isEmpty, !slot.peer.isConfirmationDue { startHandshake(slot, now: now) }
     }
 
     /// The inbound thread has heard the key, and may have published it for sending. What is right is published again

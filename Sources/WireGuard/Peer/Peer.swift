@@ -83,6 +83,10 @@ struct Peer: ~Copyable {
         return keypair
     }
 
+    /// The inbound thread has heard the next key, and control is about to hear of it: that sends what is staged. A reply to
+    /// the first packet under the key may come to control before the news of the key.
+    var isConfirmationDue: Bool { keypairs.rival == nil && keypairs.next?.isConfirmed == true }
+
     /// Whether the initiator, or whoever has used up its counter, asks for a new session because it sends or
     /// receives under the one in use (whitepaper, section 6.2).
     func isRekeyDue(at now: Instant) -> Bool {

@@ -1,3 +1,4 @@
+import Synchronization
 import Testing
 
 @testable import WireGuard
@@ -140,6 +141,25 @@ import Testing
             $0.handle(.keyConfirmed(id, localIndex: heard.localIndex), now: simulation.now)
         }
         #expect(path.sendingIndex == first)
+    }
+
+    @Test("a reply that control gets before the news of the key waits for it, and asks for no other session")
+    func replyBeforeConfirmation() throws {
+        let (simulation, left, right) = Simulation.pair()
+        simulation.initiate(from: left, to: right)
+        simulation.run(for: .milliseconds(15))
+        let id = right.id(of: left)
+        let next = try #require(right.device.slot(id)?.peer.keypairs.next)
+        next.heard.store(true, ordering: .relaxed)
+        let reply = InnerPackets.udp(from: right.innerAddress, to: left.innerAddress, payload: [1])
+        simulation.command(right) { $0.handle(.stage(id, packet: reply), now: simulation.now) }
+        #expect(right.status(of: left).stagedPackets == 1)
+        simulation.command(right) {
+            $0.handle(.keyConfirmed(id, localIndex: next.localIndex), now: simulation.now)
+        }
+        simulation.run(for: .milliseconds(15))
+        #expect(right.sent(.initiation).isEmpty)
+        #expect(left.delivered == [reply])
     }
 
     @Test("where the packet that confirms a handshake came from counts more than where its initiation did")

@@ -15,7 +15,8 @@ package enum DatapathEvent: Sendable {
     /// The first authentic packet under a keypair that the responder holds as its next one. Packets from the TUN are
     /// sealed under it already if an older one was in use.
     case keyConfirmed(PeerID, localIndex: UInt32)
-    /// An authentic packet came from elsewhere, and answers now go there.
+    /// An authentic packet came from elsewhere, and answers go there: at most ten times a second, the last change
+    /// with a later packet at the latest.
     case roamed(PeerID)
     /// The socket refused a message as larger than the interface takes, and the tunnel's outer packets are not to be
     /// fragmented; repeated, at most twice a second.

@@ -143,6 +143,7 @@ internal import Synchronization
             // What a cut path brought has not come.
             guard unsafe use.packets > 0 else { continue }
             unsafe use.path._withUnsafeGuaranteedRef { path in
+                if path.mayTellOfRoaming(at: now), events.roamed(path.peer) { path.roamingWasTold() }
                 let isFirst = unsafe path.noteReceived(
                     bytes: use.bytes, packets: use.packets, at: now, hasData: use.hasData)
                 if isFirst, !events.dataReceived(path.peer, at: now) { path.disarmDataReceived() }
@@ -165,8 +166,7 @@ internal import Synchronization
                 guard unsafe use.underlay.socket == path.socket, unsafe path.underlay != use.underlay else {
                     return
                 }
-                unsafe path.setUnderlay(use.underlay)
-                _ = events.roamed(path.peer)
+                unsafe path.roam(to: use.underlay)
             }
         }
         areEndpointsPublished = true

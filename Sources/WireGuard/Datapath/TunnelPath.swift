@@ -289,6 +289,24 @@ package final class TunnelPath: Sendable {
     /// Likewise of messages that the socket refused.
     func mayTellOfTooBig(at now: Instant) -> Bool { Self.isDue(tooBigToldAt, at: now) }
 
+    private let isRoamingUntold = Atomic<Bool>(false)
+    private let roamingToldAt = Atomic<UInt64>(0)
+
+    /// The peer was heard from elsewhere, and is sent to there from now on. Of the inbound thread.
+    func roam(to path: UnderlayPath) {
+        setUnderlay(path)
+        isRoamingUntold.store(true, ordering: .relaxed)
+    }
+
+    /// Whether control is to be told that the peer is elsewhere than it knows: at most ten times a second, as a peer may
+    /// come from two places in turn, and again until it was told.
+    func mayTellOfRoaming(at now: Instant) -> Bool {
+        isRoamingUntold.load(ordering: .relaxed)
+            && Self.isDue(roamingToldAt, at: now, interval: 100_000_000)
+    }
+
+    func roamingWasTold() { isRoamingUntold.store(false, ordering: .relaxed) }
+
     private let stagingSince = Atomic<UInt64>(0)
     private let stagedSince = Atomic<Int>(0)
     /// Twice what control keeps: the newest of a burst, too.
@@ -307,9 +325,11 @@ package final class TunnelPath: Sendable {
         return true
     }
 
-    private static func isDue(_ stamp: borrowing Atomic<UInt64>, at now: Instant) -> Bool {
+    private static func isDue(
+        _ stamp: borrowing Atomic<UInt64>, at now: Instant, interval: UInt64 = 500_000_000
+    ) -> Bool {
         let last = stamp.load(ordering: .relaxed)
-        guard last == 0 || now.nanoseconds &- last >= 500_000_000 else { return false }
+        guard last == 0 || now.nanoseconds &- last >= interval else { return false }
         stamp.store(now.nanoseconds, ordering: .relaxed)
         return true
     }

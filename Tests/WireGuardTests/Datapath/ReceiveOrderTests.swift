@@ -62,6 +62,45 @@ struct ReceiveOrderTests {
         #expect(confirmations(pair).isEmpty)
     }
 
+    private func roams(_ pair: borrowing DatapathPair) -> Int {
+        pair.right.events(pair.right.inboundEvents).count { if case .roamed = $0 { true } else { false } }
+    }
+
+    @Test("a peer that comes from two places in turn is followed at once, and told of ten times a second")
+    func roamingPace() {
+        var pair = DatapathPair()
+        var told = 0
+        for number in 1...1000 {
+            let place = number % 2 == 0 ? DatapathPair.leftUnderlay : elsewhere
+            _ = pair.receive(pair.send(packet), from: place)
+            #expect(pair.right.path.underlay == place)
+            told += roams(pair)
+            pair.now = pair.now + .milliseconds(1)
+        }
+        #expect(told == 10)
+        // Where it is in the end is told too.
+        pair.now = pair.now + .milliseconds(100)
+        for expected in [1, 0] {
+            _ = pair.receive(pair.send(packet))
+            #expect(roams(pair) == expected)
+            pair.now = pair.now + .seconds(1)
+        }
+    }
+
+    @Test("a change of endpoint that the ring has no room for is told with the next packet")
+    func roamingWithoutRoom() {
+        var pair = DatapathPair()
+        while pair.right.inboundEvents.roamed(PeerID(9)) {}
+        _ = pair.receive(pair.send(packet), from: elsewhere)
+        #expect(pair.right.path.underlay == elsewhere)
+        _ = pair.right.events(pair.right.inboundEvents)
+        for expected in [1, 0] {
+            pair.now = pair.now + .milliseconds(100)
+            _ = pair.receive(pair.send(packet), from: elsewhere)
+            #expect(roams(pair) == expected)
+        }
+    }
+
     @Test("an authentic packet moves the endpoint and confirms the key, whatever is wrong inside it")
     func wrongInside() throws {
         let foreign = InnerPackets.udp(from: IPAddress("10.9.0.1")!, to: InnerPackets.right4, payload: [1])

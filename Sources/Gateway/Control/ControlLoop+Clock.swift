@@ -29,6 +29,7 @@ extension ControlLoop {
 extension Duration {
     /// In seconds, with the sign: "+86400 s".
     fileprivate var formatted: String {
-        "\(self < .zero ? "" : "+")\(components.seconds) s"
+        let half: Int64 = self < .zero ? -500_000_000 : 500_000_000
+        return "\(self < .zero ? "" : "+")\((wholeNanoseconds &+ half) / 1_000_000_000) s"
     }
 }

@@ -118,18 +118,22 @@ extension Integration {
         func shuffled(joined: Int) async throws {
             try await Lab.run { lab in
                 let tunnel = try await Tunnel.make(in: lab, .ours)
-                // One thread writes a whole batch to the device before it reads the replies.
+                // One thread writes a whole batch to the device before it reads the replies. What comes while the
+                // daemon is stopped makes such batches.
                 tunnel.vpc.change { $0.launcher = ["taskset", "-c", "0"] }
                 try await tunnel.vpc.start()
                 var peer = try RawPeer(at: .onprem, keys: tunnel.onprem.settings.keys, toward: tunnel.vpc)
                 let session = try peer.begin()
                 let count = joined == 1 ? 500 : 1000
+                let daemon = try tunnel.vpc.process
                 for round in 0..<4 {
+                    if joined > 1 { daemon.signal(SIGSTOP) }
                     let messages = try (0..<count).map { _ in try session.ping() }.shuffled()
                     for start in stride(from: 0, to: count, by: joined) {
                         let train = Array(messages[start..<start + joined].joined())
                         try peer.send(train, segmentSize: RawPeer.pingSize)
                     }
+                    daemon.signal(SIGCONT)
                     let replies = peer.replies(count).count
                     try #require(replies == count, "round \(round)")
                 }

@@ -125,6 +125,9 @@ import WireGuard
         let quick = survey(of: "vgw0", rules: [rule(51820, inverted: true, 51820)])
         #expect(quick.holder(of: numbers(51820)) == .somebodyElse)
         #expect(chosen(automatic, quick) == numbers(51821))
+        // table = "off": the operator's own rule, for the mark that he knows.
+        let off = RoutingNumbers.Wishes(mark: .free(from: 51820), table: nil)
+        #expect(chosen(off, quick) == RoutingNumbers(mark: 51820, table: nil))
         let operators = survey(
             of: "vgw0", rules: [rule(51820, inverted: false, 100), rule(nil, inverted: false, 51820)])
         #expect(chosen(automatic, operators) == numbers(51820))

@@ -38,7 +38,8 @@ package struct RoutingSurvey: Sendable {
     package var ownMarks: Set<UInt32> { Set(tablesByMark.keys.filter(isOwn)) }
 
     /// Who else has one of the numbers. Rules of others that only select the mark, or lead to the table, are an operator's
-    /// own beside this gateway's.
+    /// own beside this gateway's; so are those for all but the mark, where there is no table of ours that they could be
+    /// in the way of.
     package func holder(of numbers: RoutingNumbers) -> Holder? {
         if numbers.mark != 0 {
             if tablesByMark[numbers.mark] != nil, !isOwn(numbers.mark) {
@@ -47,7 +48,7 @@ package struct RoutingSurvey: Sendable {
             let isForeign = rules.contains {
                 $0.isInverted && $0.mark == numbers.mark && $0.protocol != NetlinkRoute.ownProtocol
             }
-            if isForeign { return .somebodyElse }
+            if isForeign, numbers.table != nil { return .somebodyElse }
         }
         guard let table = numbers.table, table != NetlinkRoute.mainTable else { return nil }
         if routes(of: [table]).contains(where: { !isOwn($0) }) {

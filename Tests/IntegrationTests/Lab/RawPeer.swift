@@ -93,9 +93,11 @@ struct RawPeer {
 
     /// One datagram, or as many as there are of that size, joined as UDP_SEGMENT joins them.
     func send(_ bytes: [UInt8], segmentSize: Int = 0) throws {
+        var waitsLeft = UDPSocket.queueWaits
         let result = unsafe bytes.withUnsafeBytes {
             unsafe socket.send(
-                $0.baseAddress!, count: $0.count, segmentSize: segmentSize, to: target, trafficClass: 0)
+                $0.baseAddress!, count: $0.count, segmentSize: segmentSize, to: target, trafficClass: 0,
+                waitsLeft: &waitsLeft)
         }
         guard result == .sent else { throw LabError("the raw peer cannot send: \(result)") }
     }

@@ -30,7 +30,7 @@ package struct RouteEntry: Codable, Hashable, Sendable {
     package var reason: String?
     /// Of a runtime route: it is there again after a restart.
     package var isSaved: Bool?
-    /// Of the kernel's route, where one was configured or learned.
+    /// Metric of the kernel's route, where one was configured or learned.
     package var metric: UInt32?
     /// True for a learned prefix that nobody announces now: it is unreachable. `connection` is the one that learned it
     /// last, and empty where only an earlier run knew.

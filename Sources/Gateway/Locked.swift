@@ -22,7 +22,7 @@ package final class Published<Value: Sendable>: Sendable {
 
     package struct Reader: ~Copyable {
         private let source: Published
-        /// Of `value`, or of one before it.
+        /// Generation of `value`, or of one before it.
         package private(set) var generation: UInt64
         package private(set) var value: Value
 

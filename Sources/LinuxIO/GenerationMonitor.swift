@@ -5,7 +5,7 @@ internal import Glibc
 ///
 /// Concurrency: immutable; one thread reads.
 package final class GenerationMonitor: Sendable {
-    /// Of linux/netlink.h.
+    /// NETLINK_KOBJECT_UEVENT of linux/netlink.h.
     private static let kobjectUevent: Int32 = 15
     /// Messages of one call.
     private static let readLimit = 64

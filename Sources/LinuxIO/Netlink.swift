@@ -95,7 +95,7 @@ package struct Netlink: ~Copyable {
         try removeAddress(NetlinkAddress(prefix: prefix, interface: interface))
     }
 
-    /// Of both families. A link that is gone has none.
+    /// Addresses of both families. A link that is gone has none.
     package func addresses(of interface: UInt32 = 0) throws(SystemError) -> [NetlinkAddress] {
         // struct ifaddrmsg: family, prefix length, flags, scope, index.
         let header = [0, 0, 0, 0] + Self.bytes(interface)

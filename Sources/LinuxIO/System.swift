@@ -96,7 +96,7 @@ enum System {
         return status
     }
 
-    /// Of the path itself, or of what a symbolic link there names; nil when there is nothing.
+    /// Looks at the path itself, or at what a symbolic link there names; nil when there is nothing.
     static func status(path: String, followsLinks: Bool = false) -> stat? {
         var status = Glibc.stat()
         let result = attempt { unsafe Int(followsLinks ? stat(path, &status) : lstat(path, &status)) }

@@ -40,8 +40,8 @@ package struct SystemFiles: ConfigurationFiles {
     package static let serviceUser = "vgwd"
     private static let sizeLimit = 4096
 
-    /// Of systemd, which guards what is in it: since version 254 by an access list, that a file's mode shows as
-    /// bits of a group.
+    /// systemd's folder of credentials. systemd guards what is in it: since version 254 by an access list, which a
+    /// file's mode shows as bits of a group.
     private let credentialsDirectory: String?
     /// User numbers.
     private let owners: Set<UInt32>
@@ -86,7 +86,7 @@ package struct SystemFiles: ConfigurationFiles {
         return text.decodedBase64
     }
 
-    /// Of the file itself and of its folder, in which it could be replaced.
+    /// Looks at the file itself and at its folder, in which it could be replaced.
     package func tampering(with path: String) -> FileProblem? {
         let folder = path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
         for place in [path, folder] {

@@ -18,7 +18,7 @@ package struct Connection: Sendable {
         /// Its host bits are zero.
         package let prefix: IPPrefix
         package let origin: Origin
-        /// Of the kernel's route, where it is learned.
+        /// Metric of the kernel's route, where it is learned.
         package let metric: UInt32?
 
         package init(_ prefix: IPPrefix, origin: Origin, metric: UInt32? = nil) {

@@ -3,8 +3,8 @@ internal import WireGuard
 
 /// Handshake messages, from the sockets that carry nothing else (``UDPSocketGroup``).
 extension ControlLoop {
-    /// Of one round: a flood must not keep the loop from its other business. The sockets stay readable while there is
-    /// more.
+    /// Time for handshakes in one round: a flood must not keep the loop from its other business. The sockets stay
+    /// readable while there is more.
     private static let workLimit: Duration = .milliseconds(5)
 
     /// Of groups that take the place of others; sockets in both are watched already.

@@ -7,7 +7,7 @@ package struct DaemonSettings: Sendable {
     package var interface: String
     package var state: GatewayState
     package var plan: RoutePlan
-    /// Of the mark and the table; nil where somebody else manages them.
+    /// What the configuration says of the mark and the table; nil where somebody else manages them.
     let wishes: RoutingNumbers.Wishes?
     /// Marks of rules that earlier runs made (`takeNumbers`).
     var earlierMarks: Set<UInt32> = []

@@ -127,7 +127,7 @@ package struct PrefixChoice: Hashable, Sendable {
         self.kernel = kernel
     }
 
-    /// Of each prefix the connections that have it, the best first; none where it is only guarded.
+    /// The connections that have each prefix, the best first; none where it is only guarded.
     private static func owners(
         _ candidates: [Candidate], _ guarded: Set<IPPrefix>
     ) -> [IPPrefix: [Owner]] {
@@ -137,7 +137,7 @@ package struct PrefixChoice: Hashable, Sendable {
                 let list = owners[claim.prefix] ?? []
                 let others = list.filter { $0.connection != connection }
                 let before = list.first { $0.connection == connection }
-                // Of a connection that has it twice, as configured and learned, the better metric counts.
+                // A connection may have it twice, as configured and learned: the better metric counts.
                 owners[claim.prefix] =
                     others + [
                         Owner(

@@ -5,15 +5,15 @@ package import LinuxIO
 /// Each gateway's routes of type unreachable have a metric of its own (`RoutePlan.tag`), and one of them, the sign, is
 /// always there. So rules belong to whose routes are in the table that they lead to.
 package struct RoutingSurvey: Sendable {
-    /// Of all protocols.
+    /// Rules of all protocols.
     package var rules: [NetlinkRule]
-    /// Of vgwd's protocol.
+    /// Routes of vgwd's protocol.
     package var routes: [NetlinkRoute]
-    /// Of the gateway that looks; only its tag counts.
+    /// Plan of the gateway that looks; only its tag counts.
     package let plan: RoutePlan
-    /// Of its interface; 0 while there is none.
+    /// Index of its interface; 0 while there is none.
     package let interface: UInt32
-    /// Of its last run.
+    /// Numbers of its last run.
     package let remembered: RoutingNumbers?
 
     package init(

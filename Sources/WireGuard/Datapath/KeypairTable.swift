@@ -26,7 +26,7 @@ internal import Synchronization
         let keypair: Keypair
         let index: UInt32
         var stage = Stage.unlinked
-        /// Of the threads, when it came to this stage.
+        /// Epochs of the threads when it came to this stage.
         var epochs: [(thread: DataThreadEpoch, at: UInt64)]
     }
 

@@ -316,7 +316,7 @@ package final class TunnelPath: Sendable {
     /// At most so many times in each tenth of a second, over all threads.
     func mayStage(at now: Instant) -> Bool {
         let since = stagingSince.load(ordering: .relaxed)
-        // Of two threads one may have begun its batch a moment earlier.
+        // Two threads may ask, and one of them may have begun its batch a moment earlier.
         if since != 0, Int64(bitPattern: now.nanoseconds &- since) < Self.stagingInterval {
             return stagedSince.wrappingAdd(1, ordering: .relaxed).oldValue < Self.stagingCredit
         }

@@ -237,7 +237,7 @@ extension Device {
 }
 
 extension DropReason {
-    /// Of a handshake message: a Diffie-Hellman was done before it was found.
+    /// True if a Diffie-Hellman was done for the handshake message before the fault was found.
     fileprivate var comesAfterDiffieHellman: Bool {
         switch self {
         case .lowOrderPoint, .handshakeDecryptionFailed, .peerUnknown, .peerDisabled, .cipherMismatch,

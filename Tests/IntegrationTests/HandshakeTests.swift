@@ -53,9 +53,9 @@ extension Integration {
         }
 
         @Test(
-            "an initiator that was killed is back at once: it calls when it starts",
+            "a configured initiator that was killed is back at once: it calls when it starts",
             .enabled(if: !Lab.reference, "wireguard-go waits for something to send"),
-            arguments: [Pairing.ours, .driven, .toGo])
+            arguments: [Pairing.ours, .toGo])
         func restartOfInitiator(_ pairing: Pairing) async throws {
             try await Tunnel.run(pairing) { tunnel in
                 try await tunnel.onprem.restart()

@@ -123,6 +123,6 @@ package final class EventFollower: Sendable {
 /// The answer to a question for events.
 package struct EventPage: Sendable {
     package var lines: [EventLine]
-    /// Of what comes after them; nil unless it was asked for.
+    /// Follows the events after `lines`; nil unless that was asked for.
     package var follower: EventFollower?
 }

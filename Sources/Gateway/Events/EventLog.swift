@@ -5,7 +5,7 @@ package struct EventLog {
     package static let capacity = 1000
 
     private var events: Ring<GatewayEvent>
-    /// Of the last event; 0 before the first.
+    /// Sequence number of the last event; 0 before the first.
     package private(set) var last: UInt64 = 0
 
     package init(capacity: Int = EventLog.capacity) { events = Ring(capacity: capacity) }

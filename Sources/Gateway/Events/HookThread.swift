@@ -8,7 +8,7 @@ internal import WireGuard
 struct HookThread {
     static let wakeToken: UInt64 = 0
 
-    /// Of each hook three tokens, from 1.
+    /// What a token of epoll is for: each hook has three tokens, from 1.
     private enum Source: UInt64 {
         case end = 0
         case input = 1

@@ -1,7 +1,7 @@
 /// The last few elements of a sequence, in order.
 struct Ring<Element: Sendable>: Sendable {
     private var elements: [Element] = []
-    /// Of the oldest, once all places are taken.
+    /// Index of the oldest element, once all places are taken.
     private var start = 0
     private let capacity: Int
 

@@ -15,6 +15,10 @@ package import WireGuard
 /// /etc/hosts goes first, then DNS for A and AAAA; the addresses are in the order of RFC 6724, so one that this
 /// host has no route to is last. Other sources of nsswitch.conf are not asked.
 ///
+/// Every socket of a question has the question's firewall mark: the answer says where a tunnel leads to, so the
+/// question must not be led into a tunnel. What a name server on this host asks in turn has no mark
+/// (`Problem.isOfLocalStub`).
+///
 /// Concurrency: any thread may ask; `stop` may be called from any but the resolver's own.
 package final class NameResolver: Sendable {
     package struct Address: Hashable, Sendable {
@@ -31,8 +35,14 @@ package final class NameResolver: Sendable {
     /// Why there is no address, in words: `vgw.example.com does not resolve: no name server answers`.
     package struct Problem: Error, Hashable, Sendable, CustomStringConvertible {
         package let description: String
+        /// Only name servers on this host were asked, such as systemd-resolved's 127.0.0.53: they ask others in
+        /// turn, by sockets that have no mark.
+        package let isOfLocalStub: Bool
 
-        init(_ host: String, _ reason: String) { description = "\(host) does not resolve: \(reason)" }
+        init(_ host: String, _ reason: String, isOfLocalStub: Bool = false) {
+            description = "\(host) does not resolve: \(reason)"
+            self.isOfLocalStub = isOfLocalStub
+        }
     }
 
     /// Never empty.
@@ -47,9 +57,14 @@ package final class NameResolver: Sendable {
 
     deinit { work.stop()?.join() }
 
-    package func resolve(_ host: String, answer: @escaping Answer) {
-        work.add(ResolverQuestion(host: host, answer: answer))
+    /// `mark` is SO_MARK of what is sent for this question; 0 is none. It decides too which addresses this host
+    /// has a route to.
+    package func resolve(_ host: String, mark: UInt32 = 0, answer: @escaping Answer) {
+        work.add(ResolverQuestion(host: host, mark: mark, answer: answer))
     }
+
+    /// Returns true if all name servers of /etc/resolv.conf are on this host.
+    package static var systemIsLocalStub: Bool { ResolverQuery.systemServers.allSatisfy(\.isLoopback) }
 
     /// Ends the thread, and waits for that: it does not wait for name servers. What is still open is answered
     /// as unresolved before this returns, and so is whatever is asked later.
@@ -58,9 +73,12 @@ package final class NameResolver: Sendable {
 
 struct ResolverQuestion: Sendable {
     let host: String
+    let mark: UInt32
     let answer: NameResolver.Answer
 
-    func fail(_ reason: String) { answer(.failure(NameResolver.Problem(host, reason))) }
+    func fail(_ reason: String, isOfLocalStub: Bool = false) {
+        answer(.failure(NameResolver.Problem(host, reason, isOfLocalStub: isOfLocalStub)))
+    }
 }
 
 /// What the resolver and its thread share: the thread holds no reference to the resolver.

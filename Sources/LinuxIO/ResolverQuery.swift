@@ -11,6 +11,7 @@ internal import WireGuard
     private static let tries: Int32 = 3
 
     private let question: ResolverQuestion
+    private let asksSystemServers: Bool
     private let deadline: Instant
     private var channel: UnsafeMutableRawPointer?
     private(set) var isAnswered = false
@@ -18,12 +19,14 @@ internal import WireGuard
     /// May be answered already: from /etc/hosts.
     init(_ question: ResolverQuestion, servers: [Endpoint], timeLimit: Duration) {
         self.question = question
+        asksSystemServers = servers.isEmpty
         deadline = SystemClock.now() + timeLimit
         // Each round of tries waits twice as long as the one before: with one server, the whole limit.
         let rounds = Int64(1) << Int64(Self.tries) - 1
         let timeout = Int32(clamping: max(timeLimit.wholeNanoseconds / 1_000_000 / rounds, 1))
         let list = servers.map(\.description).joined(separator: ",")
-        let status = unsafe cr_open(&channel, list.isEmpty ? nil : list, timeout, Self.tries)
+        let status = unsafe cr_open(
+            &channel, list.isEmpty ? nil : list, question.mark, timeout, Self.tries)
         guard status == CR_SUCCESS, let channel = unsafe channel else {
             fail(Self.words(status))
             return
@@ -105,12 +108,8 @@ internal import WireGuard
         guard status == CR_SUCCESS else { return fail(Self.words(status)) }
         var addresses: [NameResolver.Address] = []
         for index in 0..<found.count {
-            var entry = unsafe found[index]
-            let bytes = unsafe withUnsafeBytes(of: &entry.bytes) { bytes in
-                unsafe Array(bytes.prefix(Int(entry.count)))
-            }
-            guard let address = IPAddress(bytes: bytes),
-                !addresses.contains(where: { $0.address == address })
+            let entry = unsafe found[index]
+            guard let address = Self.address(entry), !addresses.contains(where: { $0.address == address })
             else { continue }
             addresses.append(NameResolver.Address(address, timeToLive: .seconds(Int64(entry.time_to_live))))
         }
@@ -119,9 +118,25 @@ internal import WireGuard
         question.answer(.success(addresses))
     }
 
+    private static func address(_ entry: cr_address) -> IPAddress? {
+        var entry = entry
+        return IPAddress(
+            bytes: unsafe withUnsafeBytes(of: &entry.bytes) { bytes in
+                unsafe Array(bytes.prefix(Int(entry.count)))
+            })
+    }
+
+    /// The name servers of /etc/resolv.conf as it is now.
+    static var systemServers: [IPAddress] {
+        var servers = [cr_address](repeating: cr_address(), count: 8)
+        let count = unsafe cr_system_servers(&servers, servers.count)
+        return servers.prefix(count).compactMap { address($0) }
+    }
+
     private func fail(_ reason: String) {
         isAnswered = true
-        question.fail(reason)
+        question.fail(
+            reason, isOfLocalStub: asksSystemServers && Self.systemServers.allSatisfy(\.isLoopback))
     }
 
     private static func words(_ status: Int32) -> String {

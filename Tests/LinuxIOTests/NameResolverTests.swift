@@ -12,18 +12,18 @@ import WireGuard
     }
 
     /// Waits for the answer.
-    private func ask(_ resolver: NameResolver, _ host: String) throws -> Found {
-        let result = try ask(resolver, [host])
+    private func ask(_ resolver: NameResolver, _ host: String, mark: UInt32 = 0) throws -> Found {
+        let result = try ask(resolver, [host], mark: mark)
         return result[0]
     }
 
-    private func ask(_ resolver: NameResolver, _ hosts: [String]) throws -> [Found] {
+    private func ask(_ resolver: NameResolver, _ hosts: [String], mark: UInt32 = 0) throws -> [Found] {
         let answers = Mutex<[String: Found]>([:])
         let wake = try EventCounter()
         var poll = PollSet(wake.fd)
         let box = Box(answers)
         for host in hosts {
-            resolver.resolve(host) { result in
+            resolver.resolve(host, mark: mark) { result in
                 box.answers.withLock { $0[host] = Self.found(result) }
                 wake.signal()
             }
@@ -114,6 +114,72 @@ import WireGuard
             #expect(try ask(resolver, "four.example.com").addresses == ["127.0.0.5", "2001:db8::1"])
             #expect(try ask(resolver, "six.example.com").addresses == ["::1", "192.0.2.9"])
         }
+    }
+
+    @Test func `every packet of a question has its mark`() throws {
+        try withOwnNames { _ in
+            let server = try NameServer(port: 5300, ["vgw.example.com": Self.gateway])
+            defer { server.stop() }
+            try shell(
+                "nft 'add table ip t; add chain ip t out { type filter hook output priority 0; };"
+                    + " add rule ip t out udp dport 5300 meta mark != 0xca6c drop'")
+            let resolver = NameResolver(servers: [server.endpoint], timeLimit: .milliseconds(700))
+            #expect(try ask(resolver, "vgw.example.com").problem != nil)
+            #expect(server.questionCount == 0)
+            #expect(try ask(resolver, "vgw.example.com", mark: 0xca6c).addresses.count == 3)
+        }
+    }
+
+    @Test func `an address that only what is marked has a route to is not last`() throws {
+        try withOwnNames { _ in
+            let server = try NameServer(
+                port: 5300,
+                [
+                    "four.example.com": .records([
+                        .address("2001:db8::1", ttl: 1), .address("127.0.0.5", ttl: 1),
+                    ])
+                ])
+            defer { server.stop() }
+            try shell(
+                """
+                sysctl -qw net.ipv6.conf.lo.disable_ipv6=0
+                ip -6 addr add 2001:db8::2/128 dev lo
+                ip -6 route add 2001:db8::1/128 dev lo table 77
+                ip -6 rule add fwmark 77 lookup 77
+                """)
+            let resolver = NameResolver(servers: [server.endpoint])
+            #expect(try ask(resolver, "four.example.com").addresses == ["127.0.0.5", "2001:db8::1"])
+            #expect(
+                try ask(resolver, "four.example.com", mark: 77).addresses == ["2001:db8::1", "127.0.0.5"])
+        }
+    }
+
+    @Test func `a problem tells that only a name server on this host was asked`() throws {
+        try withOwnNames { folder in
+            for (servers, isStub) in [
+                (["127.0.0.53"], true), (["127.0.0.53", "::1"], true), (["127.0.0.53", "192.0.2.53"], false),
+                (["192.0.2.53"], false),
+            ] {
+                try shell(
+                    "printf '\(servers.map { "nameserver \($0)\\n" }.joined())' > \(folder)/resolv.conf")
+                let found = Mutex<Bool?>(nil)
+                let box = Flag(found)
+                let resolver = NameResolver(timeLimit: .milliseconds(200))
+                resolver.resolve("vgw.example.com") { result in
+                    if case .failure(let problem) = result {
+                        box.flag.withLock { $0 = problem.isOfLocalStub }
+                    }
+                }
+                #expect(eventually { box.flag.withLock { $0 } != nil })
+                #expect(box.flag.withLock { $0 } == isStub, "\(servers)")
+                resolver.stop()
+            }
+        }
+    }
+
+    private final class Flag: Sendable {
+        let flag: Mutex<Bool?>
+        init(_ flag: consuming sending Mutex<Bool?>) { self.flag = flag }
     }
 
     @Test func `what is wrong is said in words`() throws {

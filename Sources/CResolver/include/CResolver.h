@@ -31,8 +31,11 @@ struct cr_address {
 /// The addresses are there during the call only.
 typedef void (*cr_answer)(void *context, int status, const struct cr_address *addresses, size_t count);
 
-/// `servers` as "192.0.2.1:53,[2001:db8::1]:53", or NULL for those of the system.
-int cr_open(void **channel, const char *servers, int timeout_ms, int tries);
+/// `servers` as "192.0.2.1:53,[2001:db8::1]:53", or NULL for those of the system. `mark` is SO_MARK of every socket
+/// of the channel, 0 for none.
+int cr_open(void **channel, const char *servers, uint32_t mark, int timeout_ms, int tries);
+/// The name servers of /etc/resolv.conf as it is now. Returns how many there are in `servers`.
+size_t cr_system_servers(struct cr_address *servers, size_t limit);
 /// May answer before it returns; answers once in any case, from here, `cr_process`, `cr_cancel` or `cr_close`.
 void cr_ask(void *channel, const char *host, size_t limit, cr_answer answer, void *context);
 /// Bit i: descriptors[i] is waited for to be readable, bit i + 16: writable.

@@ -10,7 +10,7 @@ extension ConfigurationParser {
                     "name", "interface", "listen-port", "private-key-file", "credential", "address", "mtu",
                     "workers",
                     "udp-gso", "udp-gro", "tun-offload", "firewall-mark", "table", "metric",
-                    "state-directory",
+                    "state-directory", "dns",
                 ])
         else { return nil }
         let interface = readInterface(section)
@@ -39,6 +39,7 @@ extension ConfigurationParser {
             routeTable: readTable(section),
             routeMetric: metric.flatMap { UInt32(exactly: $0) },
             stateDirectory: readStateDirectory(section),
+            nameServers: readNameServers(section),
             connections: [],
             control: ControlConfiguration(socket: ""))
         if configuration.firewallMark == nil, case .number = configuration.routeTable {
@@ -246,6 +247,22 @@ extension ConfigurationParser {
         // systemd separates several with colons; ours has one.
         let given = environment["STATE_DIRECTORY"]?.split(separator: ":").first.map { String($0) }
         return given ?? GatewayConfiguration.defaultStateDirectory
+    }
+
+    private mutating func readNameServers(_ section: ConfigurationReader.Section) -> [Endpoint] {
+        var servers: [Endpoint] = []
+        for (node, text) in reader.strings(section, "dns", example: "\"192.0.2.53\"") ?? [] {
+            let server = Endpoint(text) ?? IPAddress(text).map { Endpoint(address: $0, port: 53) }
+            guard let server, server.port > 0, !server.address.isUnspecified, !server.address.isMulticast
+            else {
+                reader.report(
+                    node, "\(reader.quoted(text)) is no name server",
+                    "write its address, such as \"192.0.2.53\" or \"[2001:db8::53]:5353\"")
+                continue
+            }
+            if !servers.contains(server) { servers.append(server) }
+        }
+        return servers
     }
 
     mutating func readControl(_ node: ConfigurationNode?) -> ControlConfiguration {

@@ -69,7 +69,7 @@ struct ConfigurationReader {
             "did you mean 'preshared-key-file'? Keys are in files of their own, with mode 0600"
         ),
         "allowedips": ("routes", "did you mean 'routes' of the [[connection]]?"),
-        "dns": ("address", "vgwd leaves name resolution alone: leave it out"),
+        "dns": ("address", "vgwd leaves this host's name resolution alone: leave it out"),
         "fwmark": ("firewall-mark", "did you mean 'firewall-mark'?"),
     ]
 

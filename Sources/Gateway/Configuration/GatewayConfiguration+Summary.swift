@@ -18,6 +18,9 @@ extension GatewayConfiguration {
             ("state", stateDirectory),
             ("control", control.socket),
         ]
+        if !nameServers.isEmpty {
+            rows.append(("names are asked of", nameServers.map(\.description).joined(separator: ", ")))
+        }
         if connections.isEmpty {
             rows.append(("connections", "none: nothing is sent until 'wg set' adds a peer"))
         }

@@ -27,6 +27,8 @@ package struct GatewayConfiguration: Sendable {
     package var routeMetric: UInt32?
     /// Where the timestamp floor and what else must outlive a run is kept.
     package var stateDirectory: String
+    /// Asked for the names of endpoints in place of those in /etc/resolv.conf; empty where those are asked.
+    package var nameServers: [Endpoint]
     package var connections: [ConnectionConfiguration]
     package var control: ControlConfiguration
     package var hooks: [HookConfiguration] = []

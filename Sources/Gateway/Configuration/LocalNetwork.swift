@@ -16,9 +16,11 @@ package struct LocalNetwork: Hashable, Sendable {
         guard let netlink = try? Netlink(), let addresses = try? netlink.addresses() else { return [] }
         var names: [UInt32: String] = [:]
         return addresses.compactMap { address in
-            guard address.prefix.length < address.prefix.family.width else { return nil }
-            if names[address.interface] == nil {
-                names[address.interface] = (try? netlink.link(index: address.interface))??.name
+            let prefix = address.prefix
+            guard prefix.length < prefix.family.width, !prefix.address.isLinkLocal, !prefix.address.isLoopback
+            else { return nil }
+            if links[address.interface] == nil {
+                links[address.interface] = (try? netlink.link(index: address.interface)) ?? nil
             }
             return names[address.interface].map { LocalNetwork(interface: $0, network: address.prefix) }
         }

@@ -186,6 +186,7 @@ extension ControlLoop {
                 + "know this gateway's public key?"
         case .noReply:
             "is the far end running, does UDP get there, and does it know this gateway's public key?"
+        if tunnels[status.id]?.endpoints.problem != nil, let stubHint { return stubHint }
         case .dropped(.cipherMismatch): "nothing is negotiated: write the same cipher at both ends"
         case .dropped(.handshakeDecryptionFailed):
             "the keys, or the pre-shared keys, of the two ends do not match"

@@ -90,7 +90,7 @@ extension ControlLoop {
         switch output {
         case .resolve(let host, let port):
             let mailbox = mailbox
-            resolver.resolve(host) { answer in
+            resolver.resolve(host, mark: state.firewallMark) { answer in
                 mailbox.post(.resolved(peer, host: host, port: port, answer))
             }
         case .use(let endpoint):
@@ -114,10 +114,13 @@ extension ControlLoop {
         switch answer {
         case .success(let addresses):
             tunnels[peer]?.endpoints.resolved(host: host, port: port, addresses, now: now)
+            hasLocalStubFailed = false
         case .failure(let problem):
             if tunnels[peer]?.endpoints.problem == nil {
-                log.warning(
-                    "endpoint does not resolve", metadata: names(of: peer, adding: ["error": "\(problem)"]))
+            hasLocalStubFailed = problem.isOfLocalStub
+                var metadata: Logger.Metadata = ["error": "\(problem)"]
+                if let hint = stubHint { metadata["hint"] = "\(hint)" }
+                log.warning("endpoint does not resolve", metadata: names(of: peer, adding: metadata))
             }
             tunnels[peer]?.endpoints.resolutionFailed(
                 host: host, port: port, problem: "\(problem)", now: now)
@@ -127,6 +130,14 @@ extension ControlLoop {
     }
 
     /// What health knows of where the tunnel leads to.
+    /// Nil where the questions of a name server on this host are not led into a tunnel.
+    var stubHint: String? {
+        guard hasLocalStubFailed, state.firewallMark != 0, keeper.installsRoutes else { return nil }
+        return LocalStub.problem(prefixes: state.connections.flatMap(\.prefixes)).map {
+            "\($0); \(LocalStub.remedy)"
+        }
+    }
+
     func noteEndpoint(of peer: PeerID) {
         guard let record = tunnels[peer] else { return }
         let knowledge: TunnelHealth.EndpointKnowledge

@@ -50,6 +50,8 @@ extension ControlLoop: WgHandler {
             return error.code
         }
         state = next
+        hooks?.setFirewallMark(next.firewallMark)
+        openReturnPath()
         var asked: [PublicKey] = []
         for step in steps {
             switch step {

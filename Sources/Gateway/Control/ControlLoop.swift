@@ -68,7 +68,9 @@ package final class ControlLoop {
     /// Nil where there is none. `Daemon.run` sets it before `run`.
     var controlServer: ControlServer?
     var timestamps: TimestampStore
-    let resolver = NameResolver()
+    let resolver: NameResolver
+    /// A name server on this host was asked for an endpoint's name, and had no answer.
+    var hasLocalStubFailed = false
     /// Of the `wg` socket, and of the control server.
     let requestDrops = DropCounters()
     var eventLog = EventLog()
@@ -164,11 +166,14 @@ package final class ControlLoop {
             hooks =
                 settings.hooks.isEmpty
                 ? nil
-                : try HookRunner(settings.hooks, gateway: settings.name, log: log) { [mailbox] failure in
+                : try HookRunner(
+                    settings.hooks, gateway: settings.name, firewallMark: state.firewallMark, log: log
+                ) { [mailbox] failure in
                     mailbox.post(.hookHasFailed(failure))
                 }
             now = SystemClock.now()
             startedAt = now
+            resolver = NameResolver(servers: settings.nameServers)
             socketCheckAt = now + Self.socketCheckInterval
             isServerReady = settings.controlSocket == nil
             if let listener = try Self.listen(settings, log) {

@@ -18,6 +18,8 @@ package struct DaemonSettings: Sendable {
     package var stateDirectory: String
     /// Of the control API; nil for none. One that cannot be made ends a run by a configuration, and no other.
     package var controlSocket: String?
+    /// Asked for the names of endpoints; empty where those of the system are.
+    package var nameServers: [Endpoint] = []
     package var hooks: [HookConfiguration] = []
     /// Whether vgwd itself sets addresses and brings the interface up.
     package var managesLink: Bool
@@ -43,6 +45,7 @@ package struct DaemonSettings: Sendable {
         workers = configuration.workers
         stateDirectory = configuration.stateDirectory
         controlSocket = configuration.control.socket
+        nameServers = configuration.nameServers
         hooks = configuration.hooks
         managesLink = true
     }

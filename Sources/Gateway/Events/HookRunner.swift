@@ -44,6 +44,8 @@ package final class HookRunner: Sendable {
 
     package let hooks: [HookConfiguration]
     private let gateway: String
+    /// Of outer packets; 0 is none. `wg` may change it.
+    private let firewallMark: Atomic<UInt32>
     private let log: Logger
     private let onFailure: @Sendable (Failure) -> Void
     private let inbox: Mutex<Inbox>
@@ -53,11 +55,12 @@ package final class HookRunner: Sendable {
     private let thread = Mutex<Thread?>(nil)
 
     package init(
-        _ hooks: [HookConfiguration], gateway: String, log: Logger,
+        _ hooks: [HookConfiguration], gateway: String, firewallMark: UInt32 = 0, log: Logger,
         onFailure: @escaping @Sendable (Failure) -> Void
     ) throws(SystemError) {
         self.hooks = hooks
         self.gateway = gateway
+        self.firewallMark = Atomic(firewallMark)
         self.log = log
         self.onFailure = onFailure
         inbox = Mutex(
@@ -79,6 +82,9 @@ package final class HookRunner: Sendable {
         }
         thread.withLock { $0 = started }
     }
+
+    /// Hooks that start from now on are told this mark.
+    package func setFirewallMark(_ mark: UInt32) { firewallMark.store(mark, ordering: .relaxed) }
 
     package func post(_ event: GatewayEvent) {
         let wanting = hooks.enumerated().filter { $0.element.wants(event.kind) }
@@ -185,6 +191,7 @@ extension HookRunner {
             "VGWD_REASON=\(event.reason ?? "")",
             "VGWD_TIME=\(event.time)",
             "VGWD_GATEWAY=\(gateway)",
+            "VGWD_FIREWALL_MARK=\(firewallMark.load(ordering: .relaxed))",
         ]
     }
 }

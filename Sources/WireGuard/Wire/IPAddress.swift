@@ -46,6 +46,8 @@ package struct IPAddress: Hashable, Sendable, BitwiseCopyable {
     package static func any(_ family: Family) -> IPAddress { IPAddress(family: family, bits: 0) }
 
     package var isUnspecified: Bool { bits == 0 }
+    /// 127.0.0.0/8 or ::1.
+    package var isLoopback: Bool { family == .v4 ? bits >> 24 == 127 : bits == 1 }
     package var isMulticast: Bool {
         family == .v4 ? bits >> 28 == 0xe : bits >> 120 == 0xff
     }

@@ -25,16 +25,25 @@ package struct Netlink: ~Copyable {
     }
 
     private func link(_ call: String, index: Int32, name: String?) throws(SystemError) -> NetlinkLink? {
+        var link: NetlinkLink?
+        try unsafe withLink(call, index: index, name: name) { link = unsafe NetlinkParsing.link($0) }
+        return link
+    }
+
+    /// Gives `body` libnl's link of that index or name, if there is one.
+    func withLink(
+        _ call: String, index: Int32, name: String? = nil, _ body: (OpaquePointer) -> Void
+    ) throws(SystemError) {
         var found: OpaquePointer?
         do throws(SystemError) {
             try unsafe socket.run(call) { handle in unsafe rtnl_link_get_kernel(handle, index, name, &found) }
         } catch {
-            if error.code == ENODEV || error.code == ENOENT { return nil }
+            if error.code == ENODEV || error.code == ENOENT { return }
             throw error
         }
-        guard let link = unsafe found else { return nil }
+        guard let link = unsafe found else { return }
         defer { unsafe rtnl_link_put(link) }
-        return unsafe NetlinkParsing.link(link)
+        unsafe body(link)
     }
 
     package func setUp(_ index: UInt32, _ isUp: Bool = true) throws(SystemError) {
@@ -60,8 +69,7 @@ package struct Netlink: ~Copyable {
         }
     }
 
-    private func change(_ index: UInt32, _ call: String, _ body: (OpaquePointer) -> Void) throws(SystemError)
-    {
+    func change(_ index: UInt32, _ call: String, _ body: (OpaquePointer) -> Void) throws(SystemError) {
         guard let link = unsafe rtnl_link_alloc() else { throw SystemError(call: call, code: ENOMEM) }
         defer { unsafe rtnl_link_put(link) }
         guard let change = unsafe rtnl_link_alloc() else { throw SystemError(call: call, code: ENOMEM) }
@@ -201,23 +209,6 @@ package struct Netlink: ~Copyable {
         }
     }
 
-    /// How a packet to `destination` with this mark would leave now. ENETUNREACH, or the errno of the
-    /// unreachable route that it meets.
-    package func way(to destination: IPAddress, mark: UInt32 = 0) throws(SystemError) -> NetlinkWay {
-        let call = "look up way to \(destination)"
-        let family = UInt8(NetlinkParsing.number(destination.family))
-        let header = [family, UInt8(destination.family.width), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-        let message = try NetlinkMessage(type: RTM_GETROUTE, flags: NLM_F_REQUEST, header: header)
-        message.put(1, destination.bytes)  // RTA_DST
-        if mark != 0 { message.put(16, mark) }  // RTA_MARK
-        var way: NetlinkWay?
-        try unsafe socket.query(call, message, isDump: false) { answer in
-            way = unsafe NetlinkParsing.parseWay(answer)
-        }
-        guard let way else { throw SystemError(call: call, code: ENETUNREACH) }
-        return way
-    }
-
     private func withRoute(
         _ route: NetlinkRoute, _ call: String, _ body: (OpaquePointer, OpaquePointer) -> Int32
     ) throws(SystemError) {
@@ -335,6 +326,13 @@ package struct Netlink: ~Copyable {
         _ call: String, _ type: Int, _ header: [UInt8],
         attributes: (borrowing NetlinkMessage) -> Void = { _ in },
         _ body: (OpaquePointer, inout [Element]) -> Void
+    /// For a request with a single answer.
+    func query(
+        _ call: String, _ message: borrowing NetlinkMessage, _ body: (OpaquePointer) -> Void
+    ) throws(SystemError) {
+        try unsafe socket.query(call, message, isDump: false, body)
+    }
+
     ) throws(SystemError) -> [Element] {
         var attempts = 0
         while true {
@@ -352,7 +350,7 @@ package struct Netlink: ~Copyable {
         }
     }
 
-    private static func bytes(_ value: UInt32) -> [UInt8] {
+    static func bytes(_ value: UInt32) -> [UInt8] {
         unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
     }
 

@@ -2,19 +2,19 @@ internal import CLinux
 internal import CNetlink
 internal import Glibc
 
-/// One rtnetlink socket of libnl, with the kernel's own errno kept: libnl folds several into one of its own.
+/// One netlink socket of libnl, with the kernel's own errno kept: libnl folds several into one of its own.
 @safe struct NetlinkSocket: ~Copyable {
     let handle: OpaquePointer
     private let lastError: UnsafeMutablePointer<Int32>
 
     /// In the network namespace of the calling thread, for good.
-    init() throws(SystemError) {
+    init(_ protocol: Int32 = NETLINK_ROUTE) throws(SystemError) {
         guard let handle = unsafe nl_socket_alloc() else {
             throw SystemError(call: "open netlink socket", code: ENOMEM)
         }
         let lastError = UnsafeMutablePointer<Int32>.allocate(capacity: 1)
         unsafe lastError.initialize(to: 0)
-        let code = unsafe nl_connect(handle, NETLINK_ROUTE)
+        let code = unsafe nl_connect(handle, `protocol`)
         guard code >= 0 else {
             unsafe nl_socket_free(handle)
             unsafe lastError.deallocate()

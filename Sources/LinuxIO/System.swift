@@ -172,6 +172,15 @@ enum System {
         try check(call()) { unsafe Int(setsockopt(fd, level, option, bytes, socklen_t(bytes.count))) }
     }
 
+    /// A receive call that finds nothing ends with EAGAIN then.
+    static func setReceiveTimeout(_ fd: Int32, milliseconds: Int) throws(SystemError) {
+        var time = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
+        _ = try check("SO_RCVTIMEO") {
+            unsafe Int(
+                setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size)))
+        }
+    }
+
     static func attachSteering(_ fd: Int32, _ program: [cl_sock_filter]) throws(SystemError) {
         try check("steer datagrams among the sockets of a port") {
             Int(unsafe cl_attach_reuseport_filter(fd, program, UInt16(program.count)))

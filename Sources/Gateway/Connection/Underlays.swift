@@ -18,7 +18,7 @@ struct Underlays {
     /// Why a binding has no sockets, by number.
     private(set) var problems: [SystemError?]
     /// Of the devices that are bound to; 0 is none.
-    private var interfaces: [UInt32]
+    private var interfaceOfBinding: [UInt32]
     private var isRunning: [String: Bool] = [:]
     /// By number: whether outer packets go whole or not at all.
     private var dontFragment: Set<UInt8> = []
@@ -35,7 +35,7 @@ struct Underlays {
         self.bindings = [UnderlayBinding()]
         groups = UDPSocketGroups(own)
         problems = [nil]
-        interfaces = [0]
+        interfaceOfBinding = [0]
         self.port = own.port
         self.workers = own.workers.count
         self.options = options
@@ -43,7 +43,7 @@ struct Underlays {
         where number(of: binding) == nil && self.bindings.count < UDPSocketGroups.limit {
             self.bindings.append(binding)
             problems.append(nil)
-            interfaces.append(0)
+            interfaceOfBinding.append(0)
         }
         for number in self.bindings.indices.dropFirst() { bind(number) }
     }
@@ -56,6 +56,18 @@ struct Underlays {
     /// The gateway's own port, as bound.
     private(set) var port: UInt16
     let workers: Int
+
+    /// Every port that outer packets come to.
+    var ports: Set<UInt16> { Set(bindings.map { $0.listenPort ?? port }) }
+
+    /// Of the devices that are bound to.
+    var interfaces: Set<UInt32> { Set(interfaceOfBinding.filter { $0 != 0 }) }
+
+    /// Of the device that this number is bound to, if it is and the device is there.
+    func interface(of number: UInt8) -> UInt32? {
+        let interface = interfaceOfBinding[Int(number)]
+        return interface == 0 ? nil : interface
+    }
 
     /// Whether a tunnel can leave by this number: there are sockets, and the device that they are bound to is up
     /// and has a carrier.
@@ -77,7 +89,8 @@ struct Underlays {
         var hasChanged = false
         for number in bindings.indices.dropFirst() {
             let wasThere = groups[UInt8(number)] != nil
-            if let device = bindings[number].device, let index = look(at: device), index != interfaces[number]
+            if let device = bindings[number].device, let index = look(at: device),
+                index != interfaceOfBinding[number]
             {
                 groups[UInt8(number)] = nil
                 hasChanged = hasChanged || wasThere
@@ -122,7 +135,7 @@ struct Underlays {
         options.device = binding.device
         options.source = binding.source
         options.dontFragment = dontFragment.contains(UInt8(number))
-        interfaces[number] = binding.device.flatMap { look(at: $0) } ?? 0
+        interfaceOfBinding[number] = binding.device.flatMap { look(at: $0) } ?? 0
         do throws(SystemError) {
             groups[UInt8(number)] = try socketGroup(
                 port: binding.listenPort ?? port, options: options, deviceIndex: interfaces[number])

@@ -109,11 +109,13 @@ extension ControlLoop {
         case .handshakeGaveUp(let dropped):
             let isNew = tunnels[peer]?.hasGivenUp != true
             tunnels[peer]?.hasGivenUp = true
+            var metadata: Logger.Metadata = [
+                "reason": "\(reason(of: peer) ?? "unknown")", "dropped": "\(dropped)",
+            ]
+            if let problem = returnProblem(of: peer) { metadata["hint"] = "\(problem): \(problem.remedy)" }
             log.log(
                 level: isNew ? .warning : .debug, "no answer to handshakes",
-                metadata: names(
-                    of: peer, adding: ["reason": "\(reason(of: peer) ?? "unknown")", "dropped": "\(dropped)"])
-            )
+                metadata: names(of: peer, adding: metadata))
             // Nobody sends into a connection whose routes say that it is down: so nothing but this would bring
             // it back.
             askAhead(peer)

@@ -43,7 +43,7 @@ extension ControlLoop {
 
     func explainRoute(to destination: IPAddress) throws(APIError) -> RouteExplanation {
         let explanation = RouteTrace(
-            to: destination,
+            of: packet,
             connections: state.connections.map { connection in
                 let names = Set(
                     connections[connection.name].map { activeTunnels(of: connection, by: $0.selection) } ?? []
@@ -63,7 +63,7 @@ extension ControlLoop {
             }, interface: tun.name, kernel: isTunHere ? way(to: destination, mark: 0) : nil,
             way: { _, endpoint in way(to: endpoint.address, mark: state.firewallMark) })
         var answer = RouteExplanation(explanation)
-        let held = guardedPrefixes.filter { $0.contains(destination) }.max { $0.length < $1.length }
+        let held = guardedPrefixes.filter { $0.contains(packet.destination) }.max { $0.length < $1.length }
         if answer.verdict == .unreachable, let held, held.length > explanation.prefix?.length ?? -1 {
             answer.steps.append(
                 "\(held) was learned before, and nobody announces it now: it is guarded, so that nothing sent there "
@@ -75,7 +75,7 @@ extension ControlLoop {
 
     private func way(to address: IPAddress, mark: UInt32) -> RouteTrace.Way {
         do throws(SystemError) {
-            let way = try keeper.way(to: address, mark: mark)
+            let way = try keeper.way(of: packet)
             if way.interface == tun.index { return .tun }
             let name = (try? Netlink().link(index: way.interface))??.name
             return .link(name: name ?? "link \(way.interface)", gateway: way.gateway, source: way.source)

@@ -97,6 +97,7 @@ extension ControlLoop {
             guard device.path(of: peer)?.underlay?.endpoint != endpoint else { return }
             log.info("endpoint chosen", metadata: names(of: peer, adding: ["endpoint": "\(endpoint)"]))
             device.setUnderlay(UnderlayPath(endpoint: endpoint, socket: record.socket), for: peer, now: now)
+            expectAnswers(to: peer)
             tunnels[peer]?.pathMTU?.pathChanged(now: now)
             askAhead(peer)
         case .tryPreferred(let endpoint):
@@ -113,11 +114,11 @@ extension ControlLoop {
     ) {
         switch answer {
         case .success(let addresses):
-            tunnels[peer]?.endpoints.resolved(host: host, port: port, addresses, now: now)
             hasLocalStubFailed = false
+            tunnels[peer]?.endpoints.resolved(host: host, port: port, addresses, now: now)
         case .failure(let problem):
-            if tunnels[peer]?.endpoints.problem == nil {
             hasLocalStubFailed = problem.isOfLocalStub
+            if tunnels[peer]?.endpoints.problem == nil {
                 var metadata: Logger.Metadata = ["error": "\(problem)"]
                 if let hint = stubHint { metadata["hint"] = "\(hint)" }
                 log.warning("endpoint does not resolve", metadata: names(of: peer, adding: metadata))
@@ -129,7 +130,6 @@ extension ControlLoop {
         follow(peer)
     }
 
-    /// What health knows of where the tunnel leads to.
     /// Nil where the questions of a name server on this host are not led into a tunnel.
     var stubHint: String? {
         guard hasLocalStubFailed, state.firewallMark != 0, keeper.installsRoutes else { return nil }
@@ -138,6 +138,7 @@ extension ControlLoop {
         }
     }
 
+    /// What health knows of where the tunnel leads to.
     func noteEndpoint(of peer: PeerID) {
         guard let record = tunnels[peer] else { return }
         let knowledge: TunnelHealth.EndpointKnowledge
@@ -147,5 +148,6 @@ extension ControlLoop {
             knowledge = record.endpoints.problem == nil ? .unknown : .unresolved
         }
         tunnels[peer]?.health.handle(.endpoint(knowledge), now: now)
+        expectAnswers(to: peer)
     }
 }

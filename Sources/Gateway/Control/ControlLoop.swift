@@ -54,6 +54,8 @@ package final class ControlLoop {
     var handshakeReceiver = DatagramReceiver(capacity: 8)
     var device: Device
     var keeper: RouteKeeper
+    /// Nil where outer packets look at the same routes as others.
+    var returnPath: ReturnPath?
     /// Nil where no connection is dynamic.
     var learned: LearnedRoutes?
     var guarded: LearnedGuard
@@ -284,6 +286,7 @@ package final class ControlLoop {
                 state.connection(named: $0)?.metric == connection?.metric
             }
             var problem = connection == nil ? "there is no such connection" : rival.map { "\($0) has it now" }
+        try makeReturnPath()
             do throws(APIError) { try check(route.prefix) } catch { problem = error.message }
             guard let problem else {
                 state.add(Connection.Route(route.prefix, origin: .kept), to: route.connection)

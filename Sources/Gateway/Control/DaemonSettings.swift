@@ -1,4 +1,4 @@
-internal import WireGuard
+package import WireGuard
 
 /// What a run of the daemon is made from: a configuration file, or the name of an interface that `wg` sets
 /// up.

@@ -24,6 +24,10 @@ final class Lab: Sendable {
     /// off.
     static let reference = ProcessInfo.processInfo.environment["VGWIT_REFERENCE"] == "1"
 
+    /// net.ipv4.conf.all.rp_filter of both sites: 0, 1 (strict) or 2 (loose). `Tests/run` runs with each.
+    static let reversePathFilter =
+        ProcessInfo.processInfo.environment["VGWIT_RP_FILTER"].flatMap { Int($0) } ?? 0
+
     private static let count = Mutex(0)
 
     private init() {
@@ -41,11 +45,13 @@ final class Lab: Sendable {
 
     /// Makes a lab, runs the body and takes the lab down again. When the body throws, the error that comes
     /// out carries the end of every log.
-    static func run(mtu: Int = 1500, _ body: (Lab) async throws -> Void) async throws {
+    static func run(
+        mtu: Int = 1500, reversePathFilter: Int = Lab.reversePathFilter, _ body: (Lab) async throws -> Void
+    ) async throws {
         try await Requirements.check()
         let lab = Lab()
         do {
-            try await lab.build(mtu: mtu)
+            try await lab.build(mtu: mtu, reversePathFilter: reversePathFilter)
             try await body(lab)
         } catch {
             let logs = await lab.logs()
@@ -95,15 +101,16 @@ final class Lab: Sendable {
         return host
     }
 
-    private func build(mtu: Int) async throws {
+    private func build(mtu: Int, reversePathFilter: Int) async throws {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: false)
         var script = "set -e\n"
         for namespace in [internet] + Site.allCases.map(namespace) {
+            let filter = namespace == internet ? 0 : reversePathFilter
             script += """
                 ip netns add \(namespace)
                 ip -n \(namespace) link set lo up
-                ip netns exec \(namespace) sysctl -qw net.ipv4.conf.all.rp_filter=0 \
-                net.ipv4.conf.default.rp_filter=0 net.ipv6.conf.all.disable_ipv6=0 \
+                ip netns exec \(namespace) sysctl -qw net.ipv4.conf.all.rp_filter=\(filter) \
+                net.ipv4.conf.default.rp_filter=\(filter) net.ipv6.conf.all.disable_ipv6=0 \
                 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.default.accept_dad=0
 
                 """

@@ -1,0 +1,147 @@
+internal import CNetlink
+internal import Glibc
+
+/// An nftables table of our own that gives the firewall mark to what arrives for our UDP ports, before anything asks
+/// where it came from: rp_filter and the rpfilter of firewalls (`fib saddr . mark . iif`, firewalld's for IPv6) look
+/// for the way back by the mark, as outer packets leave by it.
+/// ```
+/// table inet NAME { flags owner
+///     chain arrival { type filter hook prerouting priority -310
+///         meta l4proto udp udp dport PORT iif != TUN fib daddr type local meta mark set MARK }}
+/// ```
+/// - Before connection tracking and before the raw tables of others, where such filters are.
+/// - Only what is for this host: what is forwarded must not take the way of outer packets.
+/// - Not what comes out of the tunnel itself.
+///
+/// The table belongs to the socket: the kernel removes it when the process ends, and nobody else's
+/// `nft flush ruleset` takes it away (Linux 5.12).
+///
+/// Concurrency: the control thread's. A change is one batch: it is there as a whole or not at all.
+package struct InboundMark: ~Copyable {
+    private let socket: NetlinkSocket
+    private let table: String
+    private let tun: UInt32
+    private var sequence: UInt32 = 0
+
+    /// At most 255 bytes of `table` (NFT_NAME_MAXLEN).
+    package init(table: String, except tun: UInt32) throws(SystemError) {
+        let socket = try NetlinkSocket(NETLINK_NETFILTER)
+        try System.setReceiveTimeout(socket.fd, milliseconds: 1000)
+        self.socket = socket
+        self.table = table
+        self.tun = tun
+    }
+
+    /// In place of what was set before.
+    package mutating func set(_ mark: UInt32, on ports: Set<UInt16>) throws(SystemError) {
+        typealias Message = NetfilterMessage
+        var messages = [
+            Message(Message.newTable, create: true) {
+                $0.put(1, text: table)  // NFTA_TABLE_NAME
+                $0.put(2, 2)  // NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER
+            },
+            Message(Message.newChain, create: true) {
+                $0.put(1, text: table)  // NFTA_CHAIN_TABLE
+                $0.put(3, text: Self.chain)  // NFTA_CHAIN_NAME
+                $0.nest(4) { hook in  // NFTA_CHAIN_HOOK
+                    hook.put(1, 0)  // NFTA_HOOK_HOOKNUM, NF_INET_PRE_ROUTING
+                    hook.put(2, UInt32(bitPattern: Self.priority))  // NFTA_HOOK_PRIORITY
+                }
+                $0.put(7, text: "filter")  // NFTA_CHAIN_TYPE
+            },
+            Message(Message.deleteRule) {
+                $0.put(1, text: table)  // NFTA_RULE_TABLE
+                $0.put(2, text: Self.chain)  // NFTA_RULE_CHAIN
+            },
+        ]
+        for port in ports.sorted() where mark != 0 {
+            messages.append(
+                Message(Message.newRule, create: true) {
+                    $0.put(1, text: table)
+                    $0.put(2, text: Self.chain)
+                    $0.nest(4) { expressions(&$0, port: port, mark: mark) }  // NFTA_RULE_EXPRESSIONS
+                })
+        }
+        try send(messages)
+    }
+
+    private static let chain = "arrival"
+    /// NF_IP_PRI_RAW is -300.
+    private static let priority: Int32 = -310
+
+    /// Each loads into register 1 and compares it, the most selective first.
+    private func expressions(_ list: inout NetfilterMessage, port: UInt16, mark: UInt32) {
+        func compare(_ operation: UInt32, _ value: [UInt8]) {
+            list.expression("cmp") {
+                $0.put(1, 1)  // NFTA_CMP_SREG
+                $0.put(2, operation)  // NFTA_CMP_OP
+                $0.nest(3) { $0.put(1, value) }  // NFTA_CMP_DATA, NFTA_DATA_VALUE
+            }
+        }
+        func load(meta key: UInt32) {
+            list.expression("meta") {
+                $0.put(2, key)  // NFTA_META_KEY
+                $0.put(1, 1)  // NFTA_META_DREG
+            }
+        }
+        let equal: UInt32 = 0
+        let different: UInt32 = 1
+        load(meta: 16)  // NFT_META_L4PROTO
+        compare(equal, [UInt8(IPPROTO_UDP)])
+        list.expression("payload") {
+            $0.put(1, 1)  // NFTA_PAYLOAD_DREG
+            $0.put(2, 2)  // NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER
+            $0.put(3, 2)  // NFTA_PAYLOAD_OFFSET
+            $0.put(4, 2)  // NFTA_PAYLOAD_LEN
+        }
+        compare(equal, NetfilterMessage.bytes(port.bigEndian))
+        load(meta: 4)  // NFT_META_IIF
+        compare(different, NetfilterMessage.bytes(tun))
+        list.expression("fib") {
+            $0.put(1, 1)  // NFTA_FIB_DREG
+            $0.put(2, 3)  // NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE
+            $0.put(3, 2)  // NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR
+        }
+        compare(equal, NetfilterMessage.bytes(UInt32(RTN_LOCAL)))
+        list.expression("immediate") {
+            $0.put(1, 1)  // NFTA_IMMEDIATE_DREG
+            $0.nest(2) { $0.put(1, NetfilterMessage.bytes(mark)) }  // NFTA_IMMEDIATE_DATA, NFTA_DATA_VALUE
+        }
+        list.expression("meta") {
+            $0.put(2, 3)  // NFTA_META_KEY, NFT_META_MARK
+            $0.put(3, 1)  // NFTA_META_SREG
+        }
+    }
+
+    // MARK: A batch
+
+    private mutating func send(_ messages: [NetfilterMessage]) throws(SystemError) {
+        let call = "set nftables table \(table)"
+        var bytes = NetfilterMessage.batchBegin.packet(sequence: next())
+        for (index, message) in messages.enumerated() {
+            bytes += message.packet(sequence: next(), isAcknowledged: index == messages.count - 1)
+        }
+        let last = sequence
+        bytes += NetfilterMessage.batchEnd.packet(sequence: next())
+        // What an earlier batch that failed has left.
+        while !receive(Int32(MSG_DONTWAIT)).isEmpty {}
+        try unsafe socket.run(call) { handle in unsafe nl_sendto(handle, &bytes, bytes.count) }
+        while true {
+            for answer in NetfilterAnswer.parse(receive(0), or: EAGAIN) {
+                if answer.error != 0 { throw SystemError(call: call, code: answer.error) }
+                if answer.sequence == last { return }
+            }
+        }
+    }
+
+    private mutating func next() -> UInt32 {
+        sequence &+= 1
+        return sequence
+    }
+
+    private func receive(_ flags: Int32) -> [UInt8] {
+        var buffer = [UInt8](repeating: 0, count: 8192)
+        let count = unsafe Glibc.recv(socket.fd, &buffer, buffer.count, flags)
+        return Array(buffer.prefix(max(count, 0)))
+    }
+}

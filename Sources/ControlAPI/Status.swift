@@ -23,6 +23,8 @@ package struct GatewayStatus: Codable, Hashable, Sendable {
     package var connections: [ConnectionStatus]
     /// Packets that went no further, by the name of the reason; reasons that never occurred may be left out.
     package var drops: [String: UInt64]
+    /// What is amiss on this host beside the connections' own prefixes, a sentence each for people.
+    package var notices: [String]?
     /// Nil where no hook is configured.
     package var hooks: HookStatus?
     /// Learned prefixes that nobody announces now: they are unreachable until somebody does, or until an operator lets
@@ -130,6 +132,8 @@ package struct ConnectionStatus: Codable, Hashable, Sendable {
     package var metric: UInt32?
     /// How often it became unusable in this run.
     package var flaps: Int?
+    /// What is amiss with its prefixes on this host, a sentence each for people.
+    package var notices: [String]?
     /// The recovery time objective that drills are held against, in seconds.
     package var rto: Double?
 

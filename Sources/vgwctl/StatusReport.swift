@@ -39,6 +39,10 @@ struct StatusReport {
             lines += tunnels.flatMap(why)
         }
         for connection in status.connections { lines += outage(connection) }
+        lines += (status.notices ?? []).map { palette.yellow($0) }
+        for connection in status.connections {
+            lines += (connection.notices ?? []).map { palette.yellow("\(connection.name): \($0)") }
+        }
         for connection in status.connections where connection.routes.isEmpty {
             lines.append("\(connection.name): no routes, so nothing is sent there")
         }

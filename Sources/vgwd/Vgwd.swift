@@ -42,9 +42,12 @@ struct ConfigurationOption: ParsableArguments {
     var config = GatewayConfiguration.defaultPath
 
     /// Prints what is wrong and ends the process with status 78 when there is anything.
-    func load(believing owners: SystemFiles.Owners = .own) throws -> GatewayConfiguration {
+    func load(
+        _ surroundings: Surroundings = Surroundings(), believing owners: SystemFiles.Owners = .own
+    ) throws -> GatewayConfiguration {
         do throws(ConfigurationErrors) {
-            return try GatewayConfiguration.load(path: config, owners: owners)
+            return try GatewayConfiguration.load(
+                path: config, owners: owners, surroundings: surroundings)
         } catch {
             // Without a name before it: editors jump to `PATH:LINE:`.
             Daemon.complain("\(error)", name: nil)
@@ -57,12 +60,16 @@ struct Check: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Check the configuration file and print what would be applied.",
         discussion:
-            "Nothing is changed. The exit status is 78 when the file has errors; all of them are printed.")
+            "Nothing is changed. The exit status is 78 when the file has errors; all of them are printed. A warning, "
+            + "on standard error, is of what is true of this host now: the exit status is 0 all the same.")
 
     @OptionGroup var file: ConfigurationOption
 
     func run() throws {
-        let configuration = try file.load(believing: .ownAndService)
+        let configuration = try file.load(.current(), believing: .ownAndService)
+        for warning in configuration.warnings {
+            Daemon.complain("\(warning.text(path: file.config)) (warning)", name: nil)
+        }
         print(configuration.summary)
         if let problem = DaemonSettings(configuration).numbersConflict() {
             Daemon.complain("warning: \(problem)")

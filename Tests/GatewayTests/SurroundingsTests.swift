@@ -40,7 +40,7 @@ import WireGuard
         var surroundings = Surroundings()
         change(&surroundings)
         return try GatewayConfiguration.parse(
-            text, path: "/etc/vgwd/vgwd.toml", keyFiles: ConfigurationExamples.keyFiles,
+            text, path: "/etc/vgwd/vgwd.toml", files: ConfigurationExamples.files,
             surroundings: surroundings)
     }
 

@@ -17,6 +17,13 @@ package struct ConfigurationError: Error, Hashable, Sendable {
     }
 }
 
+extension ConfigurationError {
+    package func text(path: String) -> String {
+        let place = line.map { "\(path):\($0)" } ?? path
+        return "\(place): \(key.isEmpty ? "" : "\(key): ")\(problem); \(remedy)"
+    }
+}
+
 /// All that is wrong with a configuration. `description` is what vgwd prints before it exits with status 78.
 package struct ConfigurationErrors: Error, Hashable, Sendable, CustomStringConvertible {
     /// EX_CONFIG of sysexits.
@@ -33,11 +40,7 @@ package struct ConfigurationErrors: Error, Hashable, Sendable, CustomStringConve
 
     /// A line each, in the form that editors jump to: `PATH:LINE: KEY: PROBLEM; REMEDY`.
     package var description: String {
-        var lines = errors.map { error in
-            let place = error.line.map { "\(path):\($0)" } ?? path
-            let key = error.key.isEmpty ? "" : "\(error.key): "
-            return "\(place): \(key)\(error.problem); \(error.remedy)"
-        }
+        var lines = errors.map { $0.text(path: path) }
         lines.append(
             "\(errors.count == 1 ? "1 error" : "\(errors.count) errors"): nothing of this configuration was applied"
         )

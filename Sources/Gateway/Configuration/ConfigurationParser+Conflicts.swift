@@ -37,7 +37,7 @@ extension ConfigurationParser {
                 } else {
                     routes[carried] = (connection.name, place.line)
                 }
-                findOverlap(of: route, at: place, connection, gateway)
+                findOverlap(of: route, at: place, connection)
             }
             for (place, tunnel) in pairs(of: node, connection) {
                 if let first = tunnels[tunnel.name] {
@@ -136,7 +136,7 @@ extension ConfigurationParser {
         let metric: UInt32
     }
 
-    private func pairs(
+    func pairs(
         of node: ConfigurationNode, _ connection: ConnectionConfiguration
     ) -> [(ConfigurationNode, TunnelConfiguration)] {
         (node.child("tunnel")?.elements ?? []).compactMap { place in
@@ -162,21 +162,12 @@ extension ConfigurationParser {
 
     /// A prefix cannot be at both ends, unless each end sees the other one's under another name.
     private mutating func findOverlap(
-        of route: IPPrefix, at place: ConfigurationNode, _ connection: ConnectionConfiguration,
-        _ gateway: GatewayConfiguration?
+        of route: IPPrefix, at place: ConfigurationNode, _ connection: ConnectionConfiguration
     ) {
-        if let pair = connection.translations.first(where: { $0.inside.overlaps(route) }) {
-            reader.report(
-                place, "\(route) overlaps with \(pair.inside), which nat says is at this end",
-                "write the prefix that the far site shows itself by: the outside of its own nat")
-        } else if let link = localNetworks.first(where: {
-            $0.network.network == route && $0.interface != gateway?.interface
-        }), !connection.translations.contains(where: { $0.inside.contains(link.network.network) }) {
-            reader.report(
-                place, "\(route) is also the network of \(link.interface) here",
-                "let both sites translate theirs, nat = [{ inside = \"\(route)\", outside = \"…\" }], and write "
-                    + "the far site's outside here")
-        }
+        guard let pair = connection.translations.first(where: { $0.inside.overlaps(route) }) else { return }
+        reader.report(
+            place, "\(route) overlaps with \(pair.inside), which nat says is at this end",
+            "write the prefix that the far site shows itself by: the outside of its own nat")
     }
 
     private mutating func findTargetsElsewhere(
@@ -227,7 +218,7 @@ extension ConfigurationParser {
 }
 
 extension ConfigurationNode {
-    fileprivate func child(_ name: String) -> ConfigurationNode? {
+    func child(_ name: String) -> ConfigurationNode? {
         guard case .table(let entries) = value else { return nil }
         return entries[name]
     }
@@ -242,7 +233,7 @@ extension ConfigurationNode {
         return items
     }
 
-    fileprivate func element(where matches: (String) -> Bool) -> ConfigurationNode? {
+    func element(where matches: (String) -> Bool) -> ConfigurationNode? {
         elements.first { $0.text.map(matches) ?? false } ?? (text.map(matches) ?? false ? self : nil)
     }
 

@@ -3,6 +3,8 @@ internal import WireGuard
 /// Takes values out of a parsed document by type, and collects what is wrong instead of stopping at it.
 struct ConfigurationReader {
     private(set) var errors: [ConfigurationError] = []
+    /// What does not keep the configuration from being applied.
+    private(set) var warnings: [ConfigurationError] = []
 
     /// A table while its keys are being read.
     struct Section {
@@ -17,6 +19,10 @@ struct ConfigurationReader {
 
     mutating func report(_ node: ConfigurationNode, _ problem: String, _ remedy: String) {
         errors.append(ConfigurationError(line: node.line, key: node.key, problem: problem, remedy: remedy))
+    }
+
+    mutating func warn(_ node: ConfigurationNode, _ problem: String, _ remedy: String) {
+        warnings.append(ConfigurationError(line: node.line, key: node.key, problem: problem, remedy: remedy))
     }
 
     /// About a key that may be absent: then it is about the line of its table.

@@ -7,14 +7,16 @@ package import WireGuard
 //    (ConfigurationParser+*.swift).
 // 3. What contradicts something elsewhere is looked for across the sections
 //    (ConfigurationParser+Conflicts.swift).
-// 4. Without an error there is a configuration. With one there is none: nothing is ever half applied.
+// 4. What is right and may not work on this host now makes warnings (Surroundings.swift).
+// 5. Without an error there is a configuration. With one there is none: nothing is ever half applied.
 extension GatewayConfiguration {
     private static let sizeLimit = 1 << 20
 
-    /// Reads the file and the keys that it names. Relative paths in it start at its folder.
+    /// Reads the file and the keys that it names. Relative paths in it start at its folder. `surroundings` make
+    /// warnings.
     package static func load(
         path: String = defaultPath, environment: [String: String] = ProcessInfo.processInfo.environment,
-        owners: SystemFiles.Owners = .own, localNetworks: [LocalNetwork] = LocalNetwork.all
+        owners: SystemFiles.Owners = .own, surroundings: Surroundings = Surroundings()
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
         func fail(_ problem: String, _ remedy: String) -> ConfigurationErrors {
             ConfigurationErrors(
@@ -44,14 +46,14 @@ extension GatewayConfiguration {
             text, path: path, environment: environment,
             files: SystemFiles(
                 credentialsDirectory: environment["CREDENTIALS_DIRECTORY"], owners: owners),
-            localNetworks: localNetworks)
+            surroundings: surroundings)
     }
 
     /// As `load`, with the text at hand. `path` is for the errors and for relative paths.
     package static func parse(
         _ text: String, path: String = defaultPath, environment: [String: String] = [:],
         files: some ConfigurationFiles, availableCiphers: [Cipher] = Cipher.available,
-        localNetworks: [LocalNetwork] = []
+        surroundings: Surroundings = Surroundings()
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
         let root: ConfigurationNode
         do {
@@ -61,7 +63,7 @@ extension GatewayConfiguration {
         }
         var parser = ConfigurationParser(
             path: path, environment: environment, files: files, availableCiphers: availableCiphers,
-            localNetworks: localNetworks)
+            surroundings: surroundings)
         guard let configuration = parser.readDocument(root) else {
             throw ConfigurationErrors(path: path, errors: parser.reader.errors)
         }
@@ -76,17 +78,17 @@ struct ConfigurationParser {
     let environment: [String: String]
     let files: any ConfigurationFiles
     let availableCiphers: [Cipher]
-    let localNetworks: [LocalNetwork]
+    let surroundings: Surroundings
 
     init(
         path: String, environment: [String: String], files: any ConfigurationFiles,
-        availableCiphers: [Cipher] = Cipher.available, localNetworks: [LocalNetwork] = []
+        availableCiphers: [Cipher] = Cipher.available, surroundings: Surroundings = Surroundings()
     ) {
         self.path = path
         self.environment = environment
         self.files = files
         self.availableCiphers = availableCiphers
-        self.localNetworks = localNetworks
+        self.surroundings = surroundings
     }
 
     mutating func readDocument(_ root: ConfigurationNode) -> GatewayConfiguration? {
@@ -113,6 +115,8 @@ struct ConfigurationParser {
         gateway.connections = connections.compactMap { $0 }
         gateway.control = control
         gateway.hooks = hooks
+        findObstacles(document, nodes: nodes, connections: connections, gateway: gateway)
+        gateway.warnings = reader.warnings.sorted { ($0.line ?? 0, $0.key) < ($1.line ?? 0, $1.key) }
         return gateway
     }
 

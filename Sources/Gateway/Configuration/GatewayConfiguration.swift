@@ -32,6 +32,8 @@ package struct GatewayConfiguration: Sendable {
     package var connections: [ConnectionConfiguration]
     package var control: ControlConfiguration
     package var hooks: [HookConfiguration] = []
+    /// What is right in the file and may not work on this host now, in the order of lines.
+    package var warnings: [ConfigurationError] = []
 
     package enum MTU: Hashable, Sendable {
         /// What the paths to the peers carry, less the outer headers.

@@ -2,19 +2,30 @@ internal import LinuxIO
 package import WireGuard
 
 /// A network that this host is on.
+///
+/// A carried prefix *is also local* while it is equal to such a network or inside it: the tunnel would take away what
+/// is on this host's own link. It is left out then, and packets for it go by the link. Not so:
+/// - a prefix that the network is inside of, such as 10.0.0.0/8 around it: the main table's longer route comes first
+///   (`RoutePlan`);
+/// - a single address: who gives a tunnel one machine out of a network means that machine;
+/// - link-local networks, which every link has, and the gateway's own interface;
+/// - a network whose interface is down or has no carrier: nobody is there to be taken away.
 package struct LocalNetwork: Hashable, Sendable {
     package let interface: String
     package let network: IPPrefix
+    /// The interface is up and has a carrier.
+    package let isInUse: Bool
 
-    package init(interface: String, network: IPPrefix) {
+    package init(interface: String, network: IPPrefix, isInUse: Bool = true) {
         self.interface = interface
         self.network = network.network
+        self.isInUse = isInUse
     }
 
-    /// Empty where the kernel does not tell: it is for advice, and nothing hangs on it.
-    package static var all: [LocalNetwork] {
+    /// Those of all interfaces but one. Empty where the kernel does not tell.
+    package static func all(except own: String) -> [LocalNetwork] {
         guard let netlink = try? Netlink(), let addresses = try? netlink.addresses() else { return [] }
-        var names: [UInt32: String] = [:]
+        var links: [UInt32: NetlinkLink] = [:]
         return addresses.compactMap { address in
             let prefix = address.prefix
             guard prefix.length < prefix.family.width, !prefix.address.isLinkLocal, !prefix.address.isLoopback
@@ -22,7 +33,21 @@ package struct LocalNetwork: Hashable, Sendable {
             if links[address.interface] == nil {
                 links[address.interface] = (try? netlink.link(index: address.interface)) ?? nil
             }
-            return names[address.interface].map { LocalNetwork(interface: $0, network: address.prefix) }
+            guard let link = links[address.interface], link.name != own else { return nil }
+            return LocalNetwork(
+                interface: link.name, network: prefix, isInUse: link.isUp && link.hasCarrier)
         }
+    }
+
+    /// Returns true if the prefix is also local while this network is in use.
+    package func holds(_ prefix: IPPrefix) -> Bool {
+        prefix.length < prefix.family.width && network.contains(prefix)
+    }
+}
+
+extension [LocalNetwork] {
+    /// By which the prefix is also local now.
+    package func inUse(holding prefix: IPPrefix) -> LocalNetwork? {
+        first { $0.isInUse && $0.holds(prefix) }
     }
 }

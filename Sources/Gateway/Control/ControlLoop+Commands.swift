@@ -67,6 +67,8 @@ extension ControlLoop {
             reason = "the interface is in another network namespace"
         } else if keeper.installsRoutes, !isLinkUp {
             reason = "the interface is down"
+        } else if let local = leftOut[route.prefix] {
+            reason = Self.words(local, route.prefix)
         } else if let failure = keeper.failures[route.prefix] {
             reason = words(failure, of: route.prefix.family)
         } else if !isUsable(connection) {

@@ -169,6 +169,7 @@ extension ControlLoop {
     }
 
     private func forward() {
+        chooseLeftOut()
         let connections = state.connections
         let choice = prefixChoice(connections)
         let table = ForwardingTable(
@@ -233,12 +234,14 @@ extension ControlLoop {
     }
 
     private func prefixChoice(_ connections: [Connection]) -> PrefixChoice {
-        PrefixChoice(connections.map { candidate($0) }, guarded: guarded.prefixes)
+        PrefixChoice(
+            connections.map { candidate($0) },
+            guarded: guarded.prefixes.filter { localNetworks.inUse(holding: $0) == nil })
     }
 
     func candidate(_ connection: Connection) -> PrefixChoice.Candidate {
         PrefixChoice.Candidate(
-            connection.routes.map { route in
+            connection.routes.filter { leftOut[$0.prefix] == nil }.map { route in
                 PrefixChoice.Claim(
                     route.prefix, metric: connection.metric ?? route.metric ?? settings.plan.metric,
                     isLearned: route.origin == .learned)
@@ -284,6 +287,7 @@ extension ControlLoop {
     private func reportRoutes(_ prefixes: [RoutePlan.Prefix]) {
         guard keeper.installsRoutes else { return }
         let before = routeStates
+        let prefixes = prefixes.filter { leftOut[$0.prefix] == nil }
         routeStates = Dictionary(prefixes.map { ($0.prefix, $0.state) }) { first, _ in first }
         var changed: [GatewayEvent.Kind: [IPPrefix]] = [:]
         for prefix in prefixes {

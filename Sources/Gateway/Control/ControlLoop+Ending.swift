@@ -29,7 +29,9 @@ extension ControlLoop {
         for route in kept.routes {
             state.add(Connection.Route(route.prefix, origin: .kept), to: route.connection)
         }
-        RouteKeeper.layGuard(settings.plan, state.guardPrefixes(metric: settings.plan.metric), log: log)
+        let networks = LocalNetwork.all(except: settings.interface)
+        RouteKeeper.layGuard(
+            settings.plan, state.guardPrefixes(metric: settings.plan.metric, networks), log: log)
     }
 
     /// Once the guard is there under the numbers of this run, those of earlier ones go.
@@ -52,8 +54,9 @@ extension ControlLoop {
         timestamps.end(device.lastTimestamp)
         if isTunHere {
             if ending.keepsGuard {
-                keeper.reconcile(
-                    state.guardPrefixes(metric: settings.plan.metric, learned: guarded.prefixes), now: now)
+                let prefixes = state.guardPrefixes(
+                    metric: settings.plan.metric, learned: guarded.prefixes, localNetworks)
+                keeper.reconcile(prefixes, now: now)
             } else if let refusal = keeper.removeAll().refusal {
                 log.error(
                     "the last resort is left behind: 'vgwd unguard' takes it away",

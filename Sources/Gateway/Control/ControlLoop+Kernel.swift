@@ -27,6 +27,7 @@ extension ControlLoop {
         }
         if areUnderlaysStale { followUnderlays() }
         if hasLearned || learned?.needsDump ?? false { learnAt = learnAt ?? now + learnInterval }
+        if areLocalNetworksStale { lookAtLocalNetworks() }
         // Once for all of a burst: a routing daemon may change thousands.
         if mayHaveMoved, routesCheckAt == nil { routesCheckAt = now + Self.routesSettleTime }
     }
@@ -40,12 +41,19 @@ extension ControlLoop {
         case .linkChanged, .linkRemoved:
             areUnderlaysStale = true
             return true
-        case .addressRemoved(let address): forgetSource(address.prefix.address)
-        case .addressAdded: areUnderlaysStale = true
+            areLocalNetworksStale = true
+        case .addressRemoved(let address):
+            areLocalNetworksStale = true
+            forgetSource(address.prefix.address)
+        case .addressAdded:
+            areUnderlaysStale = true
+            areLocalNetworksStale = true
         case .routeAdded(let route), .routeRemoved(let route):
             return route.protocol != NetlinkRoute.ownProtocol && route.table != NetlinkRoute.localTable
         case .ruleAdded(let rule), .ruleRemoved(let rule): return rule.protocol != NetlinkRoute.ownProtocol
-        case .overflow: return true
+        case .overflow:
+            areLocalNetworksStale = true
+            return true
         }
         return false
     }

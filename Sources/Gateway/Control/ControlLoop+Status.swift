@@ -61,6 +61,8 @@ extension ControlLoop {
             policy: connection.policy.rawValue, tunnels: tunnels)
         if keeper.installsRoutes { status.onDown = connection.onDown.rawValue }
         status.metric = connection.metric
+        let notices = notices(of: connection)
+        if !notices.isEmpty { status.notices = notices }
         status.rto = connection.recoveryTimeObjective?.seconds
         if let record = connections[connection.name] {
             status.isUsable = record.selection.isUsable
@@ -188,6 +190,9 @@ extension ControlLoop {
             "is the far end running, does UDP get there, and does it know this gateway's public key?"
         if tunnels[status.id]?.endpoints.problem != nil, let stubHint { return stubHint }
         case .dropped(.cipherMismatch): "nothing is negotiated: write the same cipher at both ends"
+        if status.lastFailure == .noReply, let problem = returnProblem(of: status.id) {
+            return "\(problem): \(problem.remedy)"
+        }
         case .dropped(.handshakeDecryptionFailed):
             "the keys, or the pre-shared keys, of the two ends do not match"
         case .dropped(.mac1Invalid): "the far end has another public key for this gateway"

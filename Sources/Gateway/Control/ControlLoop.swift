@@ -118,6 +118,7 @@ package final class ControlLoop {
         var settings = given
         self.log = log
         try Self.refuseSecond(settings)
+    var areLocalNetworksStale = false
         let lock = NamespaceLock()
         try settings.takeNumbers(log)
         self.settings = settings
@@ -267,7 +268,10 @@ package final class ControlLoop {
                 "connections": "\(state.connections.count)",
             ])
         for connection in state.connections { addConnection(connection) }
-        if settings.managesLink { restoreRoutes() }
+        if settings.managesLink {
+            restoreRoutes()
+            localNetworks = LocalNetwork.all(except: tun.name)
+        }
         publishForwarding()
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
         reconcileRoutes()

@@ -4,8 +4,14 @@ package import WireGuard
 
 extension GatewayState {
     /// What is unreachable while nothing of the gateway runs: what all connections have, as if each of them were down,
-    /// what was learned once, and the far ends of the inside links. `metric` is that of connections without one.
-    package func guardPrefixes(metric: UInt32, learned: Set<IPPrefix> = []) -> [RoutePlan.Prefix] {
+    /// what was learned once, and the far ends of the inside links. `metric` is that of connections without one. What
+    /// is inside one of `localNetworks` is left to it.
+    package func guardPrefixes(
+        metric: UInt32, learned: Set<IPPrefix> = [], _ localNetworks: [LocalNetwork] = []
+    ) -> [RoutePlan.Prefix] {
+        func isLeft(_ prefix: IPPrefix) -> Bool {
+            localNetworks.inUse(holding: prefix).map { $0.network != prefix } ?? false
+        }
         let choice = PrefixChoice(
             connections.map { connection in
                 PrefixChoice.Candidate(
@@ -15,7 +21,7 @@ extension GatewayState {
                             isLearned: $0.origin == .learned)
                     }, health: .dead,
                     onDown: connection.onDown == .unreachable ? .unreachable : .withdraw)
-            }, guarded: learned)
+            }, guarded: learned.filter { !isLeft($0) })
         let ends = insideEnds
         return ends.map { RoutePlan.Prefix($0, state: .unreachable) }
             + choice.kernel.filter { !ends.contains($0.prefix) }

@@ -11,7 +11,7 @@
 /// | `POST /v1/tunnels/NAME/down`, `up`, `prefer` | | `TunnelStatus` |
 /// | `DELETE /v1/tunnels/NAME/prefer` | | `TunnelStatus` |
 /// | `GET /v1/routes` | | `RouteList` |
-/// | `GET /v1/routes/get?destination=ADDRESS` | | `RouteExplanation` |
+/// | `GET /v1/routes/get?destination=ADDRESS[&from=ADDRESS][&iif=DEVICE]` | | `RouteExplanation` |
 /// | `POST /v1/routes` | `RouteRequest` | 201 and the `RouteEntry` |
 /// | `DELETE /v1/routes?prefix=PREFIX[&save=1]` | | 200 and the `RouteEntry` that was taken out |
 /// | `GET /v1/events[?since=SEQUENCE][&follow=1]` | | `EventLine`, one a line |
@@ -38,6 +38,8 @@ package enum APIPath {
     package static let prefixParameter = "prefix"
     package static let saveParameter = "save"
     package static let destinationParameter = "destination"
+    package static let sourceParameter = "from"
+    package static let incomingParameter = "iif"
     package static let sinceParameter = "since"
     package static let followParameter = "follow"
 

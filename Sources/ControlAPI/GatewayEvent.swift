@@ -59,6 +59,8 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         /// By `on-down`, while no tunnel of its connection is usable.
         package static let routeUnreachable = Kind(rawValue: "route-unreachable")
         package static let routeRestored = Kind(rawValue: "route-restored")
+        /// A route or a rule of somebody else takes packets of a carried prefix past the tunnels.
+        package static let routeBypassed = Kind(rawValue: "route-bypassed")
         package static let drillStarted = Kind(rawValue: "drill-started")
         package static let drillFinished = Kind(rawValue: "drill-finished")
         /// Starts no hook, lest a hook that fails starts itself.
@@ -69,7 +71,8 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         /// Those that this version raises.
         package static let all: [Kind] = [
             tunnelUp, tunnelDegraded, tunnelDown, tunnelConnecting, tunnelIdle, tunnelDisabled, connectionUp,
-            connectionDown, failover, routeAdded, routeRemoved, routeUnreachable, routeRestored, drillStarted,
+            connectionDown, failover, routeAdded, routeRemoved, routeUnreachable, routeRestored,
+            routeBypassed, drillStarted,
             drillFinished, hookFailed, started, stopping,
         ]
     }

@@ -285,13 +285,17 @@ package struct Netlink: ~Copyable {
     {
         // struct fib_rule_hdr: family, lengths, class, table, two reserved, action FR_ACT_TO_TBL, flags.
         let header: [UInt8] = [
-            UInt8(NetlinkParsing.number(rule.family)), 0, 0, 0, rule.table < 256 ? UInt8(rule.table) : 0, 0,
+            UInt8(NetlinkParsing.number(rule.family)), UInt8(rule.destination?.length ?? 0), 0, 0,
+            rule.table < 256 ? UInt8(rule.table) : 0, 0,
             0, 1,
         ]
         let inverted: UInt32 = rule.isInverted ? 2 : 0  // FIB_RULE_INVERT
         let message = try NetlinkMessage(
             type: type, flags: NLM_F_REQUEST | flags, header: header + bytes(inverted))
         message.put(RuleAttribute.table, rule.table)
+        if let destination = rule.destination, destination.length > 0 {
+            message.put(RuleAttribute.destination, destination.address.bytes)
+        }
         message.put(RuleAttribute.protocol, rule.protocol)
         if rule.priority != 0 { message.put(RuleAttribute.priority, rule.priority) }
         if let mark = rule.mark {
@@ -322,10 +326,6 @@ package struct Netlink: ~Copyable {
         return list
     }
 
-    private func dump<Element>(
-        _ call: String, _ type: Int, _ header: [UInt8],
-        attributes: (borrowing NetlinkMessage) -> Void = { _ in },
-        _ body: (OpaquePointer, inout [Element]) -> Void
     /// For a request with a single answer.
     func query(
         _ call: String, _ message: borrowing NetlinkMessage, _ body: (OpaquePointer) -> Void
@@ -333,6 +333,10 @@ package struct Netlink: ~Copyable {
         try unsafe socket.query(call, message, isDump: false, body)
     }
 
+    private func dump<Element>(
+        _ call: String, _ type: Int, _ header: [UInt8],
+        attributes: (borrowing NetlinkMessage) -> Void = { _ in },
+        _ body: (OpaquePointer, inout [Element]) -> Void
     ) throws(SystemError) -> [Element] {
         var attempts = 0
         while true {

@@ -161,11 +161,25 @@ enum NetlinkParsing {
         let table =
             unsafe attribute(RuleAttribute.table, UInt32.self)
             ?? UInt32(data.load(fromByteOffset: 4, as: UInt8.self))
+        let length = unsafe Int(data.load(fromByteOffset: 1, as: UInt8.self))
         return NetlinkRule(
             family: family, priority: attribute(RuleAttribute.priority, UInt32.self) ?? 0,
             mark: mark == 0 && (mask ?? 0) == 0 ? nil : mark, mask: mask ?? .max, isInverted: flags & 2 != 0,
+            destination: unsafe destination(header, fixed, family, length: length),
             table: table, suppressedPrefixLength: suppressed == .max ? nil : suppressed,
             protocol: attribute(RuleAttribute.protocol, UInt8.self) ?? 0)
+    }
+
+    /// Of a rule; nil for one that is for every destination.
+    private static func destination(
+        _ header: UnsafeMutablePointer<nlmsghdr>, _ fixed: Int, _ family: IPAddress.Family, length: Int
+    ) -> IPPrefix? {
+        guard length > 0, let found = unsafe nlmsg_find_attr(header, Int32(fixed), RuleAttribute.destination),
+            let bytes = unsafe nla_data(found), unsafe Int(nla_len(found)) == family.width / 8,
+            let address = IPAddress(
+                bytes: unsafe Array(UnsafeRawBufferPointer(start: bytes, count: family.width / 8)))
+        else { return nil }
+        return IPPrefix(address: address, length: length)
     }
 
     static func family(_ number: Int32) -> IPAddress.Family? {
@@ -189,6 +203,7 @@ enum NetlinkParsing {
 
 /// FRA_* of linux/fib_rules.h.
 enum RuleAttribute {
+    static let destination: Int32 = 1
     static let priority: Int32 = 6
     static let mark: Int32 = 10
     static let suppressedPrefixLength: Int32 = 14

@@ -102,7 +102,7 @@ package struct NetlinkRoute: Hashable, Sendable {
     package var hops: [NetlinkHop] { [NetlinkHop(interface: interface, gateway: gateway)] + otherHops }
 }
 
-/// A rule on the firewall mark: `[not] fwmark MARK/MASK lookup TABLE [suppress_prefixlength N]`.
+/// A rule on the firewall mark: `[not] [to PREFIX] [fwmark MARK/MASK] lookup TABLE [suppress_prefixlength N]`.
 package struct NetlinkRule: Hashable, Sendable {
     package let family: IPAddress.Family
     /// Rules are tried from the lowest on. 0 leaves it to the kernel.
@@ -110,8 +110,10 @@ package struct NetlinkRule: Hashable, Sendable {
     /// Nil matches every packet.
     package let mark: UInt32?
     package let mask: UInt32
-    /// Matches the packets that do not have the mark.
+    /// Matches the packets that do not have the mark. With a destination too, those that lack either.
     package let isInverted: Bool
+    /// Nil matches every destination.
+    package let destination: IPPrefix?
     package let table: UInt32
     /// A route this short or shorter counts as not found, and the next rule is tried.
     package let suppressedPrefixLength: UInt32?
@@ -119,7 +121,7 @@ package struct NetlinkRule: Hashable, Sendable {
 
     package init(
         family: IPAddress.Family, priority: UInt32, mark: UInt32?, mask: UInt32 = .max,
-        isInverted: Bool = false,
+        isInverted: Bool = false, destination: IPPrefix? = nil,
         table: UInt32, suppressedPrefixLength: UInt32? = nil, protocol: UInt8 = NetlinkRoute.ownProtocol
     ) {
         self.family = family
@@ -127,22 +129,16 @@ package struct NetlinkRule: Hashable, Sendable {
         self.mark = mark
         self.mask = mark == nil ? .max : mask
         self.isInverted = isInverted
+        self.destination = destination.flatMap { $0.length == 0 ? nil : $0.network }
         self.table = table
         self.suppressedPrefixLength = suppressedPrefixLength
         self.protocol = `protocol`
     }
-}
 
-/// The way that the kernel would take to an address now.
-package struct NetlinkWay: Hashable, Sendable {
-    package let interface: UInt32
-    package let gateway: IPAddress?
-    package let source: IPAddress?
-
-    package init(interface: UInt32, gateway: IPAddress?, source: IPAddress?) {
-        self.interface = interface
-        self.gateway = gateway
-        self.source = source
+    /// Returns true if packets with this mark go by the rule.
+    package func takes(_ mark: UInt32) -> Bool {
+        guard let own = self.mark else { return true }
+        return (mark & mask == own) != isInverted
     }
 }
 
@@ -173,8 +169,13 @@ extension NetlinkRoute: CustomStringConvertible {
 }
 
 extension NetlinkRule: CustomStringConvertible {
-    package var description: String {
-        let condition = mark.map { " \(isInverted ? "not " : "")fwmark 0x\(String($0, radix: 16))" } ?? ""
-        return "IP\(family) rule\(condition) lookup \(table) priority \(priority)"
+    package var description: String { "IP\(family) rule \(condition)lookup \(table) priority \(priority)" }
+
+    /// `not fwmark 0xca6c `, with the blank; empty where every packet goes by it.
+    package var condition: String {
+        let parts = [
+            destination.map { "to \($0) " }, mark.map { "fwmark 0x\(String($0, radix: 16)) " },
+        ].compactMap(\.self)
+        return parts.isEmpty ? "" : (isInverted ? "not " : "") + parts.joined()
     }
 }

@@ -57,7 +57,11 @@ struct RouteCommand: AsyncParsableCommand {
             commandName: "get",
             abstract: "Say which way a packet to an address would take now, and why, step by step.",
             discussion: """
-                  vgwctl route get 10.20.0.10
+                  vgwctl route get 10.20.0.10                                     a packet of this host's own
+                  vgwctl route get 10.20.0.10 --from 192.168.10.5 --iif eth1      one that a host of the LAN sends
+
+                The two may differ: rules of others look at sources, marks and interfaces. The kernel answers for a packet \
+                without a mark, and names the route and the rule that took it.
 
                 The exit status is 0 when a tunnel would carry it, and 1 otherwise.
                 """)
@@ -67,10 +71,22 @@ struct RouteCommand: AsyncParsableCommand {
         @Argument(help: "The address, such as 10.20.0.10 or 2001:db8:20::10.")
         var destination: String
 
+        @Option(help: ArgumentHelp("The packet's source.", valueName: "address"))
+        var from: String?
+
+        @Option(help: ArgumentHelp("The interface that the packet comes by.", valueName: "device"))
+        var iif: String?
+
         @Flag(help: "Print it as JSON, for programs.")
         var json = false
 
         func validate() throws {
+            if let from, IPAddress(from) == nil {
+                throw ValidationError("'\(from)' is no address: write --from 192.168.10.5")
+            }
+            guard iif == nil || from != nil else {
+                throw ValidationError("a packet that comes by \(iif ?? "") has a source: add --from ADDRESS")
+            }
             guard IPAddress(destination) != nil else {
                 throw ValidationError("'\(destination)' is no address: write 10.20.0.10 or 2001:db8:20::10")
             }
@@ -78,7 +94,10 @@ struct RouteCommand: AsyncParsableCommand {
 
         func run() async throws {
             let way: RouteExplanation = try await target.client.get(
-                APIPath.routeGet, query: [(APIPath.destinationParameter, destination)])
+                APIPath.routeGet,
+                query: [(APIPath.destinationParameter, destination)]
+                    + (from.map { [(APIPath.sourceParameter, $0)] } ?? [])
+                    + (iif.map { [(APIPath.incomingParameter, $0)] } ?? []))
             if json {
                 print(String(decoding: try JSON.encode(way, pretty: true), as: UTF8.self))
             } else {

@@ -37,7 +37,7 @@ import Testing
         }
         #expect(
             try ControlRequest(method: "GET", path: "/v1/routes/get", query: ["destination": "10.0.0.1"])
-                == .explainRoute(destination: "10.0.0.1"))
+                == .explainRoute(RouteQuestion(destination: "10.0.0.1")))
         let error = #expect(throws: APIError.self) {
             try ControlRequest(method: "GET", path: "/v1/routes/get")
         }

@@ -222,7 +222,7 @@ import WireGuard
                 "for p in 10.1.0.0/16 172.16.0.0/12 203.0.113.0/24; do ip route add $p via 169.254.101.1 proto bird; done"
             )
             for address in ["10.1.0.1", "10.2.0.1", "172.16.1.1", "172.16.9.1", "203.0.113.7"] {
-                let way = try keeper.way(to: IPAddress(address)!)
+                let way = try keeper.way(of: NetlinkPacket(to: IPAddress(address)!))
                 #expect(way.interface == tun.index)
             }
             var loops: [Bool] = []
@@ -233,12 +233,12 @@ import WireGuard
             try shell("ip link set vgw0 down")
             for (address, code) in [("10.1.0.1", "EHOSTUNREACH"), ("172.16.9.1", "EHOSTUNREACH")] {
                 let error = systemError { () throws(SystemError) in
-                    _ = try keeper.way(to: IPAddress(address)!)
+                    _ = try keeper.way(of: NetlinkPacket(to: IPAddress(address)!))
                 }
                 #expect(error.map { SystemError.name($0.code) } == code)
             }
             // Nothing of ours stands behind this one: it goes by the default route.
-            let way = try keeper.way(to: IPAddress("172.16.1.1")!)
+            let way = try keeper.way(of: NetlinkPacket(to: IPAddress("172.16.1.1")!))
             #expect(way.interface != tun.index)
         }
     }

@@ -205,7 +205,7 @@ import WireGuard
                 #expect(choice.sources[number].contains { $0.contains(address) && $0.length == longest })
                 // The explanation says the same.
                 let explanation = RouteTrace(
-                    to: address,
+                    of: NetlinkPacket(to: address),
                     connections: candidates.enumerated().map { number, candidate in
                         RouteTrace.Connection(
                             name: "\(number)", candidate: candidate,

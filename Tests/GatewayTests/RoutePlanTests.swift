@@ -40,7 +40,9 @@ import WireGuard
         }
         for rule in state.rules.sorted(by: { $0.priority < $1.priority }) where rule.family == address.family
         {
-            guard rule.isInverted, rule.mark != mark, let found = longest(in: rule.table) else { continue }
+            guard rule.takes(mark), rule.destination?.contains(address) ?? true,
+                let found = longest(in: rule.table)
+            else { continue }
             // A route that is an error is not suppressed.
             if let suppressed = rule.suppressedPrefixLength, found.end != .unreachable,
                 found.length <= Int(suppressed)
@@ -55,6 +57,42 @@ import WireGuard
     private func lookup(
         _ text: String, mark: UInt32 = 0, main: [IPPrefix], _ state: KernelState
     ) -> End { lookup(IPAddress(text)!, mark: mark, main: main, state) }
+
+    @Test("of an exclusive prefix nothing goes past the tunnel, but outer packets do")
+    func exclusive() {
+        func exclusively(_ text: String, _ state: RoutePlan.Prefix.State) -> RoutePlan.Prefix {
+            var prefix = RoutePlan.Prefix(IPPrefix(text)!, state: state)
+            prefix.isExclusive = true
+            return prefix
+        }
+        // DHCP option 121 pushes both halves, and a longer one.
+        let main = prefixes(
+            "0.0.0.0/0", "10.20.0.0/17", "10.20.128.0/17", "10.20.7.0/24", "10.30.0.0/17", "::/0",
+            "2001:db8:20:7::/64")
+        let tun = End.tun(table: 51820)
+        for (state, inside) in [
+            (RoutePlan.Prefix.State.carried, tun), (.unreachable, .unreachable), (.withdrawn, .main),
+        ] {
+            let wanted = plan.wanted(
+                for: [exclusively("10.20.0.0/16", state), exclusively("2001:db8:20::/48", state)]
+                    + carried("10.30.0.0/16"), interface: 5)
+            for host in ["10.20.1.1", "10.20.7.7", "10.20.200.1", "2001:db8:20:7::1"] {
+                #expect(lookup(host, main: main, wanted) == inside, "\(host) \(state)")
+            }
+            #expect(lookup("10.20.7.7", mark: 51820, main: main, wanted) == .main)
+            // Another connection's is as ever, and so is what is nobody's.
+            #expect(lookup("10.30.1.1", main: main, wanted) == .main)
+            #expect(lookup("10.30.200.1", main: main, wanted) == tun)
+            #expect(lookup("192.0.2.1", main: main, wanted) == .main)
+            #expect(wanted.rules.allSatisfy { plan.owns($0) })
+        }
+        let all = plan.wanted(for: [exclusively("0.0.0.0/0", .carried)], interface: 5)
+        #expect(lookup("10.20.7.7", main: main, all) == tun)
+        #expect(lookup("10.20.7.7", mark: 51820, main: main, all) == .main)
+        // Another gateway's are not taken for ours.
+        let other = RoutePlan(table: 51821, mark: 51821, addresses: [])
+        #expect(!all.rules.contains { other.owns($0) })
+    }
 
     @Test("the longest prefix wins over all tables together, and the tunnel's of equal ones")
     func longestPrefix() {

@@ -1,3 +1,4 @@
+import LinuxIO
 import Testing
 import WireGuard
 
@@ -25,11 +26,12 @@ import WireGuard
     private func explain(
         _ connections: [RouteTrace.Connection], kernel: RouteTrace.Way? = .tun,
         way: RouteTrace.Way? = .link(
-            name: "eth1", gateway: IPAddress("192.0.2.254")!, source: IPAddress("192.0.2.1")!)
+            name: "eth1", gateway: IPAddress("192.0.2.254")!, source: IPAddress("192.0.2.1")!),
+        packet: NetlinkPacket? = nil, match: RouteTrace.Match? = nil, leftOut: String? = nil
     ) -> RouteTrace {
         RouteTrace(
-            to: destination, connections: connections, interface: "vgw0", kernel: kernel,
-            way: { _, _ in way })
+            of: packet ?? NetlinkPacket(to: destination), connections: connections, interface: "vgw0",
+            kernel: kernel, match: match, leftOut: leftOut, way: { _, _ in way })
     }
 
     @Test("a live connection: prefix, tunnel, endpoint, interface and source")
@@ -52,6 +54,28 @@ import WireGuard
                 "Outer packets of aws-a go to 203.0.113.1:51820 by eth1 via 192.0.2.254 from 192.0.2.1.",
             ])
         #expect(result.prefix == IPPrefix("10.20.0.0/16")!)
+    }
+
+    @Test("the packet that was asked for, the route and the rule that took it, and what is left out")
+    func matched() {
+        let lan = NetlinkLink(index: 3, name: "eth2", mtu: 1500, isUp: true)
+        let route = NetlinkRoute(destination: IPPrefix("10.20.0.0/17")!, interface: 2)
+        let rule = NetlinkRule(
+            family: .v4, priority: 32_064, mark: 0xca6c, isInverted: true, table: NetlinkRoute.mainTable,
+            suppressedPrefixLength: 16)
+        let result = explain(
+            [connection("aws", "10.20.0.0/16")],
+            kernel: .link(name: "eth0", gateway: IPAddress("192.0.2.9")!, source: nil),
+            packet: NetlinkPacket(to: destination, from: IPAddress("192.168.10.5")!, by: lan),
+            match: RouteTrace.Match(route: route, rule: rule), leftOut: "10.20.1.0/24 is left out: why")
+        #expect(
+            result.steps.prefix(4) == [
+                "The packet is one from 192.168.10.5 that comes by eth2.",
+                "The kernel sends 10.20.1.1 by eth0 via 192.0.2.9, not into vgw0.",
+                "That is 10.20.0.0/17 in table main, by rule 32064 (not fwmark 0xca6c lookup main).",
+                "10.20.1.0/24 is left out: why.",
+            ])
+        #expect(rule.takes(0) && !rule.takes(0xca6c))
     }
 
     @Test("a dead longer one is passed over, with its reason")

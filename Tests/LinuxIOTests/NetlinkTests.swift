@@ -110,11 +110,17 @@ import WireGuard
     @Test(arguments: [IPAddress.Family.v4, .v6])
     func `rules on the mark are added, listed by protocol and removed`(family: IPAddress.Family) throws {
         try withTun { netlink, _ in
-            let rules = [
-                NetlinkRule(family: family, priority: 100, mark: 0xca6c, isInverted: true, table: 51820),
-                NetlinkRule(family: family, priority: 99, mark: nil, table: 254, suppressedPrefixLength: 0),
-                NetlinkRule(family: family, priority: 98, mark: 1, mask: 0xff, table: 7),
-            ]
+            let rules =
+                [
+                    NetlinkRule(family: family, priority: 100, mark: 0xca6c, isInverted: true, table: 51820),
+                    NetlinkRule(
+                        family: family, priority: 99, mark: nil, table: 254, suppressedPrefixLength: 0),
+                    NetlinkRule(family: family, priority: 98, mark: 1, mask: 0xff, table: 7),
+                ]
+                + [family == .v4 ? "10.20.0.0/16" : "2001:db8:20::/48"].map {
+                    NetlinkRule(
+                        family: family, priority: 99, mark: 7, destination: IPPrefix($0)!, table: 254)
+                }
             for rule in rules + rules { try netlink.addRule(rule) }
             #expect(Set(try netlink.rules()) == Set(rules))
             for rule in rules + rules { try netlink.removeRule(rule) }

@@ -11,7 +11,7 @@ package enum ControlRequest: Hashable, Sendable {
     /// The route is in the body.
     case addRoute
     case removeRoute(prefix: String, save: Bool)
-    case explainRoute(destination: String)
+    case explainRoute(RouteQuestion)
     case order(TunnelOrder, tunnel: String)
     /// How long is in the body, where there is one.
     case drill(connection: String)
@@ -48,7 +48,10 @@ package enum ControlRequest: Hashable, Sendable {
                     code: .badRequest, message: "the way to where?",
                     hint: "GET \(APIPath.routeGet)?\(APIPath.destinationParameter)=10.20.0.10")
             }
-            self = .explainRoute(destination: destination)
+            self = .explainRoute(
+                RouteQuestion(
+                    destination: destination, source: query[APIPath.sourceParameter],
+                    incoming: query[APIPath.incomingParameter]))
         case APIPath.events:
             guard method == "GET" else { throw Self.wrongMethod(method, path, ["GET"]) }
             self = .events(

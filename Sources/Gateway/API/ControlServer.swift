@@ -226,9 +226,9 @@ final class ControlServer: Sendable {
         case .removeRoute(let prefix, let save):
             let entry: RouteEntry = try await ask(mailbox) { .removeRoute(prefix: prefix, save: save, $0) }
             return encode(entry)
-        case .explainRoute(let destination):
+        case .explainRoute(let question):
             let way: RouteExplanation = try await ask(mailbox) {
-                .explainRoute(destination: destination, $0)
+                .explainRoute(question, $0)
             }
             return encode(way)
         case .order(let order, let name):

@@ -84,6 +84,12 @@ extension ConfigurationParser {
                 if let gateway { findLoop(gateway, tunnel, place, connections) }
             }
             findTargetsElsewhere(connection, node)
+            if connection.isExclusive, let gateway, !gateway.needsRoutingRule {
+                reader.report(
+                    node.child("exclusive") ?? node, "there are no rules that could put its prefixes first",
+                    "leave firewall-mark and table out of [gateway], so that its routes have a table of their own"
+                )
+            }
         }
         findEndsMixedUp(nodes, connections)
         findTooMany(document, connections.compactMap(\.self))

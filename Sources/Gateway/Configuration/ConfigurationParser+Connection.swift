@@ -7,7 +7,8 @@ extension ConfigurationParser {
             let section = reader.section(
                 node,
                 known: [
-                    "name", "routes", "dynamic", "policy", "metric", "on-down", "health", "rto", "nat",
+                    "name", "routes", "dynamic", "exclusive", "policy", "metric", "on-down", "health", "rto",
+                    "nat",
                     "rate-limit", "copy-dscp", "tunnel",
                 ])
         else { return nil }
@@ -39,7 +40,8 @@ extension ConfigurationParser {
         }
         guard let name else { return nil }
         return ConnectionConfiguration(
-            name: name, routes: routes, isDynamic: isDynamic, policy: policy,
+            name: name, routes: routes, isDynamic: isDynamic,
+            isExclusive: reader.boolean(section, "exclusive") ?? false, policy: policy,
             metric: metric.flatMap { UInt32(exactly: $0) }, onDown: onDown, health: health,
             recoveryTimeObjective: objective, translations: translations, rateLimit: rateLimit,
             copiesDSCP: copiesDSCP, tunnels: tunnels.compactMap { $0 })

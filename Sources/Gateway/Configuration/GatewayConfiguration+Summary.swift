@@ -51,6 +51,9 @@ extension GatewayConfiguration {
             ),
             ("  health", Self.text(of: connection.health)),
         ]
+        if connection.isExclusive {
+            rows.append(("  exclusive", "no route of others inside its prefixes is taken"))
+        }
         if let metric = connection.metric { rows.append(("  metric", "\(metric)")) }
         if let rate = connection.rateLimit { rows.append(("  rate limit", Self.text(ofRate: rate))) }
         for pair in connection.translations {

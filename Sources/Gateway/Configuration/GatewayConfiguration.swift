@@ -122,6 +122,8 @@ package struct ConnectionConfiguration: Sendable {
     package var routes: [IPPrefix]
     /// Whether the prefixes that a routing daemon routes to the far end's inside addresses are behind it too.
     package var isDynamic: Bool
+    /// Whether no route of others inside its prefixes is taken, however long it is.
+    package var isExclusive = false
     package var policy: Policy
     /// Among connections to the same prefix the least one that is usable wins; also the metric of the kernel's
     /// routes. Nil is the gateway's.

@@ -31,6 +31,7 @@ package struct Connection: Sendable {
     package let name: String
     package let policy: Policy
     package let isDynamic: Bool
+    package let isExclusive: Bool
     package let metric: UInt32?
     package let onDown: OnDown
     package let health: HealthSettings
@@ -82,6 +83,7 @@ extension Connection {
         name = configuration.name
         policy = configuration.policy
         isDynamic = configuration.isDynamic
+        isExclusive = configuration.isExclusive
         metric = configuration.metric
         onDown = configuration.onDown
         health = configuration.health

@@ -12,7 +12,7 @@ package enum ControlCommand: Sendable {
     case routes(Answer<RouteList>)
     case addRoute(RouteRequest, Answer<RouteEntry>)
     case removeRoute(prefix: String, save: Bool, Answer<RouteEntry>)
-    case explainRoute(destination: String, Answer<RouteExplanation>)
+    case explainRoute(RouteQuestion, Answer<RouteExplanation>)
     case tunnel(TunnelOrder, name: String, Answer<TunnelStatus>)
     /// Answered when the drill is over.
     case drill(connection: String, DrillRequest, DrillWaiter, Answer<DrillReport>)

@@ -13,8 +13,8 @@ extension ControlLoop {
             answer(Result { () throws(APIError) in try addRoute(request) })
         case .removeRoute(let prefix, let save, let answer):
             answer(Result { () throws(APIError) in try removeRoute(prefix, save: save) })
-        case .explainRoute(let destination, let answer):
-            answer(Result { () throws(APIError) in try explainRoute(to: parseAddress(destination)) })
+        case .explainRoute(let question, let answer):
+            answer(Result { () throws(APIError) in try explainRoute(question) })
         case .tunnel(let order, let name, let answer):
             answer(Result { () throws(APIError) in try self.order(order, tunnel: name) })
         case .drill(let connection, let request, let waiter, let answer):
@@ -124,6 +124,12 @@ extension ControlLoop {
                 hint: "keep them in the file that wg reads")
         }
         try check(prefix)
+        if settings.managesLink, !connection.isExclusive, let local = localNetworks.inUse(holding: prefix) {
+            throw APIError(
+                code: .conflict,
+                message: "\(prefix) cannot go via \(connection.name): \(Self.words(local, prefix))",
+                hint: "where both sites need it, let both translate theirs by nat")
+        }
         let before = state
         let route = Connection.Route(prefix, origin: request.save == true ? .kept : .runtime)
         state.add(route, to: connection.name)
@@ -248,7 +254,7 @@ extension ControlLoop {
         reconcileRoutes()
     }
 
-    private func parseAddress(_ text: String) throws(APIError) -> IPAddress {
+    func parseAddress(_ text: String) throws(APIError) -> IPAddress {
         guard text.utf8.count <= 64, let address = IPAddress(text) else {
             throw APIError(
                 code: .badRequest, message: "that is no address", hint: "write 10.20.0.10 or 2001:db8:20::10")

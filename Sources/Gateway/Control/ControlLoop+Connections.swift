@@ -333,6 +333,7 @@ extension ControlLoop {
     func routePrefixes() -> [RoutePlan.Prefix] {
         let ends = state.insideEnds
         let kernel = prefixChoice(state.connections).kernel
-        return ends.map { RoutePlan.Prefix($0) } + kernel.filter { !ends.contains($0.prefix) }
+        return ends.map { RoutePlan.Prefix($0) }
+            + state.exclusively(kernel.filter { !ends.contains($0.prefix) }) + leftOutGuards
     }
 }

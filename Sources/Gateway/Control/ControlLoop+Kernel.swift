@@ -18,6 +18,7 @@ extension ControlLoop {
             for event in try monitor.next() {
                 if isTunHere, keeper.concerns(event) { keeper.noteDisturbance(now: now) }
                 if learned?.handle(event) ?? false { hasLearned = true }
+                if foreign.handle(event) { mayHaveMoved = true }
                 mayHaveMoved = handle(event) || mayHaveMoved
             }
         } catch {
@@ -26,8 +27,8 @@ extension ControlLoop {
             mayHaveMoved = true
         }
         if areUnderlaysStale { followUnderlays() }
-        if hasLearned || learned?.needsDump ?? false { learnAt = learnAt ?? now + learnInterval }
         if areLocalNetworksStale { lookAtLocalNetworks() }
+        if hasLearned || learned?.needsDump ?? false { learnAt = learnAt ?? now + learnInterval }
         // Once for all of a burst: a routing daemon may change thousands.
         if mayHaveMoved, routesCheckAt == nil { routesCheckAt = now + Self.routesSettleTime }
     }
@@ -40,8 +41,8 @@ extension ControlLoop {
         // The kernel does not tell of the routes that an IPv4 link takes along when it goes down.
         case .linkChanged, .linkRemoved:
             areUnderlaysStale = true
-            return true
             areLocalNetworksStale = true
+            return true
         case .addressRemoved(let address):
             areLocalNetworksStale = true
             forgetSource(address.prefix.address)
@@ -129,6 +130,8 @@ extension ControlLoop {
     /// none; and who was given up while there was no way is asked again.
     func underlayHasChanged() {
         routesCheckAt = nil
+        openReturnPath()
+        lookAtForeignRoutes()
         for peer in device.peers {
             guard let path = device.path(of: peer), let underlay = path.underlay else { continue }
             let hasGivenUp = tunnels[peer]?.hasGivenUp == true && device.status(of: peer)?.state == .idle

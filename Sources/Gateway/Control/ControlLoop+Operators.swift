@@ -41,7 +41,8 @@ extension ControlLoop {
         return status
     }
 
-    func explainRoute(to destination: IPAddress) throws(APIError) -> RouteExplanation {
+    func explainRoute(_ question: RouteQuestion) throws(APIError) -> RouteExplanation {
+        let packet = try packet(question)
         let explanation = RouteTrace(
             of: packet,
             connections: state.connections.map { connection in
@@ -60,8 +61,14 @@ extension ControlLoop {
                             isActive: names.contains(record.name),
                             endpoint: device.path(of: peer)?.underlay?.endpoint)
                     })
-            }, interface: tun.name, kernel: isTunHere ? way(to: destination, mark: 0) : nil,
-            way: { _, endpoint in way(to: endpoint.address, mark: state.firewallMark) })
+            }, interface: tun.name, kernel: isTunHere ? way(of: packet) : nil,
+            match: isTunHere ? keeper.match(of: packet) : nil,
+            leftOut: leftOut.first { $0.key.contains(packet.destination) }.map {
+                "\($0.key) is left out: \(Self.words($0.value, $0.key))"
+            },
+            way: { _, endpoint in
+                way(of: NetlinkPacket(to: endpoint.address, mark: state.firewallMark))
+            })
         var answer = RouteExplanation(explanation)
         let held = guardedPrefixes.filter { $0.contains(packet.destination) }.max { $0.length < $1.length }
         if answer.verdict == .unreachable, let held, held.length > explanation.prefix?.length ?? -1 {
@@ -73,7 +80,31 @@ extension ControlLoop {
         return answer
     }
 
-    private func way(to address: IPAddress, mark: UInt32) -> RouteTrace.Way {
+    private func packet(_ question: RouteQuestion) throws(APIError) -> NetlinkPacket {
+        var packet = NetlinkPacket(to: try parseAddress(question.destination))
+        if let source = question.source {
+            packet.source = try parseAddress(source)
+            guard packet.source?.family == packet.destination.family else {
+                throw APIError(
+                    code: .badRequest,
+                    message: "\(source) and \(packet.destination) are of different families")
+            }
+        }
+        if let name = question.incoming {
+            guard let link = (try? Netlink().link(String(name.prefix(15)))) ?? nil else {
+                throw APIError(code: .notFound, message: "there is no interface \(name.prefix(15))")
+            }
+            guard packet.source != nil else {
+                throw APIError(
+                    code: .badRequest, message: "a packet that comes by \(link.name) has a source",
+                    hint: "add --from with the address of a host there")
+            }
+            packet.incoming = link
+        }
+        return packet
+    }
+
+    private func way(of packet: NetlinkPacket) -> RouteTrace.Way {
         do throws(SystemError) {
             let way = try keeper.way(of: packet)
             if way.interface == tun.index { return .tun }

@@ -27,6 +27,7 @@ extension ControlLoop {
                 tunUSO: tun.offloads.uso),
             workers: underlays.workers, isSingleThreaded: dataPlane.isSingleThreaded,
             connections: state.connections.map { self.status(of: $0) }, drops: drops)
+        if !ruleNotices.isEmpty { status.notices = ruleNotices }
         status.hooks = hooks?.counts
         if learned != nil { status.guarded = guardedPrefixes.map(\.description) }
         status.routeTable = settings.plan.table
@@ -60,9 +61,9 @@ extension ControlLoop {
             name: connection.name, state: state, routes: connection.prefixes.map(\.description),
             policy: connection.policy.rawValue, tunnels: tunnels)
         if keeper.installsRoutes { status.onDown = connection.onDown.rawValue }
-        status.metric = connection.metric
         let notices = notices(of: connection)
         if !notices.isEmpty { status.notices = notices }
+        status.metric = connection.metric
         status.rto = connection.recoveryTimeObjective?.seconds
         if let record = connections[connection.name] {
             status.isUsable = record.selection.isUsable
@@ -71,6 +72,12 @@ extension ControlLoop {
             status.flaps = record.failures
         }
         return status
+    }
+
+    private func notices(of connection: Connection) -> [String] {
+        connection.prefixes.compactMap { prefix in
+            leftOut[prefix].map { "\(prefix) is left out: \(Self.words($0, prefix))" }
+        } + foreignNotices(of: connection)
     }
 
     func status(of tunnel: Tunnel, in connection: Connection) -> TunnelStatus? {
@@ -179,8 +186,12 @@ extension ControlLoop {
     }
 
     private func hint(for status: PeerStatus) -> String? {
+        if tunnels[status.id]?.endpoints.problem != nil, let stubHint { return stubHint }
         if tunnels[status.id]?.sendProblem != nil, let address = status.underlay?.endpoint.address {
             return "see 'ip route get \(address)' and the firewall of this host"
+        }
+        if status.lastFailure == .noReply, let problem = returnProblem(of: status.id) {
+            return "\(problem): \(problem.remedy)"
         }
         return switch status.lastFailure {
         case .noReply where status.cipher != .chacha20Poly1305:
@@ -188,11 +199,7 @@ extension ControlLoop {
                 + "know this gateway's public key?"
         case .noReply:
             "is the far end running, does UDP get there, and does it know this gateway's public key?"
-        if tunnels[status.id]?.endpoints.problem != nil, let stubHint { return stubHint }
         case .dropped(.cipherMismatch): "nothing is negotiated: write the same cipher at both ends"
-        if status.lastFailure == .noReply, let problem = returnProblem(of: status.id) {
-            return "\(problem): \(problem.remedy)"
-        }
         case .dropped(.handshakeDecryptionFailed):
             "the keys, or the pre-shared keys, of the two ends do not match"
         case .dropped(.mac1Invalid): "the far end has another public key for this gateway"

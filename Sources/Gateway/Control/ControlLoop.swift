@@ -95,6 +95,15 @@ package final class ControlLoop {
     var drills: [String: DrillRun] = [:]
     var kept: KeptRoutes
     var limiters = RateLimiters()
+    /// Those that this host is on, but by the TUN.
+    var localNetworks: [LocalNetwork] = []
+    /// Prefixes of connections that are also local now, and are not carried.
+    var leftOut: [IPPrefix: LocalNetwork] = [:]
+    var foreign: ForeignRoutes
+    /// Of others, and past the tunnels.
+    var pastTunnels: Set<NetlinkRoute> = []
+    /// Of others, and before ours.
+    var rulesBefore: Set<NetlinkRule> = []
     /// What the data threads forward by.
     var forwarding = ForwardingTable.empty
     /// What the kernel was last asked to do with each prefix.
@@ -107,6 +116,7 @@ package final class ControlLoop {
     var learnAt: Instant?
     /// Links or addresses have changed: sockets that are bound to one may have to follow.
     var areUnderlaysStale = false
+    var areLocalNetworksStale = false
     private var socketCheckAt: Instant
     var isServerReady: Bool
     private(set) var isAnnounced = false
@@ -118,7 +128,6 @@ package final class ControlLoop {
         var settings = given
         self.log = log
         try Self.refuseSecond(settings)
-    var areLocalNetworksStale = false
         let lock = NamespaceLock()
         try settings.takeNumbers(log)
         self.settings = settings
@@ -151,6 +160,7 @@ package final class ControlLoop {
             }
             let queues = try Self.openQueues(settings, count: workers)
             tun = queues[0]
+            foreign = ForeignRoutes(tun: tun.index)
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
             learned =
                 state.connections.contains(where: \.isDynamic) ? LearnedRoutes(interface: tun.index) : nil
@@ -161,6 +171,7 @@ package final class ControlLoop {
                 isSingleThreaded: Processors.count == 1)
             timestamps = TimestampStore(
                 directory: settings.stateDirectory, interface: settings.interface, log: log)
+            resolver = NameResolver(servers: settings.nameServers)
             var entropy = SystemEntropy()
             probeToken = entropy.next(UInt64.self)
             device = Device(
@@ -176,7 +187,6 @@ package final class ControlLoop {
                 }
             now = SystemClock.now()
             startedAt = now
-            resolver = NameResolver(servers: settings.nameServers)
             socketCheckAt = now + Self.socketCheckInterval
             isServerReady = settings.controlSocket == nil
             if let listener = try Self.listen(settings, log) {
@@ -276,7 +286,9 @@ package final class ControlLoop {
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.
         reconcileRoutes()
         removeLeftovers()
+        try makeReturnPath()
         learnRoutes()
+        lookAtForeignRoutes()
         try hooks?.start()
         try dataPlane.start()
         settle()
@@ -290,7 +302,6 @@ package final class ControlLoop {
                 state.connection(named: $0)?.metric == connection?.metric
             }
             var problem = connection == nil ? "there is no such connection" : rival.map { "\($0) has it now" }
-        try makeReturnPath()
             do throws(APIError) { try check(route.prefix) } catch { problem = error.message }
             guard let problem else {
                 state.add(Connection.Route(route.prefix, origin: .kept), to: route.connection)

@@ -15,7 +15,7 @@ extension GatewayState {
         let choice = PrefixChoice(
             connections.map { connection in
                 PrefixChoice.Candidate(
-                    connection.routes.map {
+                    connection.routes.filter { connection.isExclusive || !isLeft($0.prefix) }.map {
                         PrefixChoice.Claim(
                             $0.prefix, metric: connection.metric ?? metric,
                             isLearned: $0.origin == .learned)
@@ -24,7 +24,21 @@ extension GatewayState {
             }, guarded: learned.filter { !isLeft($0) })
         let ends = insideEnds
         return ends.map { RoutePlan.Prefix($0, state: .unreachable) }
-            + choice.kernel.filter { !ends.contains($0.prefix) }
+            + exclusively(choice.kernel.filter { !ends.contains($0.prefix) })
+    }
+
+    /// The same, those that an exclusive connection has marked as such.
+    package func exclusively(_ prefixes: [RoutePlan.Prefix]) -> [RoutePlan.Prefix] {
+        // What is learned has its route in the main table, and is not looked for there.
+        let exclusive = Set(
+            connections.filter(\.isExclusive).flatMap(\.routes).filter { $0.origin != .learned }.map(\.prefix)
+        )
+        guard !exclusive.isEmpty else { return prefixes }
+        return prefixes.map { prefix in
+            var prefix = prefix
+            prefix.isExclusive = exclusive.contains(prefix.prefix)
+            return prefix
+        }
     }
 }
 

@@ -91,9 +91,20 @@ package struct RouteKeeper: ~Copyable {
         try netlink.routes().filter(plan.isLearnedGuard).map(\.destination)
     }
 
-    /// For `RouteTrace`: how a packet from this host would leave.
-    package func way(to address: IPAddress, mark: UInt32 = 0) throws(SystemError) -> NetlinkWay {
-        try netlink.way(to: address, mark: mark)
+    /// For `RouteTrace`: how a packet would leave.
+    package func way(of packet: NetlinkPacket) throws(SystemError) -> NetlinkWay {
+        try netlink.way(of: packet)
+    }
+
+    /// For `RouteTrace`: the route that a packet takes, and the rule that leads to it; nil where there is none.
+    package func match(of packet: NetlinkPacket) -> RouteTrace.Match? {
+        guard let route = (try? netlink.match(of: packet)) ?? nil else { return nil }
+        let rule = ((try? netlink.rules(protocol: nil)) ?? []).filter {
+            $0.family == packet.destination.family && $0.table == route.table && $0.takes(packet.mark)
+                && ($0.destination?.contains(packet.destination) ?? true)
+                && $0.suppressedPrefixLength.map { $0 < route.destination.length } ?? true
+        }.min { $0.priority < $1.priority }
+        return RouteTrace.Match(route: route, rule: rule)
     }
 
     package func link() -> NetlinkLink? { (try? netlink.link(index: interface)) ?? nil }
@@ -196,17 +207,17 @@ package struct RouteKeeper: ~Copyable {
                 try netlink.addRule(rule)
             }
             try mark()
-            removeRules(of: before)
+            removeRules(of: before, notOf: plan)
         } catch {
-            removeRules(of: plan)
+            removeRules(of: plan, notOf: before)
             plan = before
             throw error
         }
     }
 
-    private func removeRules(of plan: RoutePlan) {
+    private func removeRules(of plan: RoutePlan, notOf other: RoutePlan) {
         let rules = (try? netlink.rules()) ?? []
-        for rule in rules where plan.owns(rule) { try? netlink.removeRule(rule) }
+        for rule in rules where plan.owns(rule) && !other.owns(rule) { try? netlink.removeRule(rule) }
     }
 
     /// Somebody touched what is ours.

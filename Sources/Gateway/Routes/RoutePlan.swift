@@ -39,6 +39,15 @@ package import WireGuard
 /// The sign is one more route of type unreachable, in a table that nothing leads to: it shows others on the host that
 /// the numbers are taken (`RoutingSurvey`), also while there is no prefix.
 ///
+/// An exclusive prefix P of length L lets nothing of the main table pass, be it longer, and no rule of others that is
+/// behind these, which are for all lengths and before most people's:
+/// ```
+/// 1  fwmark MARK to P lookup main                                 outer packets to a far end in P
+/// 2  to P lookup TABLE           suppress_prefixlength L-1        what the tunnels carry, of P and longer
+/// 3  to P lookup BACKSTOP(L)                                      the last resort
+/// ```
+/// So a network of this host inside P is cut off too. Who wants it has a rule of his own before these.
+///
 /// In the main table, where there is no rule, all are beside each other and metrics decide: the carried ones'
 /// own, then everybody else's, then the covered ones, then the last resort.
 package struct RoutePlan: Hashable, Sendable {
@@ -61,6 +70,8 @@ package struct RoutePlan: Hashable, Sendable {
         package let state: State
         /// True if only a routing daemon says, or said, that it is behind a connection.
         package let isLearned: Bool
+        /// No route of others inside it is taken.
+        package var isExclusive = false
 
         package init(
             _ prefix: IPPrefix, metric: UInt32? = nil, state: State = .carried, isLearned: Bool = false
@@ -75,6 +86,8 @@ package struct RoutePlan: Hashable, Sendable {
     /// Rules of a gateway have priorities from here up, four for each length, below those of the main table
     /// (32766).
     package static let firstPriority: UInt32 = 32_000
+    /// Those of exclusive prefixes have this one and the next two.
+    package static let exclusivePriority: UInt32 = 100
 
     /// Worse than any that other people use, and each gateway's own by `tag`: two in the main table of one host
     /// must not take each other's for theirs, and a covered prefix of one comes before the last resort of all.
@@ -138,6 +151,9 @@ package struct RoutePlan: Hashable, Sendable {
             case .withdrawn: continue
             }
             state.routes.insert(backstop(for: prefix, table))
+            if prefix.isExclusive, hasOwnTable {
+                state.rules.formUnion(exclusiveRules(for: prefix.prefix, table))
+            }
         }
         if hasOwnTable {
             for length in lengths { state.rules.formUnion(rules(for: length, table)) }
@@ -166,6 +182,21 @@ package struct RoutePlan: Hashable, Sendable {
             rule(1, table, suppressing: shorter),
         ] + (length.length == 0 ? [] : [rule(2, main, suppressing: shorter)]) + [
             rule(3, Self.backstopTable(of: table, length: length.length), suppressing: nil)
+        ]
+    }
+
+    private func exclusiveRules(for prefix: IPPrefix, _ table: UInt32) -> [NetlinkRule] {
+        func rule(
+            _ position: UInt32, mark: UInt32? = nil, _ table: UInt32, suppressing suppressed: Int? = nil
+        ) -> NetlinkRule {
+            NetlinkRule(
+                family: prefix.family, priority: Self.exclusivePriority + position, mark: mark,
+                destination: prefix, table: table,
+                suppressedPrefixLength: suppressed.flatMap { UInt32(exactly: $0) })
+        }
+        return [
+            rule(0, mark: mark, NetlinkRoute.mainTable), rule(1, table, suppressing: prefix.length - 1),
+            rule(2, Self.backstopTable(of: table, length: prefix.length)),
         ]
     }
 
@@ -241,6 +272,11 @@ package struct RoutePlan: Hashable, Sendable {
 
     /// Whether a rule of our protocol is this gateway's: another one on the host has another mark.
     package func owns(_ rule: NetlinkRule) -> Bool {
-        mark != 0 && rule.mark == mark && rule.isInverted && rule.protocol == NetlinkRoute.ownProtocol
+        guard mark != 0, rule.protocol == NetlinkRoute.ownProtocol else { return false }
+        if rule.mark == mark { return rule.isInverted || rule.priority == Self.exclusivePriority }
+        // What an exclusive prefix is looked up in tells whose it is.
+        guard rule.mark == nil, !rule.isInverted, let table else { return false }
+        return rule.table == table
+            || rule.table == Self.backstopTable(of: table, length: rule.destination?.length ?? 0)
     }
 }

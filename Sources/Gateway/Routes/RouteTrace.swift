@@ -1,3 +1,4 @@
+package import LinuxIO
 package import WireGuard
 
 /// Which way a packet to an address takes and why, in sentences: `vgwctl route get`. Pure.
@@ -70,23 +71,53 @@ package struct RouteTrace: Hashable, Sendable {
         case elsewhere(interface: String)
     }
 
+    /// What of the kernel's decided.
+    package struct Match: Hashable, Sendable {
+        package let route: NetlinkRoute
+        /// Nil where it is not known: a rule may ask for more than its table tells.
+        package let rule: NetlinkRule?
+
+        package init(route: NetlinkRoute, rule: NetlinkRule?) {
+            self.route = route
+            self.rule = rule
+        }
+
+        fileprivate var words: String {
+            let table =
+                switch route.table {
+                case NetlinkRoute.mainTable: "main"
+                case NetlinkRoute.localTable: "local"
+                default: "\(route.table)"
+                }
+            return "That is \(route.destination) in table \(table)"
+                + (rule.map { ", by rule \($0.priority) (\($0.condition)lookup \(table))." } ?? ".")
+        }
+    }
+
     package let destination: IPAddress
     /// The prefix that decided; nil when no connection has one.
     package private(set) var prefix: IPPrefix?
     package private(set) var steps: [String] = []
     package private(set) var verdict: Verdict = .dropped("no connection has a prefix with it")
 
-    /// `kernel` is the way of an unmarked packet to `destination`, nil where it cannot be asked, as for a TUN
-    /// in another namespace. `way` is that of an outer packet of the named tunnel to its endpoint.
+    /// `kernel` is the way of the packet, and `match` what decided it; nil where it cannot be asked, as for a TUN
+    /// in another namespace. `leftOut` tells of a prefix around the destination that is not carried now. `way` is
+    /// that of an outer packet of the named tunnel to its endpoint.
     package init(
-        to destination: IPAddress, connections: [Connection], interface: String, kernel: Way?,
-        way: (_ tunnel: String, Endpoint) -> Way?
+        of packet: NetlinkPacket, connections: [Connection], interface: String, kernel: Way?,
+        match: Match? = nil, leftOut: String? = nil, way: (_ tunnel: String, Endpoint) -> Way?
     ) {
-        self.destination = destination
+        destination = packet.destination
+        if let source = packet.source {
+            let by = packet.incoming.map { " that comes by \($0.name)" } ?? ""
+            steps.append("The packet is one from \(source)\(by).")
+        }
         let candidates = Self.candidates(for: destination, connections)
         prefix = candidates.first?.prefix
         switch kernel {
-        case .tun: steps.append("The kernel sends \(destination) into \(interface).")
+        case .tun:
+            steps.append("The kernel sends \(destination) into \(interface).")
+            if let match { steps.append(match.words) }
         case nil: steps.append("The kernel's own routes were not looked at.")
         case .nowhere(let reason):
             steps.append("The kernel sends \(destination) nowhere: \(reason).")
@@ -97,6 +128,8 @@ package struct RouteTrace: Hashable, Sendable {
             let next = gateway.map { " via \($0)" } ?? ""
             let from = source.map { " from \($0)" } ?? ""
             steps.append("The kernel sends \(destination) by \(name)\(next)\(from), not into \(interface).")
+            if let match { steps.append(match.words) }
+            if let leftOut { steps.append("\(leftOut).") }
             explainAbsence(candidates)
             verdict = .elsewhere(interface: name)
             return

@@ -1,0 +1,113 @@
+internal import LinuxIO
+package import WireGuard
+
+/// What is true of this host at this moment. It makes warnings of `vgwd check`, and never an error: a file that was right
+/// yesterday is right today.
+package struct Surroundings: Sendable {
+    package var networks: [LocalNetwork] = []
+    /// All name servers of /etc/resolv.conf are programs on this host.
+    package var hasLocalStub = false
+    /// What rp_filter does to packets from an address that come by a device, nil being the one that the routes choose.
+    package var reversePathProblem: @Sendable (IPAddress, _ device: String?) -> ReversePathProblem? = {
+        _, _ in nil
+    }
+
+    package init() {}
+
+    /// As the kernel tells it.
+    package static func current() -> Surroundings {
+        var surroundings = Surroundings()
+        surroundings.networks = LocalNetwork.all(except: "")
+        surroundings.hasLocalStub = NameResolver.systemIsLocalStub
+        surroundings.reversePathProblem = { ReversePathProblem(from: $0, boundTo: $1) }
+        return surroundings
+    }
+}
+
+extension ReversePathProblem {
+    /// As it will be when what arrives has the firewall mark: the way back is the main table's then.
+    fileprivate init?(from address: IPAddress, boundTo device: String?) {
+        guard address.family == .v4, let netlink = try? Netlink() else { return nil }
+        let chosen = try? netlink.way(to: address).interface
+        let bound = device.flatMap { (try? netlink.link($0)) ?? nil }
+        guard let interface = bound?.index ?? chosen,
+            let filter = (try? netlink.reversePathFilter(of: interface)) ?? nil,
+            let name = ((try? netlink.link(index: interface)) ?? nil)?.name
+        else { return nil }
+        self.init(
+            from: address, by: name, filter.mode,
+            wayBack: WayBack(to: address, mark: 0, interface: interface, netlink))
+    }
+}
+
+/// What is right by itself and may not work here and now.
+extension ConfigurationParser {
+    mutating func findObstacles(
+        _ document: ConfigurationReader.Section, nodes: [ConfigurationNode],
+        connections: [ConnectionConfiguration?], gateway: GatewayConfiguration
+    ) {
+        for (node, connection) in zip(nodes, connections) {
+            guard let connection else { continue }
+            for route in connection.routes {
+                let place = node.child("routes")?.element { IPPrefix($0) == route } ?? node
+                if connection.isExclusive {
+                    warnOfNetworksCutOff(by: route, at: place, gateway)
+                } else {
+                    warnOfOverlap(of: route, at: place, gateway)
+                }
+            }
+            guard gateway.needsRoutingRule else { continue }
+            for (place, tunnel) in pairs(of: node, connection) {
+                for case .address(let endpoint) in tunnel.endpoints {
+                    guard
+                        let problem = surroundings.reversePathProblem(
+                            endpoint.address, tunnel.binding.device)
+                    else { continue }
+                    reader.warn(place.child("endpoint") ?? place, problem.description, problem.remedy)
+                }
+            }
+        }
+        warnOfLocalStub(document, connections.compactMap(\.self), gateway)
+    }
+
+    private mutating func warnOfOverlap(
+        of route: IPPrefix, at place: ConfigurationNode, _ gateway: GatewayConfiguration
+    ) {
+        guard
+            let local = surroundings.networks.first(where: {
+                $0.interface != gateway.interface && $0.holds(route)
+            })
+        else { return }
+        let name = local.network == route ? "the network" : "in \(local.network), the network"
+        reader.warn(
+            place, "\(route) is also \(name) of \(local.interface) here",
+            "it is left out while \(local.interface) is up: where both sites need it, let both translate theirs, "
+                + "nat = [{ inside = \"\(route)\", outside = \"…\" }], and write the far site's outside here")
+    }
+
+    private mutating func warnOfNetworksCutOff(
+        by route: IPPrefix, at place: ConfigurationNode, _ gateway: GatewayConfiguration
+    ) {
+        for local in surroundings.networks
+        where local.interface != gateway.interface && local.network.overlaps(route) {
+            reader.warn(
+                place,
+                "\(route) is exclusive and takes \(local.network), the network of \(local.interface) here, too",
+                "where that must stay reachable, put a rule before vgwd's: "
+                    + "ip rule add to \(local.network) lookup main priority 50")
+        }
+    }
+
+    private mutating func warnOfLocalStub(
+        _ document: ConfigurationReader.Section, _ connections: [ConnectionConfiguration],
+        _ gateway: GatewayConfiguration
+    ) {
+        let asksNames = connections.flatMap(\.tunnels).flatMap(\.endpoints).contains {
+            if case .name = $0 { true } else { false }
+        }
+        guard asksNames, gateway.nameServers.isEmpty, gateway.needsRoutingRule, surroundings.hasLocalStub,
+            let problem = LocalStub.problem(prefixes: connections.flatMap(\.routes))
+        else { return }
+        reader.warn(document["gateway"] ?? document.node, problem, LocalStub.remedy)
+    }
+}

@@ -1,0 +1,79 @@
+internal import CNetlink
+internal import Glibc
+package import WireGuard
+
+/// What a route lookup is asked about.
+package struct NetlinkPacket: Hashable, Sendable {
+    package var destination: IPAddress
+    package var source: IPAddress?
+    /// Nil where this host itself makes the packet. One that comes by an interface needs a source.
+    package var incoming: NetlinkLink?
+    package var mark: UInt32
+
+    package init(
+        to destination: IPAddress, from source: IPAddress? = nil, by incoming: NetlinkLink? = nil,
+        mark: UInt32 = 0
+    ) {
+        self.destination = destination
+        self.source = source
+        self.incoming = incoming
+        self.mark = mark
+    }
+}
+
+/// The way that the kernel would take to an address now.
+package struct NetlinkWay: Hashable, Sendable {
+    package let interface: UInt32
+    package let gateway: IPAddress?
+    package let source: IPAddress?
+
+    package init(interface: UInt32, gateway: IPAddress?, source: IPAddress?) {
+        self.interface = interface
+        self.gateway = gateway
+        self.source = source
+    }
+}
+
+extension Netlink {
+    /// How a packet to `destination` with this mark would leave now. ENETUNREACH, or the errno of the
+    /// unreachable route that it meets.
+    package func way(to destination: IPAddress, mark: UInt32 = 0) throws(SystemError) -> NetlinkWay {
+        try way(of: NetlinkPacket(to: destination, mark: mark))
+    }
+
+    package func way(of packet: NetlinkPacket) throws(SystemError) -> NetlinkWay {
+        var way: NetlinkWay?
+        try unsafe lookUp(packet, flags: 0) { way = unsafe NetlinkParsing.parseWay($0) }
+        guard let way else {
+            throw SystemError(call: "look up way to \(packet.destination)", code: ENETUNREACH)
+        }
+        return way
+    }
+
+    /// The route that the packet takes, with its table: nil where the kernel has none to show.
+    package func match(of packet: NetlinkPacket) throws(SystemError) -> NetlinkRoute? {
+        // The table of an IPv6 route is told in any case, and must not be asked for.
+        let lookUpTable: UInt32 = packet.destination.family == .v4 ? 0x1000 : 0  // RTM_F_LOOKUP_TABLE
+        var route: NetlinkRoute?
+        try unsafe lookUp(packet, flags: 0x2000 | lookUpTable) {  // RTM_F_FIB_MATCH
+            route = unsafe NetlinkParsing.parseRoute($0)
+        }
+        return route
+    }
+
+    private func lookUp(
+        _ packet: NetlinkPacket, flags: UInt32, _ body: (OpaquePointer) -> Void
+    ) throws(SystemError) {
+        let family = packet.destination.family
+        let width = UInt8(family.width)
+        let header =
+            [UInt8(NetlinkParsing.number(family)), width, packet.source == nil ? 0 : width, 0, 0, 0, 0, 0]
+            + Self.bytes(flags)
+        let message = try NetlinkMessage(type: RTM_GETROUTE, flags: NLM_F_REQUEST, header: header)
+        message.put(1, packet.destination.bytes)  // RTA_DST
+        if let source = packet.source { message.put(2, source.bytes) }  // RTA_SRC
+        if let link = packet.incoming { message.put(3, link.index) }  // RTA_IIF
+        if packet.mark != 0 { message.put(16, packet.mark) }  // RTA_MARK
+        try unsafe query("look up way to \(packet.destination)", message, body)
+    }
+}

@@ -70,6 +70,19 @@ import WireGuard
         #expect(choice(.usable).sources == [[prefix(wide), prefix(long)], [prefix(long)]])
     }
 
+    @Test("a connection that is only heard keeps its routes where nobody else has them")
+    func heard() {
+        let wide = "10.0.0.0/8"
+        let alone = PrefixChoice([connection(wide, .heard)])
+        #expect(alone.prefixes == [[prefix(wide)]] && state(wide, alone) == .carried)
+        let rivals = PrefixChoice([connection(wide, .heard), connection(wide, metric: 9)])
+        #expect(rivals.prefixes == [[], [prefix(wide)]])
+        let worse = PrefixChoice([connection(wide, .dead), connection(wide, metric: 9, .heard)])
+        #expect(worse.prefixes == [[], [prefix(wide)]] && state(wide, worse) == .carried)
+        let nested = PrefixChoice([connection(wide), connection("10.1.0.0/16", .heard)])
+        #expect(state("10.1.0.0/16", nested) == .covered)
+    }
+
     @Test("another connection does not speak for a longer prefix whose own is settled")
     func sources() {
         // Three nested ones: what the middle one holds, the widest does not get.
@@ -160,7 +173,7 @@ import WireGuard
     @Test("each prefix leads to exactly one usable connection, or through, and all stay sources, at random")
     func random() {
         var random = SeededRandom(seed: 3)
-        let healths: [PrefixChoice.Health] = [.settled, .usable, .dead]
+        let healths: [PrefixChoice.Health] = [.settled, .usable, .heard, .dead]
         for _ in 0..<500 {
             let candidates = (0..<4).map { _ in
                 Candidate(

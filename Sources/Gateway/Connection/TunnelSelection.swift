@@ -8,6 +8,7 @@
 /// | answering | is not up yet, and answers probes: it has to answer more of them, or is held down for having flapped |
 /// | untried | is connecting, with a session |
 /// | waiting | is idle, or connecting without a session, and has not failed: packets are staged there |
+/// | heard | is down, and something comes by it: only ours does not get there, or the far end answers no probe |
 /// | failing | is down, with a session |
 /// | hopeless | is anything else but disabled |
 ///
@@ -45,8 +46,16 @@ package struct TunnelSelection: Sendable {
         }
     }
 
+    package enum Usability: Hashable, Sendable {
+        case dead
+        /// Something comes by a tunnel that is down: its routes stay where nobody else has them.
+        case heard
+        /// Some tunnel carries traffic, or may, for all that is known.
+        case usable
+    }
+
     private enum Rank: Int, Comparable {
-        case preferred, up, degraded, answering, untried, waiting, failing, hopeless
+        case preferred, up, degraded, answering, untried, waiting, heard, failing, hopeless
 
         static func < (a: Rank, b: Rank) -> Bool { a.rawValue < b.rawValue }
     }
@@ -55,19 +64,27 @@ package struct TunnelSelection: Sendable {
     /// Where packets go, or, under `balance`, those that no bucket leads to. By place among the candidates;
     /// nil when all are disabled.
     package private(set) var active: Int?
-    /// Some tunnel carries traffic, or may, for all that is known. When not, routes follow `on-down`.
-    package private(set) var isUsable = false
+    package private(set) var usability = Usability.dead
+    /// When not, routes follow `on-down`.
+    package var isUsable: Bool { usability != .dead }
     /// Under `balance`: 256 places among the candidates, by the hash of a flow. Empty when all are disabled,
     /// and under `failover`.
     package private(set) var buckets: [Int] = []
 
+    /// By place: whether a tunnel is known to carry packets.
+    private var isProven: [Bool] = []
+    private let keepsHeard: Bool
     private var activeName: String?
     /// The active tunnel has been up. Before, one that has a session and no verdict yet is as good as one that has
     /// shown itself first: which of them that is, is chance, and flows should not move for it.
     private var hasCarried = false
     private var hashing = TunnelHashing()
 
-    package init(isBalanced: Bool) { self.isBalanced = isBalanced }
+    /// `keepsHeard`: a connection of which something is still heard is better than none.
+    package init(isBalanced: Bool, keepsHeard: Bool = true) {
+        self.isBalanced = isBalanced
+        self.keepsHeard = keepsHeard
+    }
 
     /// Call when anything about any candidate changed. The same again changes nothing.
     package mutating func update(_ candidates: [Candidate]) {
@@ -80,9 +97,13 @@ package struct TunnelSelection: Sendable {
         active = best(candidates, ranks)
         activeName = active.map { candidates[$0].name }
         if let active, candidates[active].state.isCarrying { hasCarried = true }
-        isUsable =
-            ranks.contains { $0.map { $0 <= .answering } ?? false }
-            || candidates.contains { Self.isPromising($0) }
+        isProven = ranks.map { $0.map { $0 <= .answering } ?? false }
+        usability =
+            if isProven.contains(true) || candidates.contains(where: { Self.isPromising($0) }) {
+                .usable
+            } else {
+                keepsHeard && ranks.contains(.heard) ? .heard : .dead
+            }
         if isBalanced {
             let carriers = carriers(candidates, ranks)
             let members = candidates.indices.map { index in
@@ -92,6 +113,11 @@ package struct TunnelSelection: Sendable {
             }
             buckets = hashing.assign(members)
         }
+    }
+
+    /// Whether a tunnel other than the one at `place` is known to carry packets.
+    package func hasAlternative(to place: Int) -> Bool {
+        isProven.indices.contains { $0 != place && isProven[$0] }
     }
 
     private func best(_ candidates: [Candidate], _ ranks: [Rank?]) -> Int? {
@@ -135,6 +161,8 @@ package struct TunnelSelection: Sendable {
                 .untried
             } else if isPromising(candidate) {
                 .waiting
+            } else if candidate.liveness == .heard {
+                .heard
             } else if candidate.hasSession {
                 .failing
             } else {

@@ -26,7 +26,9 @@ extension ControlLoop {
         for tunnel in connection.tunnels { addTunnel(tunnel, of: connection) }
         guard connections[connection.name] == nil else { return connectionChanged(connection.name) }
         var record = ConnectionRecord(
-            selection: TunnelSelection(isBalanced: connection.policy == .balance), since: now)
+            selection: TunnelSelection(
+                isBalanced: connection.policy == .balance, keepsHeard: connection.onDown == .unreachable),
+            since: now)
         record.selection.update(candidates(of: connection, preferred: nil))
         connections[connection.name] = record
         if !record.selection.isUsable { usabilityChanged(of: connection, isUsable: false) }
@@ -86,13 +88,17 @@ extension ControlLoop {
             let candidates = candidates(of: connection, preferred: record.preferred)
             next.update(candidates)
             connections[name]?.selection = next
+            for (place, peer) in peers(of: connection).enumerated() {
+                tunnels[peer]?.health.handle(.alternative(next.hasAlternative(to: place)), now: now)
+                tunnels.reschedule(peer)
+            }
             if next.active != record.selection.active || next.buckets != record.selection.buckets {
                 changed.append(name)
                 reportSwitch(from: record.selection, to: next, of: connection, isStart: !record.hasBeenUp)
             }
+            isUsabilityNew = isUsabilityNew || next.usability != record.selection.usability
             if next.isUsable != record.selection.isUsable {
                 usabilityChanged(of: connection, isUsable: next.isUsable)
-                isUsabilityNew = true
             } else if !record.hasBeenUp, candidates.contains(where: \.state.isCarrying) {
                 tellOfUp(connection, from: "connecting")
             }
@@ -184,7 +190,7 @@ extension ControlLoop {
                     limiter: limiters.limiter(
                         of: .connection(connection.name), rate: connection.rateLimit, mtu: mtu, now: now),
                     pathLimiters: tunnelLimiters(of: connection))
-            }, mtu: mtu, probeToken: probeToken)
+            }, mtu: mtu)
         limiters.keep { owner in
             switch owner {
             case .connection(let name): state.connection(named: name) != nil
@@ -253,8 +259,11 @@ extension ControlLoop {
     private func health(of connection: Connection) -> PrefixChoice.Health {
         // What `wg` allows to a peer is nobody else's, whatever becomes of the peer.
         guard settings.managesLink, let record = connections[connection.name] else { return .settled }
-        guard record.selection.isUsable else { return .dead }
-        return record.settlesAt == nil ? .settled : .usable
+        return switch record.selection.usability {
+        case .dead: .dead
+        case .heard: .heard
+        case .usable: record.settlesAt == nil ? .settled : .usable
+        }
     }
 
     /// When the next connection that came back is settled: from then on no other may speak for its prefixes.

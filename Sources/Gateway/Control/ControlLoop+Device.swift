@@ -97,9 +97,7 @@ extension ControlLoop {
             let current = tunnels[peer]?.endpoints.current
             if let endpoint, let current, endpoint != current { return }
             // What passes tells more than a rekey that was lost; without probes nothing else has told of it.
-            if let heard = device.path(of: peer)?.lastReceived {
-                tunnels[peer]?.health.handle(.heard(at: heard), now: now)
-            }
+            noteHeard(of: peer)
             tunnels[peer]?.health.handle(.handshakeUnanswered(HealthReason(failure)), now: now)
             // A rekey that was lost while packets pass says nothing of the endpoint either.
             if endpoint == current, tunnels[peer]?.health.liveness != .answering {

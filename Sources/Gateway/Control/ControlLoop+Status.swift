@@ -155,7 +155,9 @@ extension ControlLoop {
                 + "where no other tunnel is up"
         case .probeTimeout where record.health.state == .down:
             let remote = record.inside.map { " by \($0.remote)" } ?? ""
-            return "probes are not answered\(remote) for \(Int(seconds(since: record.health.since))) s"
+            let silence = "probes are not answered\(remote) for \(Int(seconds(since: record.health.since))) s"
+            guard record.health.liveness == .heard else { return silence }
+            return silence + ", though the far end is heard: what this end sends may be lost"
         case .targetUnreachable, .lossTooHigh, .roundTripTooLong: return record.health.reason.words
         default: break
         }

@@ -57,13 +57,20 @@ extension ControlLoop {
     func handleTunnelTimeouts() {
         guard let deadline = tunnels.earliest, deadline <= now else { return }
         for peer in tunnels.due(at: now) {
-            if let heard = device.path(of: peer)?.lastReceived {
-                tunnels[peer]?.health.handle(.heard(at: heard), now: now)
-            }
+            noteHeard(of: peer)
             tunnels[peer]?.health.handleTimeout(now: now)
             tunnels[peer]?.endpoints.handleTimeout(now: now)
             handlePathMTUTimeout(of: peer)
             follow(peer)
+        }
+    }
+
+    /// Tells health what the data threads noticed.
+    func noteHeard(of peer: PeerID) {
+        guard let path = device.path(of: peer) else { return }
+        if let heard = path.lastReceived { tunnels[peer]?.health.handle(.heard(at: heard), now: now) }
+        if let word = path.farEndsWord {
+            tunnels[peer]?.health.handle(.heardByFarEnd(at: word.heardAt, said: word.saidAt), now: now)
         }
     }
 

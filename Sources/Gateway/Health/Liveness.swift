@@ -2,6 +2,8 @@
 package enum Liveness: Int, Hashable, Sendable, Comparable {
     /// Nothing.
     case silent
+    /// Something authentic comes by it, but probes are not answered: ours may not get there.
+    case heard
     /// A probe was answered, and fewer than `downAfter` in a row have been lost since. So does every tunnel that is up
     /// or degraded.
     case answering

@@ -21,7 +21,7 @@ struct ProbeStream: Sendable {
     private(set) var estimator = RoundTripEstimator()
 
     /// When each of the last probes was sent, by its sequence number; `answered` once that is so. What has
-    /// left the ring is neither awaited nor heard any more: it covers 2 s, twice the longest timeout.
+    /// left the ring is neither awaited nor heard any more: it covers 8 s, twice the longest timeout.
     private var sentAt: [UInt64] = []
     private let capacity: UInt32
     private static let answered = UInt64.max
@@ -34,17 +34,17 @@ struct ProbeStream: Sendable {
     private(set) var answeredInRow = 0
     private(set) var unansweredInRow = 0
 
-    /// The longest that an answer is waited for.
-    static let longestTimeout: Duration = .seconds(1)
+    /// The longest that an answer is waited for: a deep queue on the way takes seconds.
+    static let longestTimeout: Duration = .seconds(4)
 
     /// `phase` in 2^32ths of an interval.
     init(interval: Duration, phase: UInt32, firstSequence: UInt32 = 0) {
         let interval = max(interval, HealthSettings.shortestInterval)
         self.interval = interval
-        timeouts = min(interval / 4, Self.longestTimeout)...Self.longestTimeout
+        timeouts = min(interval / 4, .seconds(1))...Self.longestTimeout
         let nanoseconds = UInt64(interval.wholeNanoseconds)
         offset = nanoseconds.multipliedFullWidth(by: UInt64(phase) << 32).high
-        let wanted = UInt32(clamping: 2_000_000_000 / nanoseconds + 2)
+        let wanted = UInt32(clamping: 8_000_000_000 / nanoseconds + 2)
         capacity = max(8, wanted.nextPowerOfTwo)
         nextSequence = firstSequence
         oldestAwaited = firstSequence
@@ -52,6 +52,24 @@ struct ProbeStream: Sendable {
 
     /// How long the next probe will be waited for.
     var timeout: Duration { estimator.timeout(within: timeouts) }
+
+    /// Likewise where the round trip does not matter.
+    var shortestTimeout: Duration { timeouts.lowerBound }
+
+    /// When the probe was sent that was the `count`th since `instant` without an answer; nil while there are fewer, or
+    /// when one among the last `count` was answered.
+    func sending(ofUnanswered count: Int, since instant: Instant) -> Instant? {
+        guard !sentAt.isEmpty else { return nil }
+        var first = nextSequence
+        while nextSequence &- first < capacity {
+            let sent = sentAt[place(of: first &- 1)]
+            guard sent != Self.answered, sent >= instant.nanoseconds else { break }
+            first &-= 1
+        }
+        let last = UInt32(clamping: max(count, 1) - 1)
+        guard nextSequence &- first > last else { return nil }
+        return Instant(nanoseconds: sentAt[place(of: first &+ last)])
+    }
 
     // MARK: Time
 

@@ -18,9 +18,12 @@ struct RoundTripEstimator: Sendable {
         estimate = (smoothed + (sample - smoothed) / 8, variation + (deviation - variation) / 4)
     }
 
-    /// The upper bound before anything was measured.
+    /// Before anything was measured (RFC 6298, section 2.1).
+    static let initialTimeout: Duration = .seconds(1)
+
+    /// Section 2.3, within `bounds`.
     func timeout(within bounds: ClosedRange<Duration>) -> Duration {
-        guard let (smoothed, variation) = estimate else { return bounds.upperBound }
+        guard let (smoothed, variation) = estimate else { return Self.initialTimeout }
         return min(max(.nanoseconds(smoothed + 4 * variation), bounds.lowerBound), bounds.upperBound)
     }
 }

@@ -18,7 +18,7 @@ package import WireGuard
 /// | no session | idle |
 /// | not probed; handshakes fail, and nothing was heard for 15 s | down |
 /// | not probed | up |
-/// | `downAfter` probes in a row are lost, or no target answers | down (up again as `HoldDown` has it) |
+/// | probes are lost as ``TunnelProbes`` has it, or no target answers | down (up again as `HoldDown` has it) |
 /// | probed, and nothing known yet | connecting |
 /// | too much loss, or too long a round trip | degraded until it is below 80 % of the limit |
 /// | probes are answered | up |
@@ -37,9 +37,13 @@ package struct TunnelHealth: Sendable {
         case handshakeUnanswered(HealthReason)
         /// `target` as in the probe; of a TCP target the low 16 bits of `sequence` suffice.
         case probeAnswered(sequence: UInt32, target: Int?, at: Instant)
-        /// Anything authentic. Without probes this is what keeps a tunnel up while handshakes fail: to be
-        /// told before `handleTimeout`, too.
+        /// Anything authentic: to be told before `handleTimeout`, too. With probes it counts as an answer, but for loss
+        /// and round trip; without, it is what keeps a tunnel up while handshakes fail.
         case heard(at: Instant)
+        /// The far end said so in a probe of its own: when it had last heard us, on this end's clock. Likewise.
+        case heardByFarEnd(at: Instant, said: Instant)
+        /// Whether another tunnel of the connection is known to carry packets.
+        case alternative(Bool)
         case endpoint(EndpointKnowledge)
         /// The interface that the tunnel is bound to, or that its packets leave by.
         case interface(isUp: Bool)
@@ -125,6 +129,7 @@ package struct TunnelHealth: Sendable {
             isHandshaking = false
             failure = nil
             lastHeard = latest(lastHeard, now)
+            probes.heard(at: now)
             cause = .handshakeCompleted
         case .sessionEnded:
             guard hasSession else { return }
@@ -144,7 +149,12 @@ package struct TunnelHealth: Sendable {
                 holdDown: holdDown.span(carriedSince: nil, now: now))
         case .heard(let at):
             lastHeard = latest(lastHeard, min(at, now))
+            probes.heard(at: min(at, now))
             if !isProbed, hasSession, state == .down { cause = .trafficHeard }
+        case .heardByFarEnd(let at, let said):
+            probes.heardByFarEnd(at: min(at, now), said: min(said, now))
+        case .alternative(let isThere):
+            probes.hasAlternative = isThere
         case .endpoint(let knowledge):
             if endpoint != .known, knowledge == .known, !hasSession { forgetHandshakes() }
             endpoint = knowledge
@@ -227,6 +237,9 @@ package struct TunnelHealth: Sendable {
 
     /// By index into the settings' targets; nil while that is not known.
     package func isReachable(target: Int) -> Bool? { probes.isReachable(target: target) }
+
+    /// For how long the far end has not been heard: what probes tell it. Nil when it never was.
+    package func silence(now: Instant) -> Duration? { lastHeard.map { now > $0 ? now - $0 : .zero } }
 
     // MARK: State
 

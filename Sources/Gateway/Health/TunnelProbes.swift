@@ -1,12 +1,30 @@
 internal import WireGuard
 
 /// The probes of one tunnel, to the far inside address and to the targets behind it, and what they say.
+///
+/// Probes alone tell loss and round trip. Whether the tunnel is down is told by all that is heard: a queue on the way out
+/// holds back or drops probes for seconds while data gets there. It is down when, of its last probes,
+///
+/// | | what is so |
+/// |---|---|
+/// | cut | nothing at all was heard since the `downAfter`th but last, and the time limit of the last is over |
+/// | one way | the far end says that it heard nothing since then, though it is heard itself |
+/// | one way, and the far end does not say what it hears | none was answered for 4 s, whatever is heard |
+///
+/// The time limit follows the round trip where there is no other tunnel; where there is one, switching is cheap, and a
+/// quarter of an interval is enough.
 struct TunnelProbes: Sendable {
     enum Verdict: Hashable, Sendable {
         /// `upAfter` have yet to be answered, or `downAfter` to be lost.
         case awaited
         case failed(HealthReason)
         case answered
+    }
+
+    /// What the far end said of what it hears, in the newest of its probes.
+    private struct Word {
+        var heardAt: Instant
+        var saidAt: Instant
     }
 
     /// How far a tunnel that is not up has come.
@@ -34,6 +52,18 @@ struct TunnelProbes: Sendable {
     private(set) var statistics = ProbeStatistics()
     private var quality = ProbeQuality()
     private var recovery = Recovery.silent
+    /// When something authentic came by the tunnel last, as far as was told.
+    private var lastHeard = Instant(nanoseconds: 0)
+    /// Something was heard since it was last found to be cut.
+    private var isHeard = false
+    private var lastAnswer = Instant(nanoseconds: 0)
+    private var word: Word?
+    /// Another tunnel of the connection is known to carry packets.
+    var hasAlternative = false
+
+    /// How long a far end that does not say what it hears may leave every probe unanswered: with an interval and a time
+    /// limit, less than 5 s.
+    private static let patience: Duration = .seconds(4)
 
     /// `phase` is which part of an interval they leave at, in 2^32ths.
     init(settings: HealthSettings, phase: UInt32) {
@@ -63,7 +93,9 @@ struct TunnelProbes: Sendable {
     /// What is wrong with a tunnel that answers.
     var complaint: HealthReason? { quality.complaint }
 
-    var liveness: Liveness { verdict == .answered || recovery != .silent ? .answering : .silent }
+    var liveness: Liveness {
+        verdict == .answered || recovery != .silent ? .answering : isHeard ? .heard : .silent
+    }
 
     /// Returns what is left of a hold-down of this length; nil when it is not held down.
     func holdDownLeft(of span: Duration, now: Instant) -> Duration? {
@@ -90,6 +122,7 @@ struct TunnelProbes: Sendable {
     mutating func start(at now: Instant, as verdict: Verdict) {
         isRunning = true
         self.verdict = verdict
+        lastAnswer = now
         tunnel.start(at: now)
         for index in targets.indices { targets[index].stream.start(at: now) }
     }
@@ -99,6 +132,7 @@ struct TunnelProbes: Sendable {
         isRunning = false
         verdict = .awaited
         recovery = .silent
+        isHeard = false
         quality = ProbeQuality()
         tunnel.stop()
         for index in targets.indices {
@@ -108,10 +142,12 @@ struct TunnelProbes: Sendable {
     }
 
     var nextTimeout: Instant? {
-        targets.reduce(tunnel.nextTimeout) { earliest, target in
+        let next = targets.reduce(tunnel.nextTimeout) { earliest, target in
             guard let earliest, let next = target.stream.nextTimeout else { return earliest }
             return min(earliest, next)
         }
+        guard let next, !isSettled else { return next }
+        return [next, cutDeadline, unheardDeadline].compactMap(\.self).min()
     }
 
     /// A probe to be sent now, one at a time.
@@ -126,17 +162,15 @@ struct TunnelProbes: Sendable {
         return nil
     }
 
-    /// Takes those whose time is over for lost.
+    /// Takes those whose time is over for lost, and sees whether the tunnel is down.
     mutating func expire(now: Instant) {
         var isSomeLost = false
         while let sentAt = tunnel.takeExpired(at: now) {
             statistics.noteLost(sentAt: sentAt)
             if case .heldDown = recovery { recovery = .heldDown(since: nil) }
             isSomeLost = true
-            guard tunnel.unansweredInRow >= settings.downAfter else { continue }
-            verdict = .failed(.probeTimeout)
-            recovery = .silent
         }
+        if !isSettled { judge(now: now) }
         for index in targets.indices {
             while targets[index].stream.takeExpired(at: now) != nil {
                 guard targets[index].stream.unansweredInRow >= settings.downAfter else { continue }
@@ -150,6 +184,57 @@ struct TunnelProbes: Sendable {
         if isSomeLost { judgeQuality(at: now) }
     }
 
+    // MARK: Down
+
+    /// Nothing can become worse.
+    private var isSettled: Bool { verdict != .awaited && liveness == .silent }
+
+    private mutating func judge(now: Instant) {
+        let isCut = cutDeadline.map { $0 <= now } ?? false
+        if isCut { isHeard = false }
+        guard isCut || unheardDeadline.map({ $0 <= now }) ?? false || isUnanswered(at: now) else { return }
+        verdict = .failed(.probeTimeout)
+        recovery = .silent
+    }
+
+    /// When the tunnel is cut, should nothing be heard before.
+    private var cutDeadline: Instant? {
+        let limit = hasAlternative && verdict != .awaited ? tunnel.shortestTimeout : tunnel.timeout
+        return tunnel.sending(ofUnanswered: settings.downAfter, since: lastHeard).map { $0 + limit }
+    }
+
+    /// When our packets do not get there, by the far end's word, should it say nothing else before. It need not have
+    /// said so of the last of the probes: that would take an interval more.
+    private var unheardDeadline: Instant? {
+        guard let word, liveness == .answering || verdict == .awaited,
+            let denied = tunnel.sending(ofUnanswered: settings.downAfter - 1, since: word.heardAt),
+            denied + tunnel.shortestTimeout <= word.saidAt
+        else { return nil }
+        return tunnel.sending(ofUnanswered: settings.downAfter, since: word.heardAt).map {
+            $0 + tunnel.shortestTimeout
+        }
+    }
+
+    /// What the far end says counts for as long as no answer would take.
+    private func isUnanswered(at now: Instant) -> Bool {
+        if let word, now < word.saidAt + Self.patience { return false }
+        return tunnel.unansweredInRow >= settings.downAfter && now >= lastAnswer + Self.patience
+    }
+
+    // MARK: What is heard
+
+    /// Something authentic came by the tunnel.
+    mutating func heard(at instant: Instant) {
+        guard instant > lastHeard else { return }
+        lastHeard = instant
+        isHeard = isRunning
+    }
+
+    /// What the far end said at `instant`: that it last heard us then.
+    mutating func heardByFarEnd(at heardAt: Instant, said instant: Instant) {
+        word = Word(heardAt: heardAt, saidAt: instant)
+    }
+
     // MARK: Answers
 
     /// Of a TCP target the low 16 bits of the sequence suffice. `holdDown`: how long it must go on answering
@@ -159,6 +244,8 @@ struct TunnelProbes: Sendable {
         if let target {
             noteAnswer(sequence, of: target, at: at)
         } else if let answer = tunnel.answer(sequence, at: at) {
+            heard(at: at)
+            lastAnswer = max(lastAnswer, at)
             statistics.noteAnswered(
                 sentAt: answer.sentAt, roundTrip: answer.roundTrip, wasLost: answer.wasLost)
             if verdict == .answered {

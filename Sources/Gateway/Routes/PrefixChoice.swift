@@ -6,7 +6,8 @@ package import WireGuard
 /// Longest prefix, then metric, then health decides. For each prefix, of the connections that have it:
 /// 1. the usable one with the best metric carries it; of equal metrics the first;
 /// 2. if there is none, a usable one with a shorter prefix does: the prefix is nobody's then;
-/// 3. if there is none either, the best one has what is sent there: it can say why nothing passes.
+/// 3. if there is none either, one that is still heard keeps its routes;
+/// 4. else the best one has what is sent there: it can say why nothing passes.
 ///
 /// Guarded prefixes (`LearnedGuard`) that no connection has now are like those of a dead connection: a usable
 /// shorter prefix takes them, and without one they are unreachable.
@@ -16,7 +17,9 @@ package struct PrefixChoice: Hashable, Sendable {
         case settled
         /// Some tunnel carries packets, or none has failed yet.
         case usable
-        /// No tunnel does.
+        /// No tunnel does, and something still comes by one.
+        case heard
+        /// Nothing does.
         case dead
 
         package var isUsable: Bool { self == .settled || self == .usable }
@@ -93,9 +96,10 @@ package struct PrefixChoice: Hashable, Sendable {
                 continue
             }
             for owner in list { sources[owner.connection].append(prefix) }
-            let usable = list.first { health($0).isUsable }
-            if usable != nil || !isCovered {
-                prefixes[(usable ?? best).connection].append(prefix)
+            let carrier =
+                list.first { health($0).isUsable } ?? (isCovered ? nil : list.first { health($0) == .heard })
+            if carrier != nil || !isCovered {
+                prefixes[(carrier ?? best).connection].append(prefix)
             }
             if !list.contains(where: { health($0) == .settled }) {
                 var allowed = Set(list.map(\.connection))
@@ -108,19 +112,19 @@ package struct PrefixChoice: Hashable, Sendable {
             }
             let isLearned = list.allSatisfy(\.isLearned)
             let isGuarded = guarded.contains(prefix)
-            let isWithdrawn = usable == nil && candidates[best.connection].onDown == .withdraw
+            let isWithdrawn = carrier == nil && candidates[best.connection].onDown == .withdraw
             let state: RoutePlan.Prefix.State =
                 // What is only learned and not guarded is the routing daemon's own affair.
                 if !isGuarded && (isLearned || isWithdrawn) {
                     .withdrawn
-                } else if usable != nil {
+                } else if carrier != nil {
                     .carried
                 } else {
                     isCovered ? .covered : .unreachable
                 }
             kernel.append(
                 RoutePlan.Prefix(
-                    prefix, metric: (usable ?? best).metric, state: state, isLearned: isLearned))
+                    prefix, metric: (carrier ?? best).metric, state: state, isLearned: isLearned))
         }
         self.prefixes = prefixes
         self.sources = sources

@@ -205,6 +205,24 @@ package final class TunnelPath: Sendable {
         return Instant(nanoseconds: at)
     }
 
+    // MARK: The far end's word
+
+    private let heardByFarEndAt = Atomic<UInt64>(0)
+    private let wordAt = Atomic<UInt64>(0)
+
+    /// What the far end said in the newest of its probes: when it had last heard us, on this end's clock.
+    package var farEndsWord: (heardAt: Instant, saidAt: Instant)? {
+        guard let saidAt = Self.instant(wordAt) else { return nil }
+        return (Instant(nanoseconds: heardByFarEndAt.load(ordering: .relaxed)), saidAt)
+    }
+
+    /// The far end says now that it last heard us `silence` ago.
+    func noteWord(silence: Duration, at now: Instant) {
+        heardByFarEndAt.store((now - silence).nanoseconds, ordering: .relaxed)
+        // Last, so that no older hearing is taken for a newer word's.
+        wordAt.store(now.nanoseconds, ordering: .sequentiallyConsistent)
+    }
+
     private static func instant(_ stamp: borrowing Atomic<UInt64>) -> Instant? {
         let value = stamp.load(ordering: .sequentiallyConsistent)
         return value == 0 ? nil : Instant(nanoseconds: value)

@@ -14,6 +14,14 @@ final class SimulatedTunnel {
     var roundTrip: Duration = .microseconds(500)
     /// Nothing passes either way, and nobody says so.
     var isCut = false
+    /// One way only: what we send is lost.
+    var isCutOut = false
+    /// What comes beside answers, as acknowledgements of what we send do; nil is nothing.
+    var dataInterval: Duration?
+    /// Of the far end's own probes, which say what it hears; nil is no vgwd.
+    var wordInterval: Duration?
+    /// What we send arrives without a break, however long probes take.
+    var isUploading = false
     /// Of what is not cut.
     var isAnswered: (TunnelHealth.Probe) -> Bool = { _ in true }
 
@@ -24,6 +32,11 @@ final class SimulatedTunnel {
     private(set) var transitions: [TunnelHealth.Transition] = []
     private(set) var probes: [(probe: TunnelHealth.Probe, at: Instant)] = []
     private(set) var wakeUps = 0
+    private var nextData = Instant.at(.zero)
+    private var nextWord = Instant.at(.zero)
+    private var lastReceived: Instant?
+    private var word: (heardAt: Instant, saidAt: Instant)?
+    private var reachedFarEnd = Instant.at(.zero)
     private var answers: [(probe: TunnelHealth.Probe, at: Instant)] = []
 
     init(_ settings: HealthSettings = HealthSettings(), phase: UInt32 = 0, canProbe: Bool = true) {
@@ -60,8 +73,12 @@ final class SimulatedTunnel {
         var stuck = 0
         while true {
             let answer = answers.first?.at
+            let data = dataInterval.map { _ in max(nextData, now) }
+            let word = wordInterval.map { _ in max(nextWord, now) }
             let timeout = health.nextTimeout
-            guard let next = [answer, timeout].compactMap({ $0 }).min(), next <= end else { break }
+            guard let next = [answer, data, word, timeout].compactMap({ $0 }).min(), next <= end else {
+                break
+            }
             stuck = next > now ? 0 : stuck + 1
             guard stuck < 1000 else {
                 Issue.record("a timer that is due does nothing")
@@ -70,15 +87,30 @@ final class SimulatedTunnel {
             now = max(now, next)
             if answer == next {
                 let probe = answers.removeFirst().probe
-                guard !isCut else { continue }
+                guard !isCut, !isCutOut else { continue }
                 tell(.probeAnswered(sequence: probe.sequence, target: probe.target, at: now))
+            } else if data == next || word == next {
+                receive(isWord: data != next)
             } else {
                 wakeUps += 1
+                // As the control loop does: what the data threads noticed is told before.
+                if let lastReceived { health.handle(.heard(at: lastReceived), now: now) }
+                if let word = self.word {
+                    health.handle(.heardByFarEnd(at: word.heardAt, said: word.saidAt), now: now)
+                }
                 health.handleTimeout(now: now)
                 drain()
             }
         }
         now = end
+    }
+
+    private func receive(isWord: Bool) {
+        if isUploading, !isCut, !isCutOut { reachedFarEnd = now }
+        if isWord { nextWord = now + wordInterval! } else { nextData = now + dataInterval! }
+        guard !isCut else { return }
+        lastReceived = now
+        if isWord { word = (reachedFarEnd, now) }
     }
 
     private func drain() {
@@ -92,7 +124,8 @@ final class SimulatedTunnel {
                 isChanged = true
             case .probe(let probe):
                 probes.append((probe, now))
-                guard !isCut, isAnswered(probe) else { continue }
+                guard !isCut, !isCutOut, isAnswered(probe) else { continue }
+                reachedFarEnd = max(reachedFarEnd, now)
                 let at = now + roundTrip
                 let place = answers.firstIndex { $0.at > at } ?? answers.count
                 answers.insert((probe, at), at: place)

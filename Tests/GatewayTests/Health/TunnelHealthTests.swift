@@ -128,17 +128,6 @@ import WireGuard
         #expect(tunnel.state == .up)
     }
 
-    @Test("8. traffic that is heard does not save a tunnel whose probes are lost: one way is not enough")
-    func oneWay() {
-        let tunnel = SimulatedTunnel.up()
-        tunnel.isCut = true
-        for _ in 0..<70 {
-            tunnel.run(for: .milliseconds(10))
-            tunnel.tell(.heard(at: tunnel.now))
-        }
-        #expect(tunnel.state == .down && tunnel.health.reason == .probeTimeout)
-    }
-
     // MARK: Reasons
 
     @Test(

@@ -143,6 +143,26 @@ import Testing
         #expect(choose(answering, candidate("b", .down, priority: 2)) == 0)
     }
 
+    @Test("5c. what is only heard comes last of what may work, and is better than nothing")
+    func heard() {
+        let heard = candidate("heard", .down, priority: 1, liveness: .heard)
+        func usability(_ candidates: Candidate..., keepsHeard: Bool = true) -> TunnelSelection.Usability {
+            var selection = TunnelSelection(isBalanced: false, keepsHeard: keepsHeard)
+            selection.update(candidates)
+            return selection.usability
+        }
+        #expect(usability(heard) == .heard)
+        #expect(usability(heard, keepsHeard: false) == .dead, "routes are withdrawn for somebody else's")
+        #expect(usability(heard, candidate("b", .down, liveness: .answering)) == .usable)
+        #expect(active([heard, candidate("b", .connecting, priority: 2)]) == "b")
+        #expect(active([heard, candidate("b", .down, priority: 0)]) == "heard")
+        var selection = TunnelSelection(isBalanced: false)
+        selection.update([candidate("a", .up), candidate("b", .down), candidate("c", .connecting)])
+        #expect((0..<3).map { selection.hasAlternative(to: $0) } == [false, true, true])
+        selection.update([candidate("a", .up), candidate("b", .down, liveness: .answering)])
+        #expect((0..<2).map { selection.hasAlternative(to: $0) } == [true, true])
+    }
+
     // MARK: Balance
 
     private func tunnels(_ states: HealthState..., weights: [Int] = []) -> [Candidate] {

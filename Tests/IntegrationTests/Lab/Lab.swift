@@ -28,6 +28,10 @@ final class Lab: Sendable {
     static let reversePathFilter =
         ProcessInfo.processInfo.environment["VGWIT_RP_FILTER"].flatMap { Int($0) } ?? 0
 
+    /// How long a load lasts that must not be taken for an outage: longer by hand.
+    static let loadSeconds =
+        ProcessInfo.processInfo.environment["VGWIT_LOAD_SECONDS"].flatMap { Int($0) } ?? 20
+
     private static let count = Mutex(0)
 
     private init() {

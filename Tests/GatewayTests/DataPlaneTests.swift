@@ -50,8 +50,7 @@ import WireGuard
             let prefix = try #require(IPPrefix("10.2.0.0/16"))
             plane.publish(
                 ForwardingTable(
-                    connections: [ForwardingTable.Connection(prefixes: [prefix], paths: [path])], mtu: 1420,
-                    probeToken: 1))
+                    connections: [ForwardingTable.Connection(prefixes: [prefix], paths: [path])], mtu: 1420))
             try plane.start()
         }
 

@@ -135,7 +135,7 @@ extension ControlLoop {
             if case .echo(let address) = target { address } else { nil }
         }.first
         let packet = ProbePacket.echo(
-            from: inside.local, to: target ?? inside.remote, token: probeToken, peer: peer,
+            from: inside.local, to: target ?? inside.remote, secret: probeSecret, peer: peer,
             sequence: sequence, purpose: .drill)
         if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
     }

@@ -12,17 +12,17 @@ extension ControlLoop {
             switch record.health.settings.targets[number] {
             case .echo(let address):
                 packet = ProbePacket.echo(
-                    from: inside.local, to: address, token: probeToken, peer: peer,
+                    from: inside.local, to: address, secret: probeSecret, peer: peer,
                     sequence: probe.sequence, purpose: .target(number))
             case .tcp(let address, let port):
                 packet = ProbePacket.syn(
-                    from: inside.local, to: address, port: port, token: probeToken,
+                    from: inside.local, to: address, port: port, secret: probeSecret,
                     sequence: probe.sequence, ports: ForwardingTable.probePorts)
             }
         } else {
             packet = ProbePacket.echo(
-                from: inside.local, to: inside.remote, token: probeToken, peer: peer,
-                sequence: probe.sequence)
+                from: inside.local, to: inside.remote, secret: probeSecret, peer: peer,
+                sequence: probe.sequence, silence: record.health.silence(now: now))
         }
         if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
     }
@@ -31,29 +31,37 @@ extension ControlLoop {
     func probeWasAnswered(_ packet: [UInt8], length: Int, by arrival: PeerID, at: Instant) {
         guard
             let reply = ProbeReply(
-                packet, length: length, token: probeToken, ports: ForwardingTable.probePorts)
-        else { return }
+                packet, length: length, secret: probeSecret, ports: ForwardingTable.probePorts),
+            let peer = asked(for: reply, by: arrival), let record = tunnels[peer]
+        else { return device.dropCounters.add(.probeReplyUnexpected) }
         switch reply.kind {
-        case .echo(let peer, .health):
+        case .echo(_, .health):
             // By another way than the probe it says nothing of this one.
             guard peer == arrival else { return }
             noteAnswer(reply.sequence, target: nil, of: peer, at: at)
-        case .echo(let peer, .target):
-            guard let target = tunnels[peer]?.health.settings.target(of: reply) else { return }
+        case .echo(_, .target):
+            guard let target = record.health.settings.target(of: reply) else { return }
             noteAnswer(reply.sequence, target: target, of: peer, at: at)
-        case .echo(let peer, .pathMTU): pathMTUWasAnswered(reply.sequence, of: peer)
+        case .echo(_, .pathMTU): pathMTUWasAnswered(reply.sequence, of: peer)
         case .echo(_, .drill): drillWasAnswered(reply.sequence, by: arrival)
         case .synAck, .reset:
-            guard let connection = tunnels[arrival].flatMap({ state.connection(named: $0.connection) }),
-                let peer = peers(of: connection).first(where: {
-                    tunnels[$0]?.inside?.local == reply.destination
-                }),
-                let target = tunnels[peer]?.health.settings.target(of: reply)
-            else { return }
+            guard let target = record.health.settings.target(of: reply) else { return }
             noteAnswer(reply.sequence, target: target, of: peer, at: at)
             if let reset = ProbePacket.reset(answering: packet, length: length) {
                 _ = device.sendProbe(reset, to: peer, now: now)
             }
+        }
+    }
+
+    /// Which tunnel was asked. Nil where the reply comes by another connection than the probe went, to another address
+    /// than it came from, or from an address that was not asked.
+    private func asked(for reply: ProbeReply, by arrival: PeerID) -> PeerID? {
+        guard let name = tunnels[arrival]?.connection, let connection = state.connection(named: name) else {
+            return nil
+        }
+        return peers(of: connection).first { peer in
+            guard let record = tunnels[peer], let inside = record.inside else { return false }
+            return reply.answers(peer, inside: inside, settings: record.health.settings)
         }
     }
 

@@ -22,7 +22,7 @@ extension ControlLoop {
             case .probe(let size, let sequence):
                 guard let inside = tunnels[peer]?.inside else { continue }
                 let packet = ProbePacket.echo(
-                    from: inside.local, to: inside.remote, token: probeToken, peer: peer,
+                    from: inside.local, to: inside.remote, secret: probeSecret, peer: peer,
                     sequence: sequence, purpose: .pathMTU, length: size)
                 if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
             case .found(let innerMTU):

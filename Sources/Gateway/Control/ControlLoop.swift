@@ -108,8 +108,7 @@ package final class ControlLoop {
     var forwarding = ForwardingTable.empty
     /// What the kernel was last asked to do with each prefix.
     var routeStates: [IPPrefix: RoutePlan.Prefix.State] = [:]
-    /// What the payload of probes begins with, so that nobody else's echo is taken for an answer.
-    let probeToken: UInt64
+    let probeSecret: ProbeSecret
     /// When to see whether outer packets go another way than before; nil while no route has changed.
     var routesCheckAt: Instant?
     /// When to take over what others have routed to us; nil while nothing has changed.
@@ -173,7 +172,7 @@ package final class ControlLoop {
                 directory: settings.stateDirectory, interface: settings.interface, log: log)
             resolver = NameResolver(servers: settings.nameServers)
             var entropy = SystemEntropy()
-            probeToken = entropy.next(UInt64.self)
+            probeSecret = ProbeSecret(using: &entropy)
             device = Device(
                 privateKey: state.privateKey, keypairs: keypairs, entropy: entropy,
                 timestampFloor: timestamps.load())

@@ -5,24 +5,26 @@ package import WireGuard
 ///
 /// | echo payload | bytes |
 /// |---|---|
-/// | probe token, which this gateway drew at its start | 8 |
+/// | `ProbePayload.magic` | 4 |
+/// | milliseconds since the far end was last heard, for another vgwd (``ProbePayload``) | 2 |
+/// | token (``ProbeSecret``) | 8 |
 /// | peer | 4 |
 /// | sequence | 4 |
 /// | purpose | 2 |
 /// | zeros, up to the length asked for | |
 ///
 /// All big endian, and it comes back whole: a translator on the way may change the ICMP identifier, which
-/// here only tells a reader of tcpdump the peer. A SYN has no payload; its initial sequence number says that
-/// it is ours in the upper half, and which it is in the lower.
+/// here only tells a reader of tcpdump the peer. A SYN has no payload; its initial sequence number has a mark
+/// (``ProbeSecret``) in the upper half, and says which it is in the lower.
 package enum ProbePacket {
     package static let maxLength = 65_507
-    static let payloadLength = 18
+    static let payloadLength = 24
 
     /// `length`: of the whole packet, for one that is padded; brought within what an echo can be. Nil when
-    /// the addresses are not of one family.
+    /// the addresses are not of one family. `silence` is for how long the far end was not heard; nil says nothing.
     package static func echo(
-        from source: IPAddress, to destination: IPAddress, token: UInt64, peer: PeerID, sequence: UInt32,
-        purpose: ProbePurpose = .health, length: Int = 0
+        from source: IPAddress, to destination: IPAddress, secret: ProbeSecret, peer: PeerID,
+        sequence: UInt32, purpose: ProbePurpose = .health, length: Int = 0, silence: Duration? = nil
     ) -> [UInt8]? {
         guard source.family == destination.family else { return nil }
         let family = source.family
@@ -35,7 +37,9 @@ package enum ProbePacket {
         packet.append(contentsOf: [0, 0, 0])
         packet.appendBigEndian(UInt16(truncatingIfNeeded: peer.rawValue))
         packet.appendBigEndian(UInt16(truncatingIfNeeded: sequence))
-        packet.appendBigEndian(token)
+        packet.appendBigEndian(ProbePayload.magic)
+        packet.appendBigEndian(ProbePayload.code(silence: silence))
+        packet.appendBigEndian(secret.token(peer, purpose, sequence))
         packet.appendBigEndian(UInt32(truncatingIfNeeded: peer.rawValue))
         packet.appendBigEndian(sequence)
         packet.appendBigEndian(purpose.code)
@@ -48,15 +52,18 @@ package enum ProbePacket {
     /// left behind at the far end is not in the way of the next. Nil when the addresses are not of one
     /// family.
     package static func syn(
-        from source: IPAddress, to destination: IPAddress, port: UInt16, token: UInt64, sequence: UInt32,
+        from source: IPAddress, to destination: IPAddress, port: UInt16, secret: ProbeSecret,
+        sequence: UInt32,
         ports: ClosedRange<UInt16>
     ) -> [UInt8]? {
         guard source.family == destination.family else { return nil }
         let sourcePort = UInt32(ports.lowerBound) + sequence % UInt32(ports.count)
+        let low = UInt16(truncatingIfNeeded: sequence)
+        let mark = secret.mark(from: source, to: destination, port: port, sequence: low)
         return segment(
             from: source, to: destination, sourcePort: UInt16(truncatingIfNeeded: sourcePort),
             destinationPort: port,
-            sequence: mark(token, destination, port) << 16 | sequence & 0xffff, flags: TCPFlags.syn,
+            sequence: UInt32(mark) << 16 | UInt32(low), flags: TCPFlags.syn,
             // Some filters take a SYN without a window for a scan.
             window: 1024)
     }
@@ -73,16 +80,6 @@ package enum ProbePacket {
             sourcePort: UInt16(packet.bigEndian16(at: body + 2)),
             destinationPort: UInt16(packet.bigEndian16(at: body)),
             sequence: packet.bigEndian32(at: body + 8), flags: TCPFlags.reset, window: 0)
-    }
-
-    /// Upper half of the initial sequence number of SYNs to there: 16 bits.
-    static func mark(_ token: UInt64, _ address: IPAddress, _ port: UInt16) -> UInt32 {
-        var hash = token
-        for word in [UInt64(truncatingIfNeeded: address.bits), UInt64(address.bits >> 64), UInt64(port)] {
-            hash = (hash ^ word) &* 0xbf58_476d_1ce4_e5b9
-            hash ^= hash >> 29
-        }
-        return UInt32(hash >> 48)
     }
 
     private static func segment(

@@ -21,7 +21,7 @@ package struct ProbeReply: Hashable, Sendable {
 
     /// `packet` may be the beginning of one that is `length` bytes long: checksums are verified as far as the
     /// bytes are there. Nil for all that does not answer a probe of ours.
-    package init?(_ packet: [UInt8], length: Int, token: UInt64, ports: ClosedRange<UInt16>) {
+    package init?(_ packet: [UInt8], length: Int, secret: ProbeSecret, ports: ClosedRange<UInt16>) {
         guard let header = ProbeHeader(packet, length: length) else { return nil }
         let available = header.available(in: packet)
         let body = header.bodyOffset
@@ -29,19 +29,25 @@ package struct ProbeReply: Hashable, Sendable {
         case (.v4, ProbeHeader.icmp), (.v6, ProbeHeader.icmpV6):
             guard available >= 8 + ProbePacket.payloadLength,
                 packet[body] == (header.family == .v4 ? 0 : 129), packet[body + 1] == 0,
-                UInt64(packet.bigEndian32(at: body + 8)) << 32 | UInt64(packet.bigEndian32(at: body + 12))
-                    == token,
-                let purpose = ProbePurpose(code: UInt16(packet.bigEndian16(at: body + 24)))
+                packet.bigEndian32(at: body + 8) == ProbePayload.magic,
+                let purpose = ProbePurpose(code: UInt16(packet.bigEndian16(at: body + 30)))
             else { return nil }
-            kind = .echo(PeerID(Int(packet.bigEndian32(at: body + 16))), purpose)
-            sequence = packet.bigEndian32(at: body + 20)
+            let peer = PeerID(Int(packet.bigEndian32(at: body + 22)))
+            sequence = packet.bigEndian32(at: body + 26)
+            let token = secret.token(peer, purpose, sequence)
+            guard packet.bigEndian32(at: body + 14) == UInt32(token >> 32),
+                packet.bigEndian32(at: body + 18) == UInt32(truncatingIfNeeded: token)
+            else { return nil }
+            kind = .echo(peer, purpose)
         case (_, ProbeHeader.tcp):
             guard available >= 20, ports.contains(UInt16(packet.bigEndian16(at: body + 2))) else {
                 return nil
             }
             let port = UInt16(packet.bigEndian16(at: body))
             let acknowledged = packet.bigEndian32(at: body + 8) &- 1
-            guard acknowledged >> 16 == ProbePacket.mark(token, header.source, port) else { return nil }
+            let low = UInt16(truncatingIfNeeded: acknowledged)
+            let mark = secret.mark(from: header.destination, to: header.source, port: port, sequence: low)
+            guard UInt16(acknowledged >> 16) == mark else { return nil }
             switch packet[body + 13] & TCPFlags.handshake {
             case TCPFlags.syn | TCPFlags.ack: kind = .synAck(port: port)
             case TCPFlags.reset | TCPFlags.ack: kind = .reset(port: port)
@@ -54,6 +60,23 @@ package struct ProbeReply: Hashable, Sendable {
         source = header.source
         destination = header.destination
         self.length = body + header.bodyLength
+    }
+}
+
+extension ProbeReply {
+    /// Whether it comes from whom the peer's probe of this kind went to, and to where that came from.
+    package func answers(_ peer: PeerID, inside: InsideLink, settings: HealthSettings) -> Bool {
+        guard destination == inside.local else { return false }
+        switch kind {
+        case .echo(let asked, .health), .echo(let asked, .pathMTU):
+            return asked == peer && source == inside.remote
+        case .echo(let asked, .drill):
+            return asked == peer && (source == inside.remote || settings.targets.contains(.echo(source)))
+        case .echo(let asked, .target):
+            return asked == peer && settings.target(of: self) != nil
+        case .synAck, .reset:
+            return settings.target(of: self) != nil
+        }
     }
 }
 

@@ -106,8 +106,6 @@ internal import Synchronization
     /// MTU of the TUN, in bytes: the most that padding may fill.
     package let mtu: Int
     package let connections: [Connection]
-    /// What the payload of our probes begins with; 0 when there are none.
-    package let probeToken: UInt64
 
     private let destinations: PrefixTable
     private let specials: [Special]
@@ -120,10 +118,9 @@ internal import Synchronization
     /// All that are in use.
     let limiters: [RateLimiter]
 
-    package init(connections: [Connection], mtu: Int, probeToken: UInt64 = 0) {
+    package init(connections: [Connection], mtu: Int) {
         self.connections = connections
         self.mtu = mtu
-        self.probeToken = probeToken
         let routes = connections.enumerated().flatMap { number, connection in
             connection.prefixes.map { (prefix: $0, value: Int32(number)) }
         }

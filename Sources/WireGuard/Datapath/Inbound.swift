@@ -288,12 +288,15 @@ internal import Synchronization
         if let inside, source == inside.remote, unsafe header.destinationAddress(of: packet) == inside.local,
             unsafe Probe.isRequest(packet, header: header)
         {
+            if let silence = unsafe Probe.silence(in: packet, header: header) {
+                unsafe uses[index].path._withUnsafeGuaranteedRef { $0.noteWord(silence: silence, at: now) }
+            }
             guard unsafe answer(packet, header: header, use: index, from: underlay) else {
                 throw .probeUnanswerable
             }
             return
         }
-        if table.probeToken != 0, unsafe Probe.isAnswer(packet, header: header, to: table),
+        if unsafe Probe.isAnswer(packet, header: header),
             unsafe header.transport != InnerHeader.tcp || table.isWatched(header.sourceAddress(of: packet)),
             unsafe table.isInsideAddress(header.destinationAddress(of: packet), of: connection)
         {

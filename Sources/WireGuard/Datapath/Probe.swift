@@ -2,14 +2,13 @@
 /// what a TCP target answers to a SYN.
 ///
 ///     echo    type  code  checksum  identifier  sequence     RFC 792, RFC 4443
-///             token (8 bytes, big endian)  peer  sequence ...  ours, in requests that we send
+///             ``ProbePayload``                                 ours, in requests that we send
 ///     TCP     SYN from one of `ForwardingTable.probePorts`, answered by SYN-ACK or RST
 enum Probe {
     static let icmp: UInt8 = 1
     static let icmp6: UInt8 = 58
 
     private static let echoHeader = 8
-    private static let tokenSize = 8
     private static let tcpHeader = 20
     private static let echoReply4: UInt8 = 0
     private static let echoRequest4: UInt8 = 8
@@ -46,10 +45,9 @@ enum Probe {
         unsafe echo.storeBytes(of: sum, toByteOffset: 2, as: UInt16.self)
     }
 
-    /// An echo reply with the table's token, or what a TCP target answers to a probe's SYN.
-    static func isAnswer(
-        _ packet: UnsafeRawPointer, header: InnerHeader, to table: borrowing ForwardingTable
-    ) -> Bool {
+    /// An echo reply that may answer a probe of ours, or what a TCP target answers to a probe's SYN: control looks
+    /// closer.
+    static func isAnswer(_ packet: UnsafeRawPointer, header: InnerHeader) -> Bool {
         if header.transport == InnerHeader.tcp {
             guard !header.isFragment, header.totalLength >= header.ipLength &+ tcpHeader else { return false }
             let segment = unsafe packet + header.ipLength
@@ -59,12 +57,21 @@ enum Probe {
             return unsafe (isSynAck || isRefusal)
                 && ForwardingTable.probePorts.contains(UInt16(segment.bigEndian16(at: 2)))
         }
-        guard header.totalLength >= header.ipLength &+ echoHeader &+ tokenSize,
-            unsafe isEcho(packet, header: header, type: header.family == .v4 ? echoReply4 : echoReply6)
-        else { return false }
-        let token = unsafe packet.loadUnaligned(
-            fromByteOffset: header.ipLength &+ echoHeader, as: UInt64.self)
-        return UInt64(bigEndian: token) == table.probeToken
+        return unsafe hasPayload(packet, header: header)
+            && isEcho(packet, header: header, type: header.family == .v4 ? echoReply4 : echoReply6)
+    }
+
+    /// What another vgwd says in its request of what it hears of us; nil where it says nothing, or is no vgwd.
+    static func silence(in packet: UnsafeRawPointer, header: InnerHeader) -> Duration? {
+        guard unsafe hasPayload(packet, header: header) else { return nil }
+        let offset = header.ipLength &+ echoHeader &+ ProbePayload.silenceOffset
+        return unsafe ProbePayload.silence(code: UInt16(packet.bigEndian16(at: offset)))
+    }
+
+    private static func hasPayload(_ packet: UnsafeRawPointer, header: InnerHeader) -> Bool {
+        let offset = header.ipLength &+ echoHeader
+        guard header.totalLength >= offset &+ ProbePayload.silenceOffset &+ 2 else { return false }
+        return unsafe packet.bigEndian32(at: offset) == ProbePayload.magic
     }
 
     private static func isEcho(_ packet: UnsafeRawPointer, header: InnerHeader, type: UInt8) -> Bool {

@@ -47,8 +47,10 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case tunWriteFailed
     /// No session to answer a probe of the peer's in, or more probes than fit in a batch.
     case probeUnanswerable
-    /// Answers to our own probes that control had no room for.
+    /// Replies to our own probes that control had no room for.
     case probeQueueFull
+    /// A reply to a probe that was not sent, or not to there, or not by this connection.
+    case probeReplyUnexpected
 
     // Both ways.
     /// A drill keeps the tunnel cut.

@@ -4,7 +4,8 @@ import WireGuard
 @testable import Gateway
 
 @Suite struct ProbePacketTests {
-    private let token: UInt64 = 0x0123_4567_89ab_cdef
+    private let secret = FixedEntropy.secret(7)
+    private let otherSecret = FixedEntropy.secret(8)
     private let ports: ClosedRange<UInt16> = 61_000...61_063
     private let left4 = IPAddress("169.254.101.2")!
     private let right4 = IPAddress("169.254.101.1")!
@@ -51,20 +52,28 @@ import WireGuard
     @Test("1. an IPv4 echo request, byte by byte")
     func echoV4() throws {
         let packet = try #require(
-            ProbePacket.echo(from: left4, to: right4, token: token, peer: PeerID(7), sequence: 0x1_0002))
+            ProbePacket.echo(from: left4, to: right4, secret: secret, peer: PeerID(7), sequence: 0x1_0002))
         let expected: [UInt8] = [
-            0x45, 0x00, 0x00, 0x2e,  // version and header length, class, total length
+            0x45, 0x00, 0x00, 0x34,  // version and header length, class, total length
             0x00, 0x00, 0x40, 0x00,  // identification, do not fragment
             0x40, 0x01, 0xdc, 0xcc,  // time to live, ICMP, checksum
             0xa9, 0xfe, 0x65, 0x02, 0xa9, 0xfe, 0x65, 0x01,  // from, to
             0x08, 0x00, 0x00, 0x00, 0x00, 0x07, 0x00, 0x02,  // echo request, checksum, identifier, sequence
-            0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,  // probe token
+            0x76, 0x67, 0x77, 0x64, 0xff, 0xff,  // "vgwd", nothing is said of what is heard
+            0, 0, 0, 0, 0, 0, 0, 0,  // token
             0x00, 0x00, 0x00, 0x07, 0x00, 0x01, 0x00, 0x02,  // peer, sequence
             0x00, 0x00,  // purpose: health
         ]
         var withoutChecksums = packet
-        for place in [10, 11, 22, 23] { withoutChecksums[place] = expected[place] }
+        for place in [10, 11, 22, 23] + Array(34..<42) { withoutChecksums[place] = expected[place] }
         #expect(withoutChecksums == expected)
+        let said: [UInt8] = [0, 0, 0, 0, 7, 0, 1, 0, 2, 0, 0]
+        let key = [UInt8](repeating: 7, count: 32)
+        #expect(Array(packet[34..<42]) == Array(Blake2s.digest(said, size: 16, key: key).prefix(8)))
+        let telling = ProbePacket.echo(
+            from: left4, to: right4, secret: secret, peer: PeerID(7), sequence: 1, silence: .milliseconds(300)
+        )
+        #expect(telling.map { Array($0[32..<34]) } == [1, 44])
         #expect(checksum(Array(packet[..<20]), of: packet, transport: nil) == 0)
         #expect(checksum(Array(packet[20...]), of: packet, transport: nil) == 0)
     }
@@ -72,10 +81,10 @@ import WireGuard
     @Test("2. an IPv6 echo request has hop limit 64 and a checksum over its pseudo header")
     func echoV6() throws {
         let packet = try #require(
-            ProbePacket.echo(from: left6, to: right6, token: token, peer: PeerID(7), sequence: 2))
-        #expect(Array(packet[..<8]) == [0x60, 0, 0, 0, 0, 26, 58, 64])
+            ProbePacket.echo(from: left6, to: right6, secret: secret, peer: PeerID(7), sequence: 2))
+        #expect(Array(packet[..<8]) == [0x60, 0, 0, 0, 0, 32, 58, 64])
         #expect(Array(packet[8..<40]) == left6.bytes + right6.bytes)
-        #expect(packet[40] == 128 && packet.count == 66)
+        #expect(packet[40] == 128 && packet.count == 72)
         #expect(checksum(Array(packet[40...]), of: packet, transport: 58) == 0)
     }
 
@@ -85,28 +94,28 @@ import WireGuard
         [ProbePurpose.health, .pathMTU, .drill, .target(0), .target(300)])
     func roundTrip(family: IPAddress.Family, purpose: ProbePurpose) throws {
         let (left, right) = pair(family)
-        for length in [0, 1, 66, 67, 100, 1420, 1421, 65_507, 100_000] {
+        for length in [0, 1, 72, 73, 100, 1420, 1421, 65_507, 100_000] {
             for sequence: UInt32 in [0, 1, 0xffff, 0x1_0000, .max] {
                 let request = try #require(
                     ProbePacket.echo(
-                        from: left, to: right, token: token, peer: PeerID(1023), sequence: sequence,
+                        from: left, to: right, secret: secret, peer: PeerID(1023), sequence: sequence,
                         purpose: purpose, length: length))
-                let shortest = family == .v4 ? 46 : 66
+                let shortest = family == .v4 ? 52 : 72
                 #expect(request.count == min(max(length, shortest), 65_507))
                 let answer = reply(to: request)
                 for seen in [answer.count, min(96, answer.count)] {
                     let reply = try #require(
                         ProbeReply(
-                            Array(answer.prefix(seen)), length: answer.count, token: token, ports: ports))
+                            Array(answer.prefix(seen)), length: answer.count, secret: secret, ports: ports))
                     #expect(reply.kind == .echo(PeerID(1023), purpose))
                     #expect(reply.sequence == sequence)
                     #expect(reply.source == right && reply.destination == left)
                     #expect(reply.length == request.count)
                 }
                 guard sequence == 0, length < 200 else { continue }
-                #expect(ProbeReply(request, length: request.count, token: token, ports: ports) == nil)
-                #expect(ProbeReply(answer, length: answer.count, token: token ^ 1, ports: ports) == nil)
-                #expect(ProbeReply(answer, length: answer.count - 1, token: token, ports: ports) == nil)
+                #expect(ProbeReply(request, length: request.count, secret: secret, ports: ports) == nil)
+                #expect(ProbeReply(answer, length: answer.count, secret: otherSecret, ports: ports) == nil)
+                #expect(ProbeReply(answer, length: answer.count - 1, secret: secret, ports: ports) == nil)
             }
         }
     }
@@ -115,12 +124,12 @@ import WireGuard
     func bitErrors(family: IPAddress.Family) throws {
         let (left, right) = pair(family)
         let request = try #require(
-            ProbePacket.echo(from: left, to: right, token: token, peer: PeerID(3), sequence: 9, length: 80))
+            ProbePacket.echo(from: left, to: right, secret: secret, peer: PeerID(3), sequence: 9, length: 80))
         let answer = reply(to: request)
         for bit in 0..<answer.count * 8 {
             var broken = answer
             broken[bit / 8] ^= 1 << UInt8(bit % 8)
-            let reply = ProbeReply(broken, length: broken.count, token: token, ports: ports)
+            let reply = ProbeReply(broken, length: broken.count, secret: secret, ports: ports)
             // Traffic class, flow label and hop limit of IPv6 are under no checksum.
             let isUncovered = family == .v6 && (bit < 4 || (8..<32).contains(bit) || bit / 8 == 7)
             #expect((reply != nil) == isUncovered, "bit \(bit)")
@@ -161,13 +170,13 @@ import WireGuard
         for sequence: UInt32 in [0, 1, 63, 64, 0xffff, 0x1_2345, .max] {
             let syn = try #require(
                 ProbePacket.syn(
-                    from: left, to: right, port: 443, token: token, sequence: sequence, ports: ports))
+                    from: left, to: right, port: 443, secret: secret, sequence: sequence, ports: ports))
             #expect(checksum(Array(syn[body...]), of: syn, transport: 6) == 0)
             #expect(ports.contains(UInt16(syn.bigEndian16(at: body))))
             #expect(syn[body + 12] == 0x50 && syn[body + 13] == 0x02)
 
             let open = tcpReply(to: syn, flags: 0x12)
-            let reply = try #require(ProbeReply(open, length: open.count, token: token, ports: ports))
+            let reply = try #require(ProbeReply(open, length: open.count, secret: secret, ports: ports))
             #expect(reply.kind == .synAck(port: 443))
             #expect(reply.sequence == sequence & 0xffff)
             #expect(reply.source == right)
@@ -179,7 +188,7 @@ import WireGuard
 
             let closed = tcpReply(to: syn, flags: 0x14, sequence: 0)
             #expect(
-                ProbeReply(closed, length: closed.count, token: token, ports: ports)?.kind
+                ProbeReply(closed, length: closed.count, secret: secret, ports: ports)?.kind
                     == .reset(port: 443))
             #expect(ProbePacket.reset(answering: closed, length: closed.count) == nil)
         }
@@ -188,19 +197,19 @@ import WireGuard
     @Test("6. TCP that is not ours is none of ours")
     func strangeTCP() throws {
         let syn = try #require(
-            ProbePacket.syn(from: left4, to: right4, port: 443, token: token, sequence: 5, ports: ports))
+            ProbePacket.syn(from: left4, to: right4, port: 443, secret: secret, sequence: 5, ports: ports))
         let open = tcpReply(to: syn, flags: 0x12)
-        #expect(ProbeReply(open, length: open.count, token: token ^ 1, ports: ports) == nil)
-        #expect(ProbeReply(open, length: open.count, token: token, ports: 1024...1024) == nil)
+        #expect(ProbeReply(open, length: open.count, secret: otherSecret, ports: ports) == nil)
+        #expect(ProbeReply(open, length: open.count, secret: secret, ports: 1024...1024) == nil)
         for flags: UInt8 in [0x10, 0x02, 0x11, 0x04, 0x16] {
             let other = tcpReply(to: syn, flags: flags)
-            #expect(ProbeReply(other, length: other.count, token: token, ports: ports) == nil)
+            #expect(ProbeReply(other, length: other.count, secret: secret, ports: ports) == nil)
         }
         let far = tcpReply(to: syn, flags: 0x12, acknowledging: 0x0001_0001)
-        #expect(ProbeReply(far, length: far.count, token: token, ports: ports) == nil)
+        #expect(ProbeReply(far, length: far.count, secret: secret, ports: ports) == nil)
         var broken = open
         broken[broken.count - 1] ^= 1
-        #expect(ProbeReply(broken, length: broken.count, token: token, ports: ports) == nil)
+        #expect(ProbeReply(broken, length: broken.count, secret: secret, ports: ports) == nil)
         #expect(ProbePacket.reset(answering: broken, length: broken.count) == nil)
     }
 
@@ -210,14 +219,14 @@ import WireGuard
         settings.targets = [.echo(right4), .tcp(right4, port: 443), .tcp(right6, port: 22), .echo(left6)]
         let echo = try #require(
             ProbePacket.echo(
-                from: left4, to: right4, token: token, peer: PeerID(1), sequence: 5, purpose: .target(0)))
+                from: left4, to: right4, secret: secret, peer: PeerID(1), sequence: 5, purpose: .target(0)))
         let wrong = try #require(
             ProbePacket.echo(
-                from: left4, to: right4, token: token, peer: PeerID(1), sequence: 5, purpose: .target(3)))
+                from: left4, to: right4, secret: secret, peer: PeerID(1), sequence: 5, purpose: .target(3)))
         let syn = try #require(
-            ProbePacket.syn(from: left6, to: right6, port: 22, token: token, sequence: 5, ports: ports))
+            ProbePacket.syn(from: left6, to: right6, port: 22, secret: secret, sequence: 5, ports: ports))
         func target(_ packet: [UInt8]) -> Int? {
-            ProbeReply(packet, length: packet.count, token: token, ports: ports)
+            ProbeReply(packet, length: packet.count, secret: secret, ports: ports)
                 .flatMap { settings.target(of: $0) }
         }
         #expect(target(reply(to: echo)) == 0)
@@ -229,8 +238,11 @@ import WireGuard
 
     @Test("8. addresses of two families make no packet")
     func families() {
-        #expect(ProbePacket.echo(from: left4, to: right6, token: 0, peer: PeerID(0), sequence: 0) == nil)
-        #expect(ProbePacket.syn(from: left6, to: right4, port: 1, token: 0, sequence: 0, ports: ports) == nil)
+        #expect(
+            ProbePacket.echo(from: left4, to: right6, secret: secret, peer: PeerID(0), sequence: 0) == nil)
+        #expect(
+            ProbePacket.syn(from: left6, to: right4, port: 1, secret: secret, sequence: 0, ports: ports)
+                == nil)
     }
 
     @Test("9. whatever comes, nothing traps, and what is no reply is none", arguments: UInt64(0)..<8)
@@ -239,10 +251,10 @@ import WireGuard
         let templates = try [IPAddress.Family.v4, .v6].flatMap { family in
             let (left, right) = pair(family)
             let echo = try #require(
-                ProbePacket.echo(from: left, to: right, token: token, peer: PeerID(1), sequence: 1))
+                ProbePacket.echo(from: left, to: right, secret: secret, peer: PeerID(1), sequence: 1))
             let syn = try #require(
                 ProbePacket.syn(
-                    from: left, to: right, port: 80, token: token, sequence: 1, ports: 0...65_535))
+                    from: left, to: right, port: 80, secret: secret, sequence: 1, ports: 0...65_535))
             return [reply(to: echo), tcpReply(to: syn, flags: 0x12)]
         }
         for _ in 0..<4000 {
@@ -263,9 +275,124 @@ import WireGuard
                 packet.removeLast(Int.random(in: 0...packet.count, using: &random))
             }
             for length in [packet.count, 0, -1, 20, 65_535, .max, .min] {
-                _ = ProbeReply(packet, length: length, token: token, ports: 0...65_535)
+                _ = ProbeReply(packet, length: length, secret: secret, ports: 0...65_535)
                 _ = ProbePacket.reset(answering: packet, length: length)
             }
         }
+    }
+
+    // MARK: Attackers
+
+    /// Turns a reply to one probe into one that claims to answer another.
+    private func forged(
+        _ reply: [UInt8], peer: UInt32? = nil, sequence: UInt32? = nil, purpose: UInt16? = nil
+    )
+        -> [UInt8]
+    {
+        var forged = reply
+        let isV4 = reply[0] >> 4 == 4
+        let body = isV4 ? 20 : 40
+        func put(_ value: UInt64, _ count: Int, at offset: Int) {
+            for byte in 0..<count {
+                forged[body + offset + byte] = UInt8(
+                    truncatingIfNeeded: value >> UInt64(8 * (count - 1 - byte)))
+            }
+        }
+        if let peer { put(UInt64(peer), 4, at: 22) }
+        if let sequence { put(UInt64(sequence), 4, at: 26) }
+        if let purpose { put(UInt64(purpose), 2, at: 30) }
+        put(0, 2, at: 2)
+        put(UInt64(checksum(Array(forged[body...]), of: forged, transport: isV4 ? nil : 58)), 2, at: 2)
+        return forged
+    }
+
+    @Test(
+        "10. who answers one probe can answer no other: another peer's, another one's in time, or for another purpose",
+        arguments: IPAddress.Family.allCases)
+    func tokens(family: IPAddress.Family) throws {
+        let (left, right) = pair(family)
+        let request = try #require(
+            ProbePacket.echo(
+                from: left, to: right, secret: secret, peer: PeerID(1), sequence: 9, purpose: .health))
+        let honest = reply(to: request)
+        func isBelieved(_ packet: [UInt8]) -> Bool {
+            ProbeReply(packet, length: packet.count, secret: secret, ports: ports) != nil
+        }
+        #expect(isBelieved(honest))
+        #expect(isBelieved(forged(honest, peer: 1, sequence: 9, purpose: 0)))
+        #expect(!isBelieved(forged(honest, peer: 2)))
+        for sequence: UInt32 in [0, 8, 10, .max] { #expect(!isBelieved(forged(honest, sequence: sequence))) }
+        for purpose: UInt16 in [1, 2, 0x100] { #expect(!isBelieved(forged(honest, purpose: purpose))) }
+        // A SYN's mark holds for its target, its tunnel and its number alone.
+        let sequences: [UInt32] = [1, 2, 3, 4, 5, 6, 7, 8]
+        let marks = try sequences.flatMap { sequence in
+            try ([80, 443] as [UInt16]).flatMap { port in
+                try [left, right].map { source in
+                    let syn = try #require(
+                        ProbePacket.syn(
+                            from: source, to: right, port: port, secret: secret, sequence: sequence,
+                            ports: ports))
+                    return syn.bigEndian32(at: (family == .v4 ? 20 : 40) + 4) >> 16
+                }
+            }
+        }
+        #expect(Set(marks).count > 28, "of 32, by chance fewer")
+    }
+
+    @Test("11. a reply is believed from whom the probe went to, and at the address that it came from")
+    func sources() throws {
+        let here = InsideLink(local: left4, remote: right4)
+        var settings = HealthSettings()
+        let target = IPAddress("10.20.0.10")!
+        settings.targets = [.echo(target), .tcp(target, port: 443)]
+        func answer(_ purpose: ProbePurpose, from source: IPAddress, to destination: IPAddress) throws
+            -> ProbeReply
+        {
+            let request = try #require(
+                ProbePacket.echo(
+                    from: destination, to: source, secret: secret, peer: PeerID(1), sequence: 9,
+                    purpose: purpose))
+            let packet = reply(to: request)
+            return try #require(ProbeReply(packet, length: packet.count, secret: secret, ports: ports))
+        }
+        let stranger = IPAddress("10.20.0.11")!
+        for (purpose, believed) in [
+            (ProbePurpose.health, [right4]), (.pathMTU, [right4]), (.drill, [right4, target]),
+            (.target(0), [target]), (.target(1), []), (.target(2), []),
+        ] as [(ProbePurpose, [IPAddress])] {
+            for source in [right4, target, stranger, IPAddress("169.254.102.1")!] {
+                let reply = try answer(purpose, from: source, to: left4)
+                #expect(
+                    reply.answers(PeerID(1), inside: here, settings: settings) == believed.contains(source),
+                    "\(purpose) from \(source)")
+                #expect(!reply.answers(PeerID(2), inside: here, settings: settings))
+                let elsewhere = try answer(purpose, from: source, to: IPAddress("169.254.102.2")!)
+                #expect(!elsewhere.answers(PeerID(1), inside: here, settings: settings))
+            }
+        }
+        for (source, port, isBelieved) in [(target, 443, true), (target, 80, false), (stranger, 443, false)]
+            as [(IPAddress, UInt16, Bool)]
+        {
+            let syn = try #require(
+                ProbePacket.syn(
+                    from: left4, to: source, port: port, secret: secret, sequence: 3, ports: ports))
+            let packet = tcpReply(to: syn, flags: 0x14)
+            let reply = try #require(ProbeReply(packet, length: packet.count, secret: secret, ports: ports))
+            #expect(reply.answers(PeerID(1), inside: here, settings: settings) == isBelieved)
+        }
+    }
+}
+
+/// The same byte again and again.
+private struct FixedEntropy: Entropy {
+    let byte: UInt8
+
+    mutating func fill(_ bytes: UnsafeMutableRawBufferPointer) {
+        for index in bytes.indices { unsafe bytes[index] = byte }
+    }
+
+    static func secret(_ byte: UInt8) -> ProbeSecret {
+        var entropy = FixedEntropy(byte: byte)
+        return ProbeSecret(using: &entropy)
     }
 }

@@ -4,7 +4,6 @@ import Testing
 
 @Suite("Probes in the data path")
 struct ProbeTests {
-    private static let token: UInt64 = 0xfeed_face_0bad_cafe
     private static let links = [
         InsideLink(local: IPAddress("169.254.1.2")!, remote: IPAddress("169.254.1.1")!),
         InsideLink(local: IPAddress("fd00:ff::2")!, remote: IPAddress("fd00:ff::1")!),
@@ -14,7 +13,7 @@ struct ProbeTests {
 
     /// One connection of two tunnels, one inside link of each family, with a target of each.
     private func bundle(
-        sockets: [UInt8] = [], role: Role = .initiator, token: UInt64 = Self.token
+        sockets: [UInt8] = [], role: Role = .initiator
     ) -> TunnelBundle {
         var bundle = TunnelBundle(Self.links, sockets: sockets, role: role)
         bundle.table = ForwardingTable(
@@ -22,7 +21,7 @@ struct ProbeTests {
                 ForwardingTable.Connection(
                     prefixes: [IPPrefix("10.2.0.0/16")!, IPPrefix("fd00:2::/64")!], paths: bundle.paths,
                     watched: [Self.target4, Self.target6])
-            ], mtu: 1420, probeToken: token)
+            ], mtu: 1420)
         return bundle
     }
 
@@ -31,8 +30,10 @@ struct ProbeTests {
             from: Self.links[tunnel].remote, to: Self.links[tunnel].local, payload: payload)
     }
 
-    private func ours(_ count: Int = 16) -> [UInt8] {
-        InnerPackets.bigEndian(Self.token) + InnerPackets.payload(count - 8)
+    private func ours(_ count: Int = 16, silence: Duration? = nil) -> [UInt8] {
+        InnerPackets.bigEndian(ProbePayload.magic)
+            + InnerPackets.bigEndian(ProbePayload.code(silence: silence))
+            + InnerPackets.payload(count - 6)
     }
 
     private func replies(_ bundle: borrowing TunnelBundle) -> [(peer: PeerID, packet: [UInt8], length: Int)] {
@@ -290,14 +291,46 @@ struct ProbeTests {
         wrongSum[40] ^= 1
         for packet in [
             reply(Array(ours().reversed()), from: remote, to: local),
-            reply(Array(ours().prefix(7)), from: remote, to: local),
+            reply(Array(ours().prefix(5)), from: remote, to: local),
             reply(ours(), from: remote, to: InnerPackets.left4),
             reply(ours(), from: InnerPackets.right4, to: local), wrongSum,
         ] { #expect(bundle.receive([packet], by: 0) == [packet]) }
         #expect(replies(bundle).isEmpty)
-        var silent = self.bundle(token: 0)
-        let zero = reply([UInt8](repeating: 0, count: 16), from: remote, to: local)
-        #expect(silent.receive([zero], by: 0) == [zero])
+    }
+
+    // MARK: The far end's word
+
+    @Test("what the far end hears of us is believed from its inside address, of the tunnel that it came by")
+    func word() throws {
+        var bundle = bundle()
+        #expect(bundle.paths[0].farEndsWord == nil)
+        _ = bundle.receive([request(0, payload: ours(silence: .milliseconds(450)))], by: 0)
+        let word = try #require(bundle.paths[0].farEndsWord)
+        #expect(word.saidAt == bundle.now && word.heardAt == bundle.now - .milliseconds(450))
+        #expect(bundle.answers.count == 1, "and it is answered")
+        for (payload, tunnel) in [(ours(), 1), (InnerPackets.payload(56), 1), (Array(ours().prefix(5)), 1)] {
+            _ = bundle.receive([request(tunnel, payload: payload)], by: tunnel)
+            #expect(bundle.paths[1].farEndsWord == nil)
+        }
+        // A machine of the far site, and the far end of another tunnel of it.
+        let told = ours(silence: .zero)
+        let (here, there) = (Self.links[1].local, Self.links[1].remote)
+        for source in [Self.target6, there] {
+            let packet = InnerPackets.echo(from: source, to: here, payload: told)
+            _ = bundle.receive([packet], by: 0)
+        }
+        _ = bundle.receive([InnerPackets.echo(from: Self.target6, to: here, payload: told)], by: 1)
+        #expect(bundle.paths[1].farEndsWord == nil)
+        #expect(bundle.paths[0].farEndsWord?.heardAt == word.heardAt)
+    }
+
+    @Test("a silence is told in milliseconds, up to a minute")
+    func silence() {
+        for (told, heard) in [(0, 0), (0.4, 0), (450, 450), (65_533, 65_533), (1e9, 65_534), (-5, 0)] {
+            let code = ProbePayload.code(silence: .milliseconds(told))
+            #expect(ProbePayload.silence(code: code) == .milliseconds(heard))
+        }
+        #expect(ProbePayload.silence(code: ProbePayload.code(silence: nil)) == nil)
     }
 
     @Test("a flood of answers leaves room for the events that timers hang on")
@@ -327,7 +360,7 @@ struct DrillTests {
         bundle.table = ForwardingTable(
             connections: [
                 ForwardingTable.Connection(prefixes: [IPPrefix("10.2.0.0/16")!], paths: bundle.paths)
-            ], mtu: 1420, probeToken: 9)
+            ], mtu: 1420)
         return bundle
     }
 

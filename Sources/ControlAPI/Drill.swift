@@ -21,12 +21,15 @@ package struct DrillReport: Codable, Hashable, Sendable {
     package var duration: Double
     /// Until the tunnel was held to be down. Nil: it never was.
     package var timeToDetect: Double?
-    /// Until traffic passed again. Nil: it did not while the tunnel was cut.
+    /// Until probes passed again from gateway to gateway. Nil: they did not while the tunnel was cut.
     package var timeToRecover: Double?
     package var probesSent: Int
     package var probesLost: Int
     /// The longest time without an answered probe.
     package var longestGap: Double?
+    /// The same of the health targets behind the far gateway; nil where there are none, so that nothing is known of
+    /// what is behind it.
+    package var targets: DrillTargets?
     /// Tunnels; nil where there was none.
     package var activeBefore: String?
     package var activeDuring: String?
@@ -41,6 +44,7 @@ package struct DrillReport: Codable, Hashable, Sendable {
     package init(
         connection: String, tunnel: String, duration: Double, timeToDetect: Double? = nil,
         timeToRecover: Double? = nil, probesSent: Int = 0, probesLost: Int = 0, longestGap: Double? = nil,
+        targets: DrillTargets? = nil,
         activeBefore: String? = nil, activeDuring: String? = nil, activeAfter: String? = nil,
         rto: Double? = nil, rtoMet: Bool? = nil, notes: [String] = []
     ) {
@@ -52,6 +56,7 @@ package struct DrillReport: Codable, Hashable, Sendable {
         self.probesSent = probesSent
         self.probesLost = probesLost
         self.longestGap = longestGap
+        self.targets = targets
         self.activeBefore = activeBefore
         self.activeDuring = activeDuring
         self.activeAfter = activeAfter
@@ -60,6 +65,25 @@ package struct DrillReport: Codable, Hashable, Sendable {
         self.notes = notes
     }
 
-    /// Traffic was back while the tunnel was cut, and soon enough where an objective says what that is.
-    package var isPassed: Bool { timeToRecover != nil && rtoMet != false }
+    /// Probes passed again while the tunnel was cut, to the targets too where there are some, and soon enough where an
+    /// objective says what that is.
+    package var isPassed: Bool {
+        timeToRecover != nil && targets.map { $0.timeToRecover != nil } ?? true && rtoMet != false
+    }
+}
+
+/// What probes of a drill to the health targets found; a probe counts as answered when one target answers it.
+package struct DrillTargets: Codable, Hashable, Sendable {
+    /// Nil: they did not answer again while the tunnel was cut.
+    package var timeToRecover: Double?
+    package var probesSent: Int
+    package var probesLost: Int
+    package var longestGap: Double
+
+    package init(timeToRecover: Double?, probesSent: Int, probesLost: Int, longestGap: Double) {
+        self.timeToRecover = timeToRecover
+        self.probesSent = probesSent
+        self.probesLost = probesLost
+        self.longestGap = longestGap
+    }
 }

@@ -54,6 +54,9 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let connectionDown = Kind(rawValue: "connection-down")
         /// Traffic goes another way: the active tunnel of a connection changed.
         package static let failover = Kind(rawValue: "failover")
+        /// Health targets answer by no tunnel of a connection, which takes none of them down; or do so again.
+        package static let targetsUnanswered = Kind(rawValue: "targets-unanswered")
+        package static let targetsAnswered = Kind(rawValue: "targets-answered")
         package static let routeAdded = Kind(rawValue: "route-added")
         package static let routeRemoved = Kind(rawValue: "route-removed")
         /// By `on-down`, while no tunnel of its connection is usable.
@@ -71,9 +74,9 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         /// Those that this version raises.
         package static let all: [Kind] = [
             tunnelUp, tunnelDegraded, tunnelDown, tunnelConnecting, tunnelIdle, tunnelDisabled, connectionUp,
-            connectionDown, failover, routeAdded, routeRemoved, routeUnreachable, routeRestored,
-            routeBypassed, drillStarted,
-            drillFinished, hookFailed, started, stopping,
+            connectionDown, failover, targetsUnanswered, targetsAnswered, routeAdded, routeRemoved,
+            routeUnreachable, routeRestored, routeBypassed, drillStarted, drillFinished, hookFailed, started,
+            stopping,
         ]
     }
 }

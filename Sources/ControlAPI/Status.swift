@@ -132,7 +132,7 @@ package struct ConnectionStatus: Codable, Hashable, Sendable {
     package var metric: UInt32?
     /// How often it became unusable in this run.
     package var flaps: Int?
-    /// What is amiss with its prefixes on this host, a sentence each for people.
+    /// What somebody should look at though it may carry traffic, a clause each for people.
     package var notices: [String]?
     /// The recovery time objective that drills are held against, in seconds.
     package var rto: Double?

@@ -15,7 +15,10 @@ struct DrillCommand: AsyncParsableCommand {
               vgwctl drill aws-vpc
               vgwctl drill aws-vpc --for 30s --json
 
-            The exit status is 0 only if traffic recovered while the tunnel was cut, and within the connection's rto \
+            Probes go to the far gateway, and to the connection's health targets behind it: those answer by the far \
+            site's own way back, which the far gateway does not. Without targets nothing is known of that way.
+
+            The exit status is 0 only if both answered again while the tunnel was cut, and within the connection's rto \
             where it has one; otherwise it is 1.
             """)
 
@@ -65,10 +68,21 @@ struct DrillText {
         var rows = [
             ("cut", "\(report.tunnel) of \(report.connection), for \(Self.seconds(report.duration))"),
             ("detected", report.timeToDetect.map { "after \(Self.seconds($0))" } ?? palette.red("never")),
-            ("recovered", report.timeToRecover.map { "after \(Self.seconds($0))" } ?? palette.red("never")),
+            (
+                "recovered",
+                (report.timeToRecover.map { "after \(Self.seconds($0))" } ?? palette.red("never"))
+                    + ", gateway to gateway"
+            ),
             ("probes lost", "\(report.probesLost) of \(report.probesSent)"),
         ]
         if let gap = report.longestGap { rows.append(("longest gap", Self.seconds(gap))) }
+        if let targets = report.targets {
+            let back =
+                targets.timeToRecover.map { "back after \(Self.seconds($0))" } ?? palette.red("never back")
+            let lost = "\(targets.probesLost) of \(targets.probesSent) probes lost"
+            rows.append(
+                ("targets", "\(back), \(lost), longest gap \(Self.seconds(targets.longestGap))"))
+        }
         let active = [report.activeBefore, report.activeDuring, report.activeAfter].map { $0 ?? "none" }
         rows.append(("active tunnel", "\(active[0]), then \(active[1]), at the end \(active[2])"))
         if let rto = report.rto {

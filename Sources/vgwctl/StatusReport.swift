@@ -38,11 +38,11 @@ struct StatusReport {
             lines += table(status.connections).rendered(palette)
             lines += tunnels.flatMap(why)
         }
-        for connection in status.connections { lines += outage(connection) }
-        lines += (status.notices ?? []).map { palette.yellow($0) }
         for connection in status.connections {
-            lines += (connection.notices ?? []).map { palette.yellow("\(connection.name): \($0)") }
+            lines += outage(connection)
+            lines += notices((connection.notices ?? []).map { "\(connection.name): \($0)" })
         }
+        lines += notices(status.notices ?? [])
         for connection in status.connections where connection.routes.isEmpty {
             lines.append("\(connection.name): no routes, so nothing is sent there")
         }
@@ -166,6 +166,10 @@ struct StatusReport {
             default: ""
             }
         return ["", palette.red("\(connection.name): no usable tunnel\(routes)")]
+    }
+
+    private func notices(_ notices: [String]) -> [String] {
+        notices.isEmpty ? [] : [""] + notices.map { palette.yellow($0) }
     }
 
     /// What is kept out of the clear although no far gateway announces it now.

@@ -36,6 +36,18 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
             ConfigurationExamples.text(routes: line), line: 6, key: "connection[aws].\(key)", says: says)
     }
 
+    /// Health of a connection that has all else that targets need: line 7.
+    static func targets(_ health: String, _ key: String, _ says: String) -> BadConfiguration {
+        BadConfiguration(
+            ConfigurationExamples.text(
+                routes: """
+                    routes = ["10.0.0.0/8", "fd20::/48"]
+                    health = { \(health) }
+                    nat = [{ inside = "172.16.0.0/16", outside = "172.17.0.0/16" }]
+                    """, tunnel: "inside = { local = \"169.254.101.2\", remote = \"169.254.101.1\" }"),
+            line: 7, key: "connection[aws].\(key)", says: says)
+    }
+
     /// A line more in the tunnel: line 10.
     static func tunnel(_ line: String, _ key: String, _ says: String) -> BadConfiguration {
         BadConfiguration(
@@ -151,6 +163,21 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
             line: 7),
         .routes("routes = []\nhealth = { target = [\"10.1.1.1\"] }", "health.target", "behind none").on(
             line: 7),
+        .routes(
+            "routes = [\"10.0.0.0/8\"]\nhealth = { target = [\"10.1.1.1\"] }", "health.target",
+            "cannot ask targets: it has no inside addresses"
+        ).on(line: 7),
+        .routes("routes = []\nhealth = { source = \"10.0.0.1\" }", "health.source", "there is none").on(
+            line: 7),
+        .targets("target = [\"10.1.1.1\"], source = \"lan\"", "health.source", "is no address of a host"),
+        .targets(
+            "target = [\"10.1.1.1\"], source = \"224.0.0.1\"", "health.source", "is no address of a host"),
+        .targets("target = [\"10.1.1.1\"], source = \"fd00::1\"", "health.source", "of different families"),
+        .targets(
+            "target = [\"10.1.1.1\", \"fd20::1\"], source = \"192.168.10.1\"", "health.source",
+            "of different families"),
+        .targets("target = [\"10.1.1.1\", \"fd20::1\"]", "health.target", "asked from 169.254.101.2"),
+        .targets("target = [\"10.1.1.1\"], source = \"172.16.0.1\"", "health.source", "by nat"),
         .routes("routes = []\nmetric = 4294967295", "metric", "is not a route's metric").on(line: 7),
         .routes("routes = []\nrto = \"soon\"", "rto", "is no duration").on(line: 7),
         .routes("routes = []\nrate-limit = \"fast\"", "rate-limit", "is no rate").on(line: 7),

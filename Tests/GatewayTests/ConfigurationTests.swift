@@ -114,7 +114,8 @@ import WireGuard
                     nat = [{ inside = "10.0.0.0/16", outside = "10.99.0.0/16" }]
                     """
                         + "\nhealth = { interval = \"50ms\", down-after = 4, up-after = 6, hold-down = \"2s\", "
-                        + "max-loss = \"2.5 %\", max-rtt = \"80ms\", target = [\"10.20.0.10\", \"10.20.0.11:443\"] }"
+                        + "max-loss = \"2.5 %\", max-rtt = \"80ms\", target = [\"10.20.0.10\", \"10.20.0.11:443\"], "
+                        + "source = \"192.168.10.1\" }"
                 ,
                 tunnel: """
                     name = "link"
@@ -127,6 +128,7 @@ import WireGuard
                 more: """
                     [[connection.tunnel]]
                     name = "internet"
+                    inside = { local = "169.254.102.2", remote = "169.254.102.1" }
                     private-key-file = "/etc/vgwd/second.key"
                     public-key = "\(ConfigurationExamples.peer)"
                     weight = 3
@@ -149,6 +151,7 @@ import WireGuard
         let first = try #require(IPAddress("10.20.0.10"))
         let second = try #require(IPAddress("10.20.0.11"))
         #expect(connection.health.targets == [.echo(first), .tcp(second, port: 443)])
+        #expect(connection.health.source == IPAddress("192.168.10.1"))
         let link = try #require(connection.tunnels.first)
         #expect(
             link.binding

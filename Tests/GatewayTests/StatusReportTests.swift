@@ -80,6 +80,7 @@ import Testing
         var office = ConnectionStatus(
             name: "office", state: .down, routes: ["10.9.0.0/16"], policy: "failover", tunnels: [off])
         (office.isUsable, office.onDown) = (false, "unreachable")
+        aws.notices = ["targets do not answer by any tunnel: is there a way back to 169.254.101.2?"]
         status.connections = [aws, office]
         status.hooks = HookStatus(started: 17, failures: 3, queueFull: 0)
         let lines = StatusReport().lines(for: status)
@@ -96,6 +97,8 @@ import Testing
 
                 zone-b: no answer to 3 probes
                   Is UDP let through?
+
+                aws: targets do not answer by any tunnel: is there a way back to 169.254.101.2?
 
                 office: no usable tunnel: its routes are unreachable
 

@@ -42,13 +42,25 @@ import Testing
             DrillText().lines(for: passed).joined(separator: "\n") == """
                 cut            zone-a of aws, for 10 s
                 detected       after 612 ms
-                recovered      after 620 ms
+                recovered      after 620 ms, gateway to gateway
                 probes lost    62 of 1000
                 longest gap    625 ms
                 active tunnel  zone-a, then zone-b, at the end zone-a
                 objective      1 s: met
                 passed
                 """)
+    }
+
+    @Test func aDrillWhoseTargetsStayAwayFails() {
+        var report = passed
+        report.targets = DrillTargets(timeToRecover: nil, probesSent: 100, probesLost: 100, longestGap: 10)
+        report.rto = nil
+        report.rtoMet = nil
+        #expect(!report.isPassed)
+        let lines = DrillText().lines(for: report)
+        #expect(lines[5] == "targets        never back, 100 of 100 probes lost, longest gap 10 s")
+        report.targets?.timeToRecover = 0.7
+        #expect(report.isPassed)
     }
 
     @Test func aDrillWithNothingToFailOverToFails() {
@@ -58,7 +70,7 @@ import Testing
         failed.notes = ["the connection has one tunnel"]
         #expect(!failed.isPassed)
         let lines = DrillText().lines(for: failed)
-        #expect(lines[1...2] == ["detected       never", "recovered      never"])
+        #expect(lines[1...2] == ["detected       never", "recovered      never, gateway to gateway"])
         #expect(lines.suffix(2) == ["note: the connection has one tunnel", "failed"])
         var late = passed
         late.rtoMet = false

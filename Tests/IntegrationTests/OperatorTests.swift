@@ -60,6 +60,9 @@ extension Integration {
                     detected > 0 && detected <= 0.7 && recovered > 0 && recovered <= 0.7, "\(report)")
                 try #require(report.probesLost > 0 && report.probesLost < report.probesSent, "\(report)")
                 try #require(report.rtoMet == true)
+                try #require(
+                    report.targets == nil && report.notes.contains { $0.contains("from gateway to gateway") },
+                    "\(report)")
                 try await bundle.activated(.link)
 
                 // Now there is nothing to fail over to.
@@ -73,6 +76,34 @@ extension Integration {
                 let kinds = try await onprem.events().map(\.kind)
                 try #require(kinds.count { $0 == .drillStarted } == 1, "\(kinds)")
                 try #require(kinds.count { $0 == .drillFinished } == 1, "\(kinds)")
+            }
+        }
+
+        /// The far end's kernel sends to the network behind onprem by one WireGuard interface, whichever is cut.
+        @Test("a drill does not pass while the far site's way back goes by the tunnel that is cut")
+        func drillOfTheWayBack() async throws {
+            let health =
+                "health = { target = [\"10.20.0.1\"], source = \"10.10.0.1\", hold-down = \"0s\" }"
+            let options = Bundle.Options(farEnd: .wireguardGo, siteLines: [.onprem: [health]])
+            try await Bundle.run(options) { bundle in
+                func drill() async throws -> (passed: Bool, report: DrillReport) {
+                    let answer = try await bundle.onprem.vgwctl("drill vpc --for 2s --json")
+                    return (
+                        answer.succeeded, try JSON.decode(DrillReport.self, from: Array(answer.output.utf8))
+                    )
+                }
+                let right = try await drill()
+                try #require(right.passed && right.report.isPassed, "\(right)")
+                let targets = try #require(right.report.targets)
+                try #require(targets.timeToRecover.map { $0 <= 0.8 } ?? false, "\(targets)")
+                try #require((15...20).contains(targets.probesSent), "\(targets)")
+                try await bundle.activated(.link)
+
+                try await Shell.run("nft delete table inet way", in: bundle.lab.namespace(.vpc))
+                let wrong = try await drill()
+                try #require(!wrong.passed && !wrong.report.isPassed, "\(wrong)")
+                try #require(wrong.report.timeToRecover.map { $0 <= 0.8 } ?? false, "\(wrong)")
+                try #require(wrong.report.targets.map { $0.timeToRecover == nil } ?? false, "\(wrong)")
             }
         }
 

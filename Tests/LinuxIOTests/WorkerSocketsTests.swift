@@ -38,7 +38,7 @@ import WireGuard
             }
             self.groups = groups
             self.far = far
-            table = ForwardingTable(connections: connections, mtu: 1420, probeToken: 1)
+            table = ForwardingTable(connections: connections, mtu: 1420)
             sockets = WorkerSockets(groups, worker: 0)
             outbound = Outbound(events: EventRing(capacity: 1 << 16), drops: drops)
         }

@@ -84,6 +84,7 @@ extension ConfigurationParser {
                 if let gateway { findLoop(gateway, tunnel, place, connections) }
             }
             findTargetsElsewhere(connection, node)
+            findTargetsUnasked(connection, node)
             if connection.isExclusive, let gateway, !gateway.needsRoutingRule {
                 reader.report(
                     node.child("exclusive") ?? node, "there are no rules that could put its prefixes first",
@@ -118,17 +119,6 @@ extension ConfigurationParser {
             reader.report(
                 document, "connection", "there are \(tunnels.count) tunnels",
                 "a gateway takes at most \(GatewayState.peerLimit): use a second one")
-        }
-        for connection in connections {
-            let isAskedByTCP = connection.health.targets.contains {
-                if case .tcp = $0 { true } else { false }
-            }
-            let locals = connection.tunnels.compactMap(\.inside?.local)
-            if isAskedByTCP, Set(locals).count < locals.count {
-                reader.report(
-                    document, "connection", "two tunnels of \(connection.name) have one local inside address",
-                    "give each its own: by that the answer of a TCP target is told apart")
-            }
         }
     }
 
@@ -186,6 +176,41 @@ extension ConfigurationParser {
                 node.child("health")?.child("target") ?? node,
                 "\(target.address) is behind none of the connection's routes",
                 "name a host of the far site, or add its prefix to routes")
+        }
+    }
+
+    /// Targets that some tunnel cannot ask, or that cannot answer to where they are asked from.
+    private mutating func findTargetsUnasked(
+        _ connection: ConnectionConfiguration, _ node: ConfigurationNode
+    ) {
+        let targets = connection.health.targets
+        guard !targets.isEmpty, let health = node.child("health") else { return }
+        let place = health.child("target") ?? health
+        for tunnel in connection.tunnels where tunnel.inside == nil {
+            reader.report(
+                place, "tunnel \"\(tunnel.name)\" cannot ask targets: it has no inside addresses",
+                "write inside = { local = \"169.254.101.2\", remote = \"169.254.101.1\" } in it, or leave target out"
+            )
+        }
+        if let source = connection.health.source {
+            let place = health.child("source") ?? health
+            if let target = targets.first(where: { $0.address.family != source.family }) {
+                reader.report(
+                    place, "\(source) is no source for \(target): they are of different families",
+                    "write a source and targets of one family")
+            }
+            if let pair = connection.translations.first(where: { $0.inside.contains(source) }) {
+                reader.report(
+                    place, "\(source) has another number at the far site, by nat",
+                    "write the one that the far site sees, of \(pair.outside)")
+            }
+        } else if let local = connection.tunnels.compactMap(\.inside?.local).first(where: { local in
+            targets.contains { $0.address.family != local.family }
+        }) {
+            reader.report(
+                place, "are asked from \(local), and not all of them are of its family",
+                "write source = \"…\" beside target: an address of this gateway that the far site knows the way back to"
+            )
         }
     }
 

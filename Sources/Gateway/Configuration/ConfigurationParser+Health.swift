@@ -25,6 +25,7 @@ extension ConfigurationParser {
                 node,
                 known: [
                     "interval", "down-after", "up-after", "hold-down", "max-loss", "max-rtt", "target",
+                    "source",
                 ])
         else { return health }
         if let interval = duration(section, "interval", in: .milliseconds(10) ... .seconds(60), "10ms to 60s")
@@ -45,7 +46,26 @@ extension ConfigurationParser {
         health.maxRoundTrip = duration(
             section, "max-rtt", in: .milliseconds(1) ... .seconds(60), "1ms to 60s")
         health.targets = readTargets(section)
+        health.source = readTargetSource(section)
         return health
+    }
+
+    private mutating func readTargetSource(_ section: ConfigurationReader.Section) -> IPAddress? {
+        guard let text = reader.string(section, "source", example: "\"192.168.10.1\""),
+            let node = section["source"]
+        else { return nil }
+        guard let address = IPAddress(text), !address.isMulticast, !address.isUnspecified else {
+            reader.report(
+                node, "\(reader.quoted(text)) is no address of a host",
+                "write the address that targets are to answer to, \"192.168.10.1\"")
+            return nil
+        }
+        if !section.has("target") {
+            reader.report(
+                node, "is for targets, and there is none",
+                "write target = [\"10.20.0.10\"], or leave source out")
+        }
+        return address
     }
 
     private mutating func readShare(_ section: ConfigurationReader.Section, _ name: String) -> Double? {

@@ -108,6 +108,7 @@ extension GatewayConfiguration {
             + "up after \(health.upAfter) answered"
         if !health.targets.isEmpty {
             text += ", targets " + health.targets.map(\.description).joined(separator: ", ")
+            text += " asked from " + (health.source?.description ?? "the inside addresses")
         }
         return text
     }

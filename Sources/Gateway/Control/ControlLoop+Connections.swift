@@ -16,6 +16,8 @@ struct ConnectionRecord {
     var failures = 0
     /// A tunnel of it has carried packets.
     var hasBeenUp = false
+    /// Targets are silent by each tunnel that works: where they were asked from.
+    var silentTargetsSource: String?
     /// It came back, and its far end may not have noticed yet: until then. Nil: that is past.
     var settlesAt: Instant?
 }
@@ -84,6 +86,7 @@ extension ControlLoop {
             guard let record = connections[name], let connection = state.connection(named: name) else {
                 continue
             }
+            if !connection.health.targets.isEmpty { compareTargets(of: connection) }
             var next = record.selection
             let candidates = candidates(of: connection, preferred: record.preferred)
             next.update(candidates)
@@ -185,6 +188,7 @@ extension ControlLoop {
                     paths: peers(of: connection).compactMap { device.path(of: $0) },
                     isBalanced: connection.policy == .balance,
                     watched: connection.health.isOn ? connection.health.targets.map(\.address) : [],
+                    probeSource: connection.health.source,
                     sources: choice.sources[number], active: nil,
                     translation: translation(of: connection), copiesDSCP: connection.copiesDSCP,
                     limiter: limiters.limiter(

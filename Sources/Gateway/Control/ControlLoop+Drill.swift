@@ -9,6 +9,8 @@ struct DrillRun {
     var drill: Drill
     let duration: Duration
     let activeBefore: String?
+    /// Notes on what was so before.
+    let preliminaries: [String]
     let answer: ControlCommand.Answer<DrillReport>
 }
 
@@ -50,9 +52,31 @@ extension ControlLoop {
             waiter: waiter,
             drill: Drill(
                 connection: name, tunnels: Dictionary(uniqueKeysWithValues: states), active: active,
-                duration: duration, objective: connection.recoveryTimeObjective, now: now),
-            duration: duration, activeBefore: active, answer: answer)
+                hasTargets: !connection.health.targets.isEmpty, duration: duration,
+                objective: connection.recoveryTimeObjective, now: now),
+            duration: duration, activeBefore: active,
+            preliminaries: preliminaries(of: connection, record), answer: answer)
         followDrill(of: name)
+    }
+
+    /// What the drill cannot tell.
+    private func preliminaries(of connection: Connection, _ record: ConnectionRecord) -> [String] {
+        guard !connection.health.targets.isEmpty else {
+            return [
+                "it was measured from gateway to gateway: whether traffic behind them was back, targets would tell "
+                    + "(health = { target = [...] })"
+            ]
+        }
+        var notes: [String] = []
+        if record.silentTargetsSource != nil {
+            notes.append("no target answered before the cut either")
+        }
+        if connection.health.source == nil {
+            notes.append(
+                "targets were asked from the inside address of the active tunnel: whether traffic of the network "
+                    + "behind this gateway comes back, a source in it would tell (health = { source = ... })")
+        }
+        return notes
     }
 
     var drillDeadline: Instant? { drills.values.lazy.compactMap(\.drill.nextTimeout).min() }
@@ -76,9 +100,9 @@ extension ControlLoop {
         followDrill(of: connection)
     }
 
-    func drillWasAnswered(_ sequence: UInt32, by arrival: PeerID) {
+    func drillWasAnswered(_ destination: Drill.Destination, _ sequence: UInt32, by arrival: PeerID) {
         guard let connection = tunnels[arrival]?.connection else { return }
-        drills[connection]?.drill.handle(.probeAnswered(sequence: sequence), now: now)
+        drills[connection]?.drill.handle(.probeAnswered(destination, sequence: sequence), now: now)
     }
 
     /// Somebody has other plans with it.
@@ -112,7 +136,7 @@ extension ControlLoop {
                 raise(
                     .drillStarted, connection: name, tunnel: tunnel, reason: HealthReason.operator.name,
                     "a drill cuts \(tunnel) of \(name)", level: .notice)
-            case .probe(let sequence): sendLive(sequence, of: name)
+            case .probe(let destination, let sequence): sendLive(sequence, to: destination, of: name)
             case .restore(let tunnel): setCut(false, tunnel: tunnel)
             case .finished(let report): finishDrill(of: name, report)
             }
@@ -124,19 +148,21 @@ extension ControlLoop {
         device.path(of: peer)?.setCut(isCut)
     }
 
-    /// By whatever tunnel is active, to a target where there is one: its answer comes back by the way that the
-    /// far end has chosen.
-    private func sendLive(_ sequence: UInt32, of name: String) {
+    /// By whatever tunnel is active.
+    private func sendLive(_ sequence: UInt32, to destination: Drill.Destination, of name: String) {
         guard let connection = state.connection(named: name), let record = connections[name],
             let active = activeTunnels(of: connection, by: record.selection).first,
             let peer = tunnels.peer(named: active), let inside = tunnels[peer]?.inside
         else { return }
-        let target = connection.health.targets.lazy.compactMap { target -> IPAddress? in
-            if case .echo(let address) = target { address } else { nil }
-        }.first
+        guard destination == .gateway else {
+            for target in connection.health.targets.indices {
+                ask(target, by: peer, sequence: sequence, for: .drill)
+            }
+            return
+        }
         let packet = ProbePacket.echo(
-            from: inside.local, to: target ?? inside.remote, secret: probeSecret, peer: peer,
-            sequence: sequence, purpose: .drill)
+            from: inside.local, to: inside.remote, secret: probeSecret, peer: peer, sequence: sequence,
+            purpose: .drill)
         if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
     }
 
@@ -146,19 +172,22 @@ extension ControlLoop {
             return run.answer(
                 .failure(APIError(code: .conflict, message: "no drill of \(name): \(refusal.words)")))
         }
-        let answer = DrillReport(report, run)
-        let recovered = answer.timeToRecover.map { "\(Int(($0 * 1000).rounded())) ms" } ?? "never"
+        let recovered = report.timeToRecover.map { "\($0.wholeNanoseconds / 1_000_000) ms" } ?? "never"
         raise(
             .drillFinished, connection: name, tunnel: report.cut,
             "traffic of \(name) was back after: \(recovered)",
-            details: ["probes-lost": "\(report.probesLost)"], level: .notice)
-        run.answer(.success(answer))
+            details: [
+                "probes-lost": "\(report.gateway.lost)",
+                "measured": report.targets == nil
+                    ? "to the far gateway" : "to the far gateway and to targets",
+            ], level: .notice)
+        run.answer(.success(DrillReport(report, run)))
     }
 }
 
 extension DrillReport {
     fileprivate init(_ report: DrillOutcome, _ run: DrillRun) {
-        var notes: [String] = []
+        var notes = run.preliminaries
         if report.timeToDetect == nil { notes.append("the tunnel was never held to be down") }
         if report.probesLostAfter > 0 {
             notes.append("\(report.probesLostAfter) live probes were lost after it was mended")
@@ -174,9 +203,14 @@ extension DrillReport {
         }
         self.init(
             connection: report.connection, tunnel: report.cut ?? "", duration: run.duration.seconds,
-            timeToDetect: report.timeToDetect?.seconds, timeToRecover: report.timeToRecover?.seconds,
-            probesSent: report.probesSent, probesLost: report.probesLost,
-            longestGap: report.longestGap.seconds, activeBefore: run.activeBefore,
+            timeToDetect: report.timeToDetect?.seconds,
+            timeToRecover: report.gateway.timeToRecover?.seconds, probesSent: report.gateway.sent,
+            probesLost: report.gateway.lost, longestGap: report.gateway.longestGap.seconds,
+            targets: report.targets.map { measure in
+                DrillTargets(
+                    timeToRecover: measure.timeToRecover?.seconds, probesSent: measure.sent,
+                    probesLost: measure.lost, longestGap: measure.longestGap.seconds)
+            }, activeBefore: run.activeBefore,
             activeDuring: report.activeWhileCut, activeAfter: report.activeAfter,
             rto: report.objective?.seconds, rtoMet: report.isMet, notes: notes)
     }

@@ -7,23 +7,12 @@ internal import WireGuard
 extension ControlLoop {
     func send(_ probe: TunnelHealth.Probe, by peer: PeerID) {
         guard let record = tunnels[peer], let inside = record.inside else { return }
-        var packet: [UInt8]?
-        if let number = probe.target {
-            switch record.health.settings.targets[number] {
-            case .echo(let address):
-                packet = ProbePacket.echo(
-                    from: inside.local, to: address, secret: probeSecret, peer: peer,
-                    sequence: probe.sequence, purpose: .target(number))
-            case .tcp(let address, let port):
-                packet = ProbePacket.syn(
-                    from: inside.local, to: address, port: port, secret: probeSecret,
-                    sequence: probe.sequence, ports: ForwardingTable.probePorts)
-            }
-        } else {
-            packet = ProbePacket.echo(
-                from: inside.local, to: inside.remote, secret: probeSecret, peer: peer,
-                sequence: probe.sequence, silence: record.health.silence(now: now))
+        if let target = probe.target {
+            return ask(target, by: peer, sequence: probe.sequence, for: .health)
         }
+        let packet = ProbePacket.echo(
+            from: inside.local, to: inside.remote, secret: probeSecret, peer: peer,
+            sequence: probe.sequence, silence: record.health.silence(now: now))
         if let packet { _ = device.sendProbe(packet, to: peer, now: now) }
     }
 
@@ -32,37 +21,40 @@ extension ControlLoop {
         guard
             let reply = ProbeReply(
                 packet, length: length, secret: probeSecret, ports: ForwardingTable.probePorts),
-            let peer = asked(for: reply, by: arrival), let record = tunnels[peer]
+            let (peer, use) = asked(for: reply, by: arrival), let settings = tunnels[peer]?.health.settings
         else { return device.dropCounters.add(.probeReplyUnexpected) }
         switch reply.kind {
         case .echo(_, .health):
             // By another way than the probe it says nothing of this one.
             guard peer == arrival else { return }
             noteAnswer(reply.sequence, target: nil, of: peer, at: at)
-        case .echo(_, .target):
-            guard let target = record.health.settings.target(of: reply) else { return }
-            noteAnswer(reply.sequence, target: target, of: peer, at: at)
         case .echo(_, .pathMTU): pathMTUWasAnswered(reply.sequence, of: peer)
-        case .echo(_, .drill): drillWasAnswered(reply.sequence, by: arrival)
-        case .synAck, .reset:
-            guard let target = record.health.settings.target(of: reply) else { return }
-            noteAnswer(reply.sequence, target: target, of: peer, at: at)
+        case .echo(_, .drill): drillWasAnswered(.gateway, reply.sequence, by: arrival)
+        case .echo, .synAck, .reset:
+            switch use {
+            case .health:
+                noteAnswer(reply.sequence, target: settings.target(of: reply), of: peer, at: at)
+            case .drill: drillWasAnswered(.target, reply.sequence, by: arrival)
+            }
             if let reset = ProbePacket.reset(answering: packet, length: length) {
                 _ = device.sendProbe(reset, to: peer, now: now)
             }
         }
     }
 
-    /// Which tunnel was asked. Nil where the reply comes by another connection than the probe went, to another address
-    /// than it came from, or from an address that was not asked.
-    private func asked(for reply: ProbeReply, by arrival: PeerID) -> PeerID? {
+    /// Which tunnel was asked, and for what. Nil where the reply comes by another connection than the probe went, to
+    /// another address than it came from, or from an address that was not asked.
+    private func asked(
+        for reply: ProbeReply, by arrival: PeerID
+    ) -> (peer: PeerID, use: ProbePorts.Use)? {
         guard let name = tunnels[arrival]?.connection, let connection = state.connection(named: name) else {
             return nil
         }
-        return peers(of: connection).first { peer in
-            guard let record = tunnels[peer], let inside = record.inside else { return false }
-            return reply.answers(peer, inside: inside, settings: record.health.settings)
-        }
+        let peers = peers(of: connection)
+        guard let (tunnel, use) = reply.asked(among: peers), let record = tunnels[peers[tunnel]],
+            let inside = record.inside, reply.answers(inside: inside, settings: record.health.settings)
+        else { return nil }
+        return (peers[tunnel], use)
     }
 
     private func noteAnswer(_ sequence: UInt32, target: Int?, of peer: PeerID, at: Instant) {

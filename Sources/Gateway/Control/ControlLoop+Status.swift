@@ -75,9 +75,11 @@ extension ControlLoop {
     }
 
     private func notices(of connection: Connection) -> [String] {
-        connection.prefixes.compactMap { prefix in
+        let silence = connections[connection.name]?.silentTargetsSource.map(Self.silence)
+        let leftOut = connection.prefixes.compactMap { prefix in
             leftOut[prefix].map { "\(prefix) is left out: \(Self.words($0, prefix))" }
-        } + foreignNotices(of: connection)
+        }
+        return [silence].compactMap(\.self) + leftOut + foreignNotices(of: connection)
     }
 
     func status(of tunnel: Tunnel, in connection: Connection) -> TunnelStatus? {

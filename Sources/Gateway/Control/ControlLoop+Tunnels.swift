@@ -80,7 +80,8 @@ extension ControlLoop {
             switch output {
             case .probe(let probe): send(probe, by: peer)
             case .transition(let transition): report(transition, of: peer)
-            case .liveness: if let record = tunnels[peer] { connectionChanged(record.connection) }
+            case .liveness, .targets:
+                if let record = tunnels[peer] { connectionChanged(record.connection) }
             }
         }
         while let output = tunnels[peer]?.endpoints.poll() { perform(output, for: peer) }

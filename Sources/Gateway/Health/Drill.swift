@@ -3,7 +3,8 @@ package import WireGuard
 /// A failover on purpose: takes a connection's active tunnel away as a cut cable would, measures by live
 /// probes what its traffic sees, and puts it back.
 ///
-///     1. `cut`, and from then on a live probe each 10 ms by whatever tunnel is active
+///     1. `cut`, and from then on live probes by whatever tunnel is active: each 10 ms one to the far gateway, and
+///        each 100 ms one to the targets behind it, whose owners did not ask for more
 ///     2. after its duration `restore`; the probes go on
 ///     3. when the tunnel is back, 500 ms more of probes, to see the return to it; or 10 s after `restore`
 ///     4. 500 ms for the last answers, then `finished`
@@ -13,13 +14,21 @@ package struct Drill: Sendable {
     package enum Output: Hashable, Sendable {
         /// Drop whatever comes and goes by this tunnel, handshakes included.
         case cut(String)
-        case probe(sequence: UInt32)
+        case probe(Destination, sequence: UInt32)
         case restore(String)
         case finished(DrillOutcome)
     }
 
+    package enum Destination: Hashable, Sendable {
+        /// The far end of the inside link: it answers by the tunnel that it was asked by.
+        case gateway
+        /// What is behind it: answers come back as the far site's traffic does.
+        case target
+    }
+
     package enum Observation: Hashable, Sendable {
-        case probeAnswered(sequence: UInt32)
+        /// Of the targets, one that answers is enough.
+        case probeAnswered(Destination, sequence: UInt32)
         case state(of: String, HealthState)
         /// The connection's active tunnel is now this one.
         case active(String?)
@@ -52,6 +61,7 @@ package struct Drill: Sendable {
     }
 
     package static let probeInterval: Duration = .milliseconds(10)
+    package static let targetInterval: Duration = .milliseconds(100)
     package static let durations: ClosedRange<Duration> = .seconds(1)...(.seconds(600))
     static let returnTimeout: Duration = .seconds(10)
     static let settling: Duration = .milliseconds(500)
@@ -63,22 +73,23 @@ package struct Drill: Sendable {
     private let cutAt: Instant
     private var restoredAt: Instant?
     private var active: String?
-    private var nextProbeAt: Instant
-    /// By sequence number: when it was sent, and whether it was answered.
-    private var probes: [(sentAt: Instant, isAnswered: Bool)] = []
+    private var probes: LiveProbes
+    /// Nil where there is no target.
+    private var targetProbes: LiveProbes?
 
     private var outputs: [Output] = []
     private var outputsTaken = 0
 
     /// `tunnels`: the state of each of the connection's. `duration` is brought within `durations`.
     package init(
-        connection: String, tunnels: [String: HealthState], active: String?,
+        connection: String, tunnels: [String: HealthState], active: String?, hasTargets: Bool = false,
         duration: Duration = .seconds(10), objective: Duration? = nil, now: Instant
     ) {
         report = DrillOutcome(connection: connection)
         report.objective = objective
         cutAt = now
-        nextProbeAt = now
+        probes = LiveProbes(each: Self.probeInterval, from: now)
+        targetProbes = hasTargets ? LiveProbes(each: Self.targetInterval, from: now) : nil
         tunnel = active ?? ""
         self.active = active
         if let refusal = Self.refusal(tunnels: tunnels, active: active) {
@@ -104,9 +115,8 @@ package struct Drill: Sendable {
     package mutating func handle(_ observation: Observation, now: Instant) {
         guard phase != .finished else { return }
         switch observation {
-        case .probeAnswered(let sequence):
-            guard Int(sequence) < probes.count else { return }
-            probes[Int(sequence)].isAnswered = true
+        case .probeAnswered(.gateway, let sequence): probes.answered(sequence)
+        case .probeAnswered(.target, let sequence): targetProbes?.answered(sequence)
         case .state(let name, let state):
             guard name == tunnel else { return }
             isTunnelCarrying = state.isCarrying
@@ -131,7 +141,8 @@ package struct Drill: Sendable {
     /// When `handleTimeout` has something to do; nil once it has finished.
     package var nextTimeout: Instant? {
         guard let deadline = phase.deadline else { return nil }
-        return phase.isProbing ? min(deadline, nextProbeAt) : deadline
+        guard phase.isProbing else { return deadline }
+        return min(deadline, probes.nextAt, targetProbes?.nextAt ?? deadline)
     }
 
     package mutating func handleTimeout(now: Instant) {
@@ -143,12 +154,10 @@ package struct Drill: Sendable {
             case .finished: break
             }
         }
-        if phase.isProbing, nextProbeAt <= now {
-            outputs.append(.probe(sequence: UInt32(probes.count)))
-            probes.append((now, false))
-            // None is caught up with: what was not sent was not lost.
-            nextProbeAt = nextProbeAt + Self.probeInterval
-            if nextProbeAt <= now { nextProbeAt = now + Self.probeInterval }
+        guard phase.isProbing else { return }
+        if let sequence = probes.takeDue(at: now) { outputs.append(.probe(.gateway, sequence: sequence)) }
+        if let sequence = targetProbes?.takeDue(at: now) {
+            outputs.append(.probe(.target, sequence: sequence))
         }
     }
 
@@ -186,31 +195,9 @@ package struct Drill: Sendable {
         phase = .finished
         report.activeAfter = active
         report.hasFailedBack = report.activeWhileCut != tunnel && active == tunnel
-        count()
-        outputs.append(.finished(report))
-    }
-
-    private mutating func count() {
         let end = restoredAt ?? cutAt
-        let split = probes.firstIndex { $0.sentAt >= end } ?? probes.count
-        report.probesSent = split
-        report.probesLostAfter = probes[split...].count { !$0.isAnswered }
-        var gapSince: Instant?
-        for probe in probes[..<split] {
-            if probe.isAnswered {
-                if let since = gapSince { report.longestGap = max(report.longestGap, probe.sentAt - since) }
-                gapSince = nil
-            } else {
-                report.probesLost += 1
-                gapSince = gapSince ?? probe.sentAt
-            }
-        }
-        if let since = gapSince { report.longestGap = max(report.longestGap, end - since) }
-        guard let lastLost = probes[..<split].lastIndex(where: { !$0.isAnswered }) else {
-            report.timeToRecover = split > 0 ? .zero : nil
-            return
-        }
-        guard lastLost + 1 < split else { return }
-        report.timeToRecover = probes[lastLost + 1].sentAt - cutAt
+        report.gateway = probes.measure(from: cutAt, to: end)
+        report.targets = targetProbes?.measure(from: cutAt, to: end)
+        outputs.append(.finished(report))
     }
 }

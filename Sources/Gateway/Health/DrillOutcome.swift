@@ -15,6 +15,20 @@ package struct DrillOutcome: Hashable, Sendable {
         }
     }
 
+    /// What one kind of live probes saw.
+    package struct Measure: Hashable, Sendable {
+        /// Until the first probe was sent from which on all were answered while the tunnel was away; zero when none
+        /// was lost. Nil: the last was lost, too.
+        package var timeToRecover: Duration?
+        /// Probes sent while the tunnel was away, and how many of them were not answered.
+        package var sent = 0
+        package var lost = 0
+        /// The longest time that passed from a lost probe to the next answered one.
+        package var longestGap: Duration = .zero
+        /// Probes lost since the tunnel was put back.
+        package var lostAfter = 0
+    }
+
     package var connection: String
     package var refusal: Refusal?
     /// Somebody ended it before its time.
@@ -26,26 +40,29 @@ package struct DrillOutcome: Hashable, Sendable {
 
     /// Until the tunnel was down. Nil: it never was.
     package var timeToDetect: Duration?
-    /// Until the first live probe was sent from which on all were answered while the tunnel was away; zero
-    /// when none was lost. Nil: the last was lost, too.
-    package var timeToRecover: Duration?
-    /// Live probes sent while the tunnel was away, and how many of them were not answered.
-    package var probesSent = 0
-    package var probesLost = 0
-    /// The longest time that passed from a lost probe to the next answered one.
-    package var longestGap: Duration = .zero
+    /// From gateway to gateway.
+    package var gateway = Measure()
+    /// From the connection's source to the targets behind the far gateway; nil where there are none.
+    package var targets: Measure?
 
     /// From putting it back until the tunnel was up; nil when it was not within the time given to it.
     package var timeToReturn: Duration?
-    /// Whether the tunnel became the active one again, and how many live probes were lost since it was put
-    /// back.
+    /// Whether the tunnel became the active one again.
     package var hasFailedBack = false
-    package var probesLostAfter = 0
 
     /// What the operator allows for recovery.
     package var objective: Duration?
 
     package init(connection: String) { self.connection = connection }
+
+    /// Until both the far gateway and the targets answered again.
+    package var timeToRecover: Duration? {
+        guard let gateway = gateway.timeToRecover else { return nil }
+        guard let targets else { return gateway }
+        return targets.timeToRecover.map { max($0, gateway) }
+    }
+
+    package var probesLostAfter: Int { gateway.lostAfter + (targets?.lostAfter ?? 0) }
 
     /// Nil without an objective, and where nothing was cut.
     package var isMet: Bool? {

@@ -1,3 +1,5 @@
+package import WireGuard
+
 /// How the tunnels of a connection are watched. The defaults find a cut within 650 ms.
 package struct HealthSettings: Hashable, Sendable {
     /// Off: no probe is sent, and the state follows handshakes.
@@ -17,10 +19,15 @@ package struct HealthSettings: Hashable, Sendable {
     package var maxRoundTrip: Duration?
     /// One that answers is enough.
     package var targets: [HealthTarget] = []
+    /// What targets are asked from: an address of this host that the far site knows the way back to. Nil: the tunnel's
+    /// own inside address.
+    package var source: IPAddress?
 
     package static let shortestInterval: Duration = .milliseconds(10)
     /// Targets are probed at this multiple of the interval: their owner did not ask for us.
     package static let targetIntervals = 5
 
     package init() {}
+
+    package func source(by inside: InsideLink) -> IPAddress { source ?? inside.local }
 }

@@ -4,7 +4,10 @@ package enum ProbePurpose: Hashable, Sendable {
     /// By index into the health settings' targets.
     case target(Int)
     case pathMTU
+    /// A drill's, to the far inside address.
     case drill
+    /// A drill's, to a target.
+    case drillTarget
 
     /// In the payload, behind the sequence number. From `firstTarget` on: targets.
     var code: UInt16 {
@@ -12,6 +15,7 @@ package enum ProbePurpose: Hashable, Sendable {
         case .health: 0
         case .pathMTU: 1
         case .drill: 2
+        case .drillTarget: 3
         case .target(let index): UInt16(clamping: Int(Self.firstTarget) + min(max(index, 0), 0xffff))
         }
     }
@@ -23,6 +27,7 @@ package enum ProbePurpose: Hashable, Sendable {
         case 0: self = .health
         case 1: self = .pathMTU
         case 2: self = .drill
+        case 3: self = .drillTarget
         case Self.firstTarget...: self = .target(Int(code - Self.firstTarget))
         default: return nil
         }

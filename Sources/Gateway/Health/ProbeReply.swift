@@ -16,6 +16,8 @@ package struct ProbeReply: Hashable, Sendable {
     package var sequence: UInt32
     package var source: IPAddress
     package var destination: IPAddress
+    /// The port of this end that a TCP reply came to; 0 for an echo reply.
+    package var destinationPort: UInt16 = 0
     /// Of the whole packet.
     package var length: Int
 
@@ -54,6 +56,7 @@ package struct ProbeReply: Hashable, Sendable {
             default: return nil
             }
             sequence = acknowledged & 0xffff
+            destinationPort = UInt16(packet.bigEndian16(at: body + 2))
         default: return nil
         }
         guard header.isBodyChecksumRight(packet) else { return nil }
@@ -64,18 +67,27 @@ package struct ProbeReply: Hashable, Sendable {
 }
 
 extension ProbeReply {
-    /// Whether it comes from whom the peer's probe of this kind went to, and to where that came from.
-    package func answers(_ peer: PeerID, inside: InsideLink, settings: HealthSettings) -> Bool {
-        guard destination == inside.local else { return false }
+    /// Which of a connection's tunnels was asked, and for what.
+    package func asked(among peers: [PeerID]) -> (tunnel: Int, use: ProbePorts.Use)? {
         switch kind {
-        case .echo(let asked, .health), .echo(let asked, .pathMTU):
-            return asked == peer && source == inside.remote
-        case .echo(let asked, .drill):
-            return asked == peer && (source == inside.remote || settings.targets.contains(.echo(source)))
-        case .echo(let asked, .target):
-            return asked == peer && settings.target(of: self) != nil
+        case .echo(let peer, let purpose):
+            return peers.firstIndex(of: peer).map { ($0, purpose == .drillTarget ? .drill : .health) }
         case .synAck, .reset:
-            return settings.target(of: self) != nil
+            let ports = ProbePorts(ForwardingTable.probePorts, tunnels: peers.count)
+            guard let owner = ports.owner(of: destinationPort), peers.indices.contains(owner.tunnel) else {
+                return nil
+            }
+            return owner
+        }
+    }
+
+    /// Whether it comes from whom the tunnel's probe of this kind went to, and to where that came from.
+    package func answers(inside: InsideLink, settings: HealthSettings) -> Bool {
+        switch kind {
+        case .echo(_, .health), .echo(_, .pathMTU), .echo(_, .drill):
+            source == inside.remote && destination == inside.local
+        case .echo(_, .target), .echo(_, .drillTarget), .synAck, .reset:
+            destination == settings.source(by: inside) && settings.target(of: self) != nil
         }
     }
 }
@@ -86,6 +98,7 @@ extension HealthSettings {
         switch reply.kind {
         case .echo(_, .target(let index)):
             targets.indices.contains(index) && targets[index] == .echo(reply.source) ? index : nil
+        case .echo(_, .drillTarget): targets.firstIndex(of: .echo(reply.source))
         case .echo: nil
         case .synAck(let port), .reset(let port):
             targets.firstIndex(of: .tcp(reply.source, port: port))

@@ -18,7 +18,8 @@ package import WireGuard
 /// | no session | idle |
 /// | not probed; handshakes fail, and nothing was heard for 15 s | down |
 /// | not probed | up |
-/// | probes are lost as ``TunnelProbes`` has it, or no target answers | down (up again as `HoldDown` has it) |
+/// | probes are lost as ``TunnelProbes`` has it | down (up again as `HoldDown` has it) |
+/// | targets answer by other tunnels and not by this one | the same |
 /// | probed, and nothing known yet | connecting |
 /// | too much loss, or too long a round trip | degraded until it is below 80 % of the limit |
 /// | probes are answered | up |
@@ -45,6 +46,8 @@ package struct TunnelHealth: Sendable {
         /// Whether another tunnel of the connection is known to carry packets.
         case alternative(Bool)
         case endpoint(EndpointKnowledge)
+        /// What the other tunnels of its connection are good for; needed where there are targets.
+        case others(OtherTunnels)
         /// The interface that the tunnel is bound to, or that its packets leave by.
         case interface(isUp: Bool)
         case disabledByOperator
@@ -77,6 +80,8 @@ package struct TunnelHealth: Sendable {
         case transition(Transition)
         /// What `liveness` is now: whoever chooses among tunnels must look again, as the state may stay what it is.
         case liveness(Liveness)
+        /// What targets say by this tunnel, for the others.
+        case targets(TargetReach)
     }
 
     package let settings: HealthSettings
@@ -103,6 +108,7 @@ package struct TunnelHealth: Sendable {
     private var cause = HealthReason.started
 
     private var probes: TunnelProbes
+    private var toldReach = TargetReach.unknown
     private var holdDown: HoldDown
     /// Since when it has been up or degraded.
     private var carriedSince: Instant?
@@ -158,6 +164,8 @@ package struct TunnelHealth: Sendable {
         case .endpoint(let knowledge):
             if endpoint != .known, knowledge == .known, !hasSession { forgetHandshakes() }
             endpoint = knowledge
+        case .others(let others):
+            probes.note(others, now: now)
         case .interface(let isUp):
             guard isUp != isInterfaceUp else { return }
             isInterfaceUp = isUp
@@ -235,6 +243,13 @@ package struct TunnelHealth: Sendable {
         probes.holdDownLeft(of: holdDown(now: now), now: now)
     }
 
+    package var targetReach: TargetReach { probes.targetReach }
+
+    /// Returns true if the tunnel itself works, whatever its targets do.
+    package var isWorking: Bool {
+        liveness == .answering || state == .down && reason == .targetUnreachable
+    }
+
     /// By index into the settings' targets; nil while that is not known.
     package func isReachable(target: Int) -> Bool? { probes.isReachable(target: target) }
 
@@ -246,6 +261,10 @@ package struct TunnelHealth: Sendable {
     /// Brings probing, the state and the liveness to what the facts say.
     private mutating func settle(now: Instant) {
         settleProbing(now: now)
+        if probes.targetReach != toldReach {
+            toldReach = probes.targetReach
+            outputs.append(.targets(toldReach))
+        }
         settleState(now: now)
         let next = state.isCarrying ? .answering : probes.liveness
         guard next != liveness else { return }

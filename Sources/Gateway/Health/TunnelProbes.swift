@@ -37,15 +37,9 @@ struct TunnelProbes: Sendable {
         case heldDown(since: Instant?)
     }
 
-    private enum TargetState: Hashable {
-        case awaited
-        case reachable
-        case unreachable
-    }
-
     private let settings: HealthSettings
     private var tunnel: ProbeStream
-    private var targets: [(stream: ProbeStream, state: TargetState)]
+    private var targets: TargetProbes
 
     private(set) var isRunning = false
     private(set) var verdict = Verdict.awaited
@@ -69,21 +63,7 @@ struct TunnelProbes: Sendable {
     init(settings: HealthSettings, phase: UInt32) {
         self.settings = settings
         tunnel = ProbeStream(interval: settings.interval, phase: phase)
-        targets = Self.layTargets(settings, phase: phase)
-    }
-
-    private static func layTargets(
-        _ settings: HealthSettings, phase: UInt32
-    ) -> [(stream: ProbeStream, state: TargetState)] {
-        let interval = max(settings.interval, HealthSettings.shortestInterval)
-        let share = UInt32.max / UInt32(clamping: max(settings.targets.count, 1))
-        return settings.targets.indices.map { index in
-            // Not all of them at once.
-            let stream = ProbeStream(
-                interval: interval * HealthSettings.targetIntervals,
-                phase: phase &+ share &* UInt32(truncatingIfNeeded: index))
-            return (stream, .awaited)
-        }
+        targets = TargetProbes(settings: settings, phase: phase)
     }
 
     // MARK: Looking
@@ -104,18 +84,9 @@ struct TunnelProbes: Sendable {
     }
 
     /// By index into the settings' targets; nil while that is not known.
-    func isReachable(target: Int) -> Bool? {
-        guard targets.indices.contains(target), targets[target].state != .awaited else { return nil }
-        return targets[target].state == .reachable
-    }
+    func isReachable(target: Int) -> Bool? { targets.isAnswered(target) }
 
-    private var isSomeTargetReachable: Bool {
-        targets.isEmpty || targets.contains { $0.state == .reachable }
-    }
-
-    private var isEveryTargetUnreachable: Bool {
-        !targets.isEmpty && targets.allSatisfy { $0.state == .unreachable }
-    }
+    var targetReach: TargetReach { targets.reach }
 
     // MARK: Time
 
@@ -124,7 +95,7 @@ struct TunnelProbes: Sendable {
         self.verdict = verdict
         lastAnswer = now
         tunnel.start(at: now)
-        for index in targets.indices { targets[index].stream.start(at: now) }
+        targets.start(at: now)
     }
 
     /// Nothing is awaited, and nothing known, any more. The statistics stay.
@@ -135,17 +106,11 @@ struct TunnelProbes: Sendable {
         isHeard = false
         quality = ProbeQuality()
         tunnel.stop()
-        for index in targets.indices {
-            targets[index].stream.stop()
-            targets[index].state = .awaited
-        }
+        targets.stop()
     }
 
     var nextTimeout: Instant? {
-        let next = targets.reduce(tunnel.nextTimeout) { earliest, target in
-            guard let earliest, let next = target.stream.nextTimeout else { return earliest }
-            return min(earliest, next)
-        }
+        let next = [tunnel.nextTimeout, targets.nextTimeout].compactMap(\.self).min()
         guard let next, !isSettled else { return next }
         return [next, cutDeadline, unheardDeadline].compactMap(\.self).min()
     }
@@ -155,11 +120,7 @@ struct TunnelProbes: Sendable {
         if let sequence = tunnel.takeDue(at: now) {
             return TunnelHealth.Probe(sequence: sequence, target: nil)
         }
-        for index in targets.indices {
-            guard let sequence = targets[index].stream.takeDue(at: now) else { continue }
-            return TunnelHealth.Probe(sequence: sequence, target: index)
-        }
-        return nil
+        return targets.takeDue(at: now)
     }
 
     /// Takes those whose time is over for lost, and sees whether the tunnel is down.
@@ -171,16 +132,9 @@ struct TunnelProbes: Sendable {
             isSomeLost = true
         }
         if !isSettled { judge(now: now) }
-        for index in targets.indices {
-            while targets[index].stream.takeExpired(at: now) != nil {
-                guard targets[index].stream.unansweredInRow >= settings.downAfter else { continue }
-                targets[index].state = .unreachable
-            }
-        }
-        if isEveryTargetUnreachable, verdict == .awaited || verdict == .answered || recovery != .silent {
-            verdict = .failed(.targetUnreachable)
-            startOver()
-        }
+        targets.expire(now: now)
+        if verdict == .failed(.probeTimeout), recovery == .silent { targets.forget() }
+        judgeTargets(now: now)
         if isSomeLost { judgeQuality(at: now) }
     }
 
@@ -235,6 +189,27 @@ struct TunnelProbes: Sendable {
         word = Word(heardAt: heardAt, saidAt: instant)
     }
 
+    // MARK: Targets
+
+    /// What the connection's other tunnels are good for decides what targets say of this one.
+    mutating func note(_ others: OtherTunnels, now: Instant) {
+        targets.note(others)
+        judgeTargets(now: now)
+    }
+
+    private mutating func judgeTargets(now: Instant) {
+        guard isRunning else { return }
+        if targets.isTunnelToBlame, verdict == .awaited || verdict == .answered || recovery != .silent {
+            verdict = .failed(.targetUnreachable)
+            recovery = .silent
+        } else if verdict == .failed(.targetUnreachable), targets.others == .noneCarries {
+            // It is all there is, and need not behave before it is used.
+            verdict = tunnel.answeredInRow >= settings.upAfter ? .answered : .awaited
+            recovery = verdict == .awaited && tunnel.answeredInRow > 0 ? .answering : .silent
+            quality = ProbeQuality(since: now)
+        }
+    }
+
     // MARK: Answers
 
     /// Of a TCP target the low 16 bits of the sequence suffice. `holdDown`: how long it must go on answering
@@ -242,7 +217,7 @@ struct TunnelProbes: Sendable {
     mutating func answer(_ sequence: UInt32, target: Int?, at: Instant, now: Instant, holdDown: Duration) {
         guard isRunning else { return }
         if let target {
-            noteAnswer(sequence, of: target, at: at)
+            targets.answer(sequence, of: target, at: at)
         } else if let answer = tunnel.answer(sequence, at: at) {
             heard(at: at)
             lastAnswer = max(lastAnswer, at)
@@ -256,21 +231,12 @@ struct TunnelProbes: Sendable {
         }
     }
 
-    private mutating func noteAnswer(_ sequence: UInt32, of target: Int, at: Instant) {
-        guard targets.indices.contains(target) else { return }
-        var sequence = sequence
-        if case .tcp = settings.targets[target] {
-            sequence = targets[target].stream.sequence(endingIn: UInt16(truncatingIfNeeded: sequence))
-        }
-        guard targets[target].stream.answer(sequence, at: at) != nil else { return }
-        targets[target].state = .reachable
-    }
-
     private mutating func considerUp(_ answer: ProbeStream.Answer, now: Instant, holdDown: Duration) {
-        guard isSomeTargetReachable else {
+        guard targets.mayComeUp(wasBlamed: verdict == .failed(.targetUnreachable)) else {
             // What is wrong is no longer the tunnel.
-            if isEveryTargetUnreachable { verdict = .failed(.targetUnreachable) }
-            return startOver()
+            if targets.isTunnelToBlame { verdict = .failed(.targetUnreachable) }
+            recovery = .silent
+            return
         }
         if recovery == .silent { recovery = .answering }
         guard tunnel.answeredInRow >= settings.upAfter else { return }
@@ -282,12 +248,6 @@ struct TunnelProbes: Sendable {
         verdict = .answered
         // The outage that is over is not held against it.
         quality = ProbeQuality(since: now)
-    }
-
-    /// What was answered up to now brings the tunnel up no more.
-    private mutating func startOver() {
-        tunnel.forgetRows()
-        recovery = .silent
     }
 
     private mutating func judgeQuality(at now: Instant) {

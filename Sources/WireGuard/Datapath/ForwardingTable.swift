@@ -23,6 +23,8 @@ internal import Synchronization
         /// Targets of probes behind the far gateways: their answers are looked for. They must be among `sources`
         /// to be believed, and are reached as any other address.
         package let watched: [IPAddress]
+        /// The address that they are asked from; nil is the tunnels' own inside addresses.
+        package let probeSource: IPAddress?
         /// What its packets may come from: of all connections' sources the longest that holds an address must be
         /// one of this connection's. Two connections may have the same one. What leads here now may come from
         /// here in any case.
@@ -41,13 +43,15 @@ internal import Synchronization
         /// are `prefixes` unless they are given.
         package init(
             prefixes: [IPPrefix], paths: [TunnelPath], isBalanced: Bool = false, watched: [IPAddress] = [],
-            sources: [IPPrefix]? = nil, active: Int? = 0, translation: PrefixTranslation? = nil,
+            probeSource: IPAddress? = nil, sources: [IPPrefix]? = nil, active: Int? = 0,
+            translation: PrefixTranslation? = nil,
             copiesDSCP: Bool = false, limiter: RateLimiter? = nil, pathLimiters: [RateLimiter?] = []
         ) {
             self.prefixes = prefixes
             self.paths = paths
             self.isBalanced = isBalanced
             self.watched = watched
+            self.probeSource = probeSource
             self.sources = sources ?? prefixes
             self.active = active
             self.translation = translation
@@ -305,8 +309,9 @@ internal import Synchronization
         return origins.holds(source, of: connection)
     }
 
-    /// Whether an address is our end of one of the connection's tunnels.
-    func isInsideAddress(_ address: IPAddress, of connection: Int32) -> Bool {
-        connections[Int(connection)].paths.contains { $0.inside?.local == address }
+    /// Returns true if probes of the connection are sent from the address, so that replies to it are ours.
+    func isProbeSource(_ address: IPAddress, of connection: Int32) -> Bool {
+        let connection = connections[Int(connection)]
+        return connection.probeSource == address || connection.paths.contains { $0.inside?.local == address }
     }
 }

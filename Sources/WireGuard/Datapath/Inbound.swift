@@ -298,7 +298,7 @@ internal import Synchronization
         }
         if unsafe Probe.isAnswer(packet, header: header),
             unsafe header.transport != InnerHeader.tcp || table.isWatched(header.sourceAddress(of: packet)),
-            unsafe table.isInsideAddress(header.destinationAddress(of: packet), of: connection)
+            unsafe table.isProbeSource(header.destinationAddress(of: packet), of: connection)
         {
             let kept = min(header.totalLength, Self.replyExcerpt)
             guard

@@ -15,12 +15,14 @@ import WireGuard
         let roundTrip: Duration = .milliseconds(2)
         /// Live probes lost besides those of the cut.
         var isLost: (UInt32) -> Bool = { _ in false }
+        /// The far site's own way back goes by this tunnel; nil: by the one that was asked.
+        var wayBack: String?
         var outputs: [Drill.Output] = []
         private var pending: [(at: Instant, action: (Site) -> Void)] = []
 
         init(
             settings: HealthSettings = HealthSettings(), objective: Duration? = nil,
-            warmUp: Duration = .seconds(5)
+            warmUp: Duration = .seconds(5), hasTargets: Bool = false
         ) {
             let start = Instant.at(.zero)
             tunnels = [0, 1 << 31].map {
@@ -32,7 +34,7 @@ import WireGuard
             outputs = []
             drill = Drill(
                 connection: "vpc", tunnels: ["a": tunnels[0].state, "b": tunnels[1].state], active: active,
-                duration: .seconds(10), objective: objective, now: now)
+                hasTargets: hasTargets, duration: .seconds(10), objective: objective, now: now)
             drain()
         }
 
@@ -79,7 +81,7 @@ import WireGuard
                         }
                     case .transition(let transition):
                         drill.handle(.state(of: names[index], transition.to), now: now)
-                    case .liveness: break
+                    case .liveness, .targets: break
                     }
                 }
             }
@@ -95,11 +97,13 @@ import WireGuard
                 switch output {
                 case .cut(let name): cut.insert(name)
                 case .restore(let name): cut.remove(name)
-                case .probe(let sequence):
-                    guard let active, !cut.contains(active), !isLost(sequence) else { continue }
+                case .probe(let destination, let sequence):
+                    guard let active, !cut.contains(active) else { continue }
+                    if destination == .gateway, isLost(sequence) { continue }
+                    let back = destination == .target ? wayBack ?? active : active
                     after(roundTrip) { site in
-                        guard !site.cut.contains(active) else { return }
-                        site.drill.handle(.probeAnswered(sequence: sequence), now: site.now)
+                        guard !site.cut.contains(back) else { return }
+                        site.drill.handle(.probeAnswered(destination, sequence: sequence), now: site.now)
                     }
                 case .finished: break
                 }
@@ -119,9 +123,9 @@ import WireGuard
         #expect(detected > .milliseconds(400) && detected <= .milliseconds(660))
         let recovered = try #require(report.timeToRecover)
         #expect(recovered >= detected && recovered <= detected + .milliseconds(10))
-        #expect(report.probesSent == 1000)
-        #expect(report.probesLost == Int(recovered.wholeNanoseconds / 10_000_000))
-        #expect(report.longestGap == recovered)
+        #expect(report.gateway.sent == 1000 && report.targets == nil)
+        #expect(report.gateway.lost == Int(recovered.wholeNanoseconds / 10_000_000))
+        #expect(report.gateway.longestGap == recovered)
         #expect(report.isMet == true)
         let back = try #require(report.timeToReturn)
         #expect(back >= .milliseconds(1800) && back <= .milliseconds(2010))
@@ -147,13 +151,38 @@ import WireGuard
         site.run(until: site.now + .seconds(30))
         let report = try #require(site.report)
         #expect(report.timeToRecover == .milliseconds(5010))
-        #expect(report.longestGap < .milliseconds(700) && report.longestGap > .milliseconds(400))
+        let gap = report.gateway.longestGap
+        #expect(gap < .milliseconds(700) && gap > .milliseconds(400))
         let never = Site(objective: .seconds(5))
         never.isLost = { _ in true }
         never.run(until: never.now + .seconds(30))
         #expect(never.report?.timeToRecover == .some(nil))
-        #expect(never.report?.longestGap == .seconds(10))
+        #expect(never.report?.gateway.longestGap == .seconds(10))
         #expect(never.report?.isMet == false)
+    }
+
+    @Test("3b. targets are asked each 100 ms, and what is lost to them counts")
+    func targets() throws {
+        let site = Site(objective: .milliseconds(800), hasTargets: true)
+        site.run(until: site.now + .seconds(30))
+        let report = try #require(site.report)
+        let targets = try #require(report.targets)
+        #expect(targets.sent == 100 && (4...7).contains(targets.lost))
+        let back = try #require(targets.timeToRecover)
+        #expect(back >= .milliseconds(400) && back <= .milliseconds(700))
+        #expect(report.timeToRecover.map { $0 >= back && $0 <= .milliseconds(800) } ?? false)
+        #expect(report.isMet == true)
+    }
+
+    @Test("3c. a far gateway that answers is no recovery while its site's way back goes by the cut tunnel")
+    func wayBack() throws {
+        let site = Site(objective: .seconds(1), hasTargets: true)
+        site.wayBack = "a"
+        site.run(until: site.now + .seconds(30))
+        let report = try #require(site.report)
+        #expect(report.gateway.timeToRecover.map { $0 < .seconds(1) } ?? false)
+        #expect(report.targets?.timeToRecover == .some(nil) && report.targets?.longestGap == .seconds(10))
+        #expect(report.timeToRecover == nil && report.isMet == false)
     }
 
     @Test("4. a tunnel that does not come back is waited for 10 s")
@@ -202,7 +231,7 @@ import WireGuard
         site.cut = []
         site.run(until: site.now + .seconds(1))
         let report = try #require(site.report)
-        #expect(report.wasAborted && (300...301).contains(report.probesSent))
+        #expect(report.wasAborted && (300...301).contains(report.gateway.sent))
     }
 
     @Test(
@@ -213,6 +242,7 @@ import WireGuard
         var now = Instant.at(.zero)
         var drill = Drill(
             connection: "vpc", tunnels: ["a": .up, "b": .up], active: "a",
+            hasTargets: Bool.random(using: &random),
             duration: .milliseconds(Int.random(in: 0...3000, using: &random)), objective: .seconds(1),
             now: now)
         var outputs: [Drill.Output] = []
@@ -221,8 +251,10 @@ import WireGuard
             switch Int.random(in: 0..<200, using: &random) {
             case 0..<80:
                 let sequence = UInt32.random(in: 0...500, using: &random)
+                let destination = Bool.random(using: &random) ? Drill.Destination.gateway : .target
                 drill.handle(
-                    .probeAnswered(sequence: Bool.random(using: &random) ? sequence : .max), now: now)
+                    .probeAnswered(destination, sequence: Bool.random(using: &random) ? sequence : .max),
+                    now: now)
             case 80..<100:
                 drill.handle(
                     .state(
@@ -243,7 +275,8 @@ import WireGuard
             Issue.record("no report")
             return
         }
-        #expect(report.probesLost <= report.probesSent)
-        #expect(report.longestGap >= .zero)
+        for measure in [report.gateway, report.targets].compactMap(\.self) {
+            #expect(measure.lost <= measure.sent && measure.longestGap >= .zero)
+        }
     }
 }

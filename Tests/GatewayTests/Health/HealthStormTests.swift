@@ -71,7 +71,7 @@ struct HealthStorm {
     }
 
     private mutating func step() {
-        switch Int.random(in: 0..<14, using: &random) {
+        switch Int.random(in: 0..<15, using: &random) {
         case 0, 1:
             hasSession = true
             tunnel.tell(.sessionBegun)
@@ -100,6 +100,10 @@ struct HealthStorm {
         case 12:
             let ago = Duration.milliseconds(Int.random(in: -5...20_000, using: &random))
             tunnel.tell(.heard(at: tunnel.now - ago))
+        case 13:
+            let seen = [nil, tunnel.now, tunnel.now + .seconds(3)].randomElement(using: &random)!
+            let others = OtherTunnels.carry(targetsAnsweredAt: seen)
+            tunnel.tell(.others([others, .noneCarries].randomElement(using: &random)!))
         default:
             tunnel.tell(
                 .probeAnswered(

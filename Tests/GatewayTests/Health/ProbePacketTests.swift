@@ -91,7 +91,7 @@ import WireGuard
     @Test(
         "3. an echo comes back with its peer, sequence and purpose, whole or cut off",
         arguments: IPAddress.Family.allCases,
-        [ProbePurpose.health, .pathMTU, .drill, .target(0), .target(300)])
+        [ProbePurpose.health, .pathMTU, .drill, .drillTarget, .target(0), .target(300)])
     func roundTrip(family: IPAddress.Family, purpose: ProbePurpose) throws {
         let (left, right) = pair(family)
         for length in [0, 1, 72, 73, 100, 1420, 1421, 65_507, 100_000] {
@@ -357,17 +357,18 @@ import WireGuard
         }
         let stranger = IPAddress("10.20.0.11")!
         for (purpose, believed) in [
-            (ProbePurpose.health, [right4]), (.pathMTU, [right4]), (.drill, [right4, target]),
+            (ProbePurpose.health, [right4]), (.pathMTU, [right4]), (.drill, [right4]), (.drillTarget, [target]),
             (.target(0), [target]), (.target(1), []), (.target(2), []),
         ] as [(ProbePurpose, [IPAddress])] {
             for source in [right4, target, stranger, IPAddress("169.254.102.1")!] {
                 let reply = try answer(purpose, from: source, to: left4)
                 #expect(
-                    reply.answers(PeerID(1), inside: here, settings: settings) == believed.contains(source),
+                    reply.answers(inside: here, settings: settings) == believed.contains(source),
                     "\(purpose) from \(source)")
-                #expect(!reply.answers(PeerID(2), inside: here, settings: settings))
+                #expect(reply.asked(among: [PeerID(2), PeerID(1)])?.tunnel == 1)
+                #expect(reply.asked(among: [PeerID(2)]) == nil)
                 let elsewhere = try answer(purpose, from: source, to: IPAddress("169.254.102.2")!)
-                #expect(!elsewhere.answers(PeerID(1), inside: here, settings: settings))
+                #expect(!elsewhere.answers(inside: here, settings: settings))
             }
         }
         for (source, port, isBelieved) in [(target, 443, true), (target, 80, false), (stranger, 443, false)]
@@ -378,7 +379,7 @@ import WireGuard
                     from: left4, to: source, port: port, secret: secret, sequence: 3, ports: ports))
             let packet = tcpReply(to: syn, flags: 0x14)
             let reply = try #require(ProbeReply(packet, length: packet.count, secret: secret, ports: ports))
-            #expect(reply.answers(PeerID(1), inside: here, settings: settings) == isBelieved)
+            #expect(reply.answers(inside: here, settings: settings) == isBelieved)
         }
     }
 }

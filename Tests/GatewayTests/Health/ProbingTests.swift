@@ -232,7 +232,7 @@ import WireGuard
         #expect(instants.count == 10 * count)
     }
 
-    @Test("14. one target that answers is enough; when none does, the tunnel is down, and says why")
+    @Test("14. one target that answers is enough; when none does but by others, the tunnel is down for it")
     func targets() {
         let tunnel = SimulatedTunnel.up(withTargets(3))
         tunnel.run(for: .seconds(2))
@@ -244,6 +244,8 @@ import WireGuard
         #expect(tunnel.health.isReachable(target: 1) == true)
         tunnel.isAnswered = { $0.target == nil }
         let silent = tunnel.now
+        tunnel.run(for: .milliseconds(1500))
+        tunnel.tell(.others(.carry(targetsAnsweredAt: tunnel.now)))
         tunnel.run(for: .seconds(20))
         #expect(tunnel.states == [.down])
         #expect(tunnel.health.reason == .targetUnreachable)
@@ -254,12 +256,16 @@ import WireGuard
         #expect(tunnel.states == [.down, .up])
     }
 
-    @Test("15. with targets, a tunnel is not up before one has answered")
+    @Test("15. where targets answer by another tunnel, one is not up before they answer by it, too")
     func targetFirst() {
         let tunnel = SimulatedTunnel(withTargets(1))
+        tunnel.tell(.others(.carry(targetsAnsweredAt: tunnel.now)))
         tunnel.isAnswered = { $0.target == nil }
         tunnel.tell(.sessionBegun)
-        tunnel.run(for: .seconds(10))
+        tunnel.run(for: .seconds(3))
+        #expect(tunnel.state == .connecting)
+        tunnel.tell(.others(.carry(targetsAnsweredAt: tunnel.now)))
+        tunnel.run(for: .seconds(7))
         #expect(tunnel.states == [.down])
         #expect(tunnel.health.reason == .targetUnreachable)
         #expect(tunnel.health.isReachable(target: 0) == false)

@@ -122,6 +122,7 @@ final class SimulatedTunnel {
             case .liveness(let liveness):
                 toldLiveness = liveness
                 isChanged = true
+            case .targets: break
             case .probe(let probe):
                 probes.append((probe, now))
                 guard !isCut, !isCutOut, isAnswered(probe) else { continue }

@@ -13,14 +13,14 @@ struct ProbeTests {
 
     /// One connection of two tunnels, one inside link of each family, with a target of each.
     private func bundle(
-        sockets: [UInt8] = [], role: Role = .initiator
+        sockets: [UInt8] = [], role: Role = .initiator, source: IPAddress? = nil
     ) -> TunnelBundle {
         var bundle = TunnelBundle(Self.links, sockets: sockets, role: role)
         bundle.table = ForwardingTable(
             connections: [
                 ForwardingTable.Connection(
                     prefixes: [IPPrefix("10.2.0.0/16")!, IPPrefix("fd00:2::/64")!], paths: bundle.paths,
-                    watched: [Self.target4, Self.target6])
+                    watched: [Self.target4, Self.target6], probeSource: source)
             ], mtu: 1420)
         return bundle
     }
@@ -268,6 +268,25 @@ struct ProbeTests {
             }
         }
         #expect(replies(bundle).isEmpty)
+    }
+
+    @Test("targets answer to the source that they were asked from, and to no other address of this host")
+    func targetsOfSource() {
+        var bundle = bundle(source: InnerPackets.left4)
+        for tunnel in 0...1 {
+            let answers = [
+                InnerPackets.echo(
+                    from: Self.target4, to: InnerPackets.left4, isReply: true, payload: ours()),
+                tcp(from: Self.target4, to: InnerPackets.left4, flags: 0x12, port: 61_000),
+            ]
+            for answer in answers {
+                #expect(bundle.receive([answer], by: tunnel).isEmpty)
+                #expect(replies(bundle).map(\.packet) == [answer])
+            }
+            let other = InnerPackets.echo(
+                from: Self.target4, to: IPAddress("10.1.0.77")!, isReply: true, payload: ours())
+            #expect(bundle.receive([other], by: tunnel) == [other])
+        }
     }
 
     private func tcp(

@@ -34,7 +34,7 @@ import WireGuard
 
         func errors() -> [ConfigurationError] {
             do throws(ConfigurationErrors) {
-                _ = try GatewayConfiguration.load(path: configuration, environment: [:], localNetworks: [])
+                _ = try GatewayConfiguration.load(path: configuration, environment: [:])
                 return []
             } catch {
                 return error.errors

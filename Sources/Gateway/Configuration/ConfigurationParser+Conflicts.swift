@@ -85,7 +85,7 @@ extension ConfigurationParser {
             }
             findTargetsElsewhere(connection, node)
             findTargetsUnasked(connection, node)
-            if connection.isExclusive, let gateway, !gateway.needsRoutingRule {
+            if connection.isExclusive, let gateway, !RoutePlan(gateway).hasOwnTable {
                 reader.report(
                     node.child("exclusive") ?? node, "there are no rules that could put its prefixes first",
                     "leave firewall-mark and table out of [gateway], so that its routes have a table of their own"

@@ -56,7 +56,7 @@ extension ConfigurationParser {
                     warnOfOverlap(of: route, at: place, gateway)
                 }
             }
-            guard gateway.needsRoutingRule else { continue }
+            guard RoutePlan(gateway).hasOwnTable else { continue }
             for (place, tunnel) in pairs(of: node, connection) {
                 for case .address(let endpoint) in tunnel.endpoints {
                     guard
@@ -105,7 +105,7 @@ extension ConfigurationParser {
         let asksNames = connections.flatMap(\.tunnels).flatMap(\.endpoints).contains {
             if case .name = $0 { true } else { false }
         }
-        guard asksNames, gateway.nameServers.isEmpty, gateway.needsRoutingRule, surroundings.hasLocalStub,
+        guard asksNames, gateway.nameServers.isEmpty, RoutePlan(gateway).hasOwnTable, surroundings.hasLocalStub,
             let problem = LocalStub.problem(prefixes: connections.flatMap(\.routes))
         else { return }
         reader.warn(document["gateway"] ?? document.node, problem, LocalStub.remedy)

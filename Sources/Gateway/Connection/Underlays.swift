@@ -138,7 +138,7 @@ struct Underlays {
         interfaceOfBinding[number] = binding.device.flatMap { look(at: $0) } ?? 0
         do throws(SystemError) {
             groups[UInt8(number)] = try socketGroup(
-                port: binding.listenPort ?? port, options: options, deviceIndex: interfaces[number])
+                port: binding.listenPort ?? port, options: options, deviceIndex: interfaceOfBinding[number])
             problems[number] = nil
         } catch {
             problems[number] = error

@@ -77,7 +77,7 @@ extension ControlLoop {
     private func notices(of connection: Connection) -> [String] {
         let silence = connections[connection.name]?.silentTargetsSource.map(Self.silence)
         let leftOut = connection.prefixes.compactMap { prefix in
-            leftOut[prefix].map { "\(prefix) is left out: \(Self.words($0, prefix))" }
+            self.leftOut[prefix].map { "\(prefix) is left out: \(Self.words($0, prefix))" }
         }
         return [silence].compactMap(\.self) + leftOut + foreignNotices(of: connection)
     }

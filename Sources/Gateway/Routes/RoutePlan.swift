@@ -203,7 +203,8 @@ package struct RoutePlan: Hashable, Sendable {
     /// Outer packets take the same routes: one over an endpoint would send the tunnel into itself.
     package var leadsOuterPackets: Bool { table != nil && !hasOwnTable }
 
-    private var hasOwnTable: Bool { mark != 0 && table != NetlinkRoute.mainTable }
+    /// There are rules of ours, which keep outer packets out of the table and can put prefixes before other tables.
+    package var hasOwnTable: Bool { mark != 0 && table.map { $0 != NetlinkRoute.mainTable } ?? false }
 
     // MARK: The last resort
 

@@ -485,7 +485,9 @@ import WireGuard
                 other.reconcile([prefix(site.wide)], now: now)
                 let others = try lab.ours()
                 var before = try RouteKeeper(plan: named(5, "vgw0"), interface: lab.tun.index, log: quiet)
-                before.reconcile([prefix(site.everything), prefix(site.long)], now: now)
+                var exclusive = prefix(site.long)
+                exclusive.isExclusive = true
+                before.reconcile([prefix(site.everything), exclusive], now: now)
 
                 let plan = named(6, "vgw0")
                 #expect(try ownMarks(plan) == [5])

@@ -89,6 +89,11 @@ import WireGuard
         let all = plan.wanted(for: [exclusively("0.0.0.0/0", .carried)], interface: 5)
         #expect(lookup("10.20.7.7", main: main, all) == tun)
         #expect(lookup("10.20.7.7", mark: 51820, main: main, all) == .main)
+        // One that a routing daemon says alone needs a route of ours: the daemon's is in the main table.
+        var learned = RoutePlan.Prefix(IPPrefix("10.40.0.0/16")!, isLearned: true)
+        learned.isExclusive = true
+        let taught = plan.wanted(for: [learned], interface: 5)
+        #expect(lookup("10.40.1.1", main: prefixes("0.0.0.0/0", "10.40.0.0/16"), taught) == tun)
         // Another gateway's are not taken for ours.
         let other = RoutePlan(table: 51821, mark: 51821, addresses: [])
         #expect(!all.rules.contains { other.owns($0) })

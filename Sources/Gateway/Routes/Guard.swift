@@ -29,10 +29,7 @@ extension GatewayState {
 
     /// The same, those that an exclusive connection has marked as such.
     package func exclusively(_ prefixes: [RoutePlan.Prefix]) -> [RoutePlan.Prefix] {
-        // What is learned has its route in the main table, and is not looked for there.
-        let exclusive = Set(
-            connections.filter(\.isExclusive).flatMap(\.routes).filter { $0.origin != .learned }.map(\.prefix)
-        )
+        let exclusive = Set(connections.filter(\.isExclusive).flatMap(\.routes).map(\.prefix))
         guard !exclusive.isEmpty else { return prefixes }
         return prefixes.map { prefix in
             var prefix = prefix

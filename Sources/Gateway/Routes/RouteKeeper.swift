@@ -244,17 +244,21 @@ package struct RouteKeeper: ~Copyable {
         }
     }
 
-    /// What earlier runs of this gateway left under other numbers: rules with one of these marks, and the last resort in
-    /// any table.
+    /// What earlier runs of this gateway left under other numbers: rules with one of these marks, those of exclusive
+    /// prefixes that belong to them, and the last resort in any table.
     package func removeLeftovers(marks: Set<UInt32>) -> (count: Int, refusal: SystemError?) {
         do throws(SystemError) {
             var left = KernelState()
             left.routes = Set(
                 try netlink.routes().filter { plan.isLastResort($0) && !plan.owns($0, interface: interface) })
-            left.rules = Set(
-                try netlink.rules().filter { rule in
-                    rule.isInverted && rule.mark.map(marks.contains) ?? false && !plan.owns(rule)
-                })
+            let others = try netlink.rules().filter { !plan.owns($0) }
+            let inverted = others.filter { $0.isInverted && $0.mark.map(marks.contains) ?? false }
+            let earlier = inverted.filter(RoutePlan.isCarrying).map { rule in
+                var earlier = plan
+                (earlier.mark, earlier.table) = (rule.mark ?? 0, rule.table)
+                return earlier
+            }
+            left.rules = Set(inverted + others.filter { rule in earlier.contains { $0.owns(rule) } })
             return remove(left)
         } catch {
             return (0, error)

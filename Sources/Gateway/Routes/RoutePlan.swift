@@ -136,7 +136,10 @@ package struct RoutePlan: Hashable, Sendable {
             lengths.insert(Length(family: prefix.prefix.family, length: prefix.prefix.length))
             switch prefix.state {
             case .carried:
-                guard !prefix.isLearned || hasOwnTable && prefix.prefix.length == 0 else { break }
+                // A routing daemon has its own route in the main table, which is not looked at before that of everything,
+                // nor for an exclusive prefix.
+                guard !prefix.isLearned || hasOwnTable && (prefix.prefix.length == 0 || prefix.isExclusive)
+                else { break }
                 state.routes.insert(
                     NetlinkRoute(
                         destination: prefix.prefix, interface: interface, table: table,

@@ -1,14 +1,17 @@
 internal import CNetlink
 internal import Glibc
 
-/// An nftables table of our own that gives the firewall mark to what arrives for our UDP ports, before anything asks
-/// where it came from: rp_filter and the rpfilter of firewalls (`fib saddr . mark . iif`, firewalld's for IPv6) look
-/// for the way back by the mark, as outer packets leave by it.
+/// An nftables table of our own that gives the firewall mark to what arrives for our UDP ports, and to what name servers
+/// answer to our own questions, before anything asks where it came from: rp_filter and the rpfilter of firewalls
+/// (`fib saddr . mark . iif`, firewalld's for IPv6) look for the way back by the mark, as outer packets leave by it.
 /// ```
 /// table inet NAME { flags owner
 ///     chain arrival { type filter hook prerouting priority -310
-///         meta l4proto udp udp dport PORT iif != TUN fib daddr type local meta mark set MARK }}
+///         udp dport PORT iif != TUN fib daddr type local meta mark set MARK
+///         udp sport 53 iif != TUN fib daddr type local socket mark MARK meta mark set MARK    and so for TCP
+/// }}
 /// ```
+/// - Answers are known by the socket that they are for, which has the mark: a question's port is another each time.
 /// - Before connection tracking and before the raw tables of others, where such filters are.
 /// - Only what is for this host: what is forwarded must not take the way of outer packets.
 /// - Not what comes out of the tunnel itself.
@@ -32,8 +35,11 @@ package struct InboundMark: ~Copyable {
         self.tun = tun
     }
 
-    /// In place of what was set before.
-    package mutating func set(_ mark: UInt32, on ports: Set<UInt16>) throws(SystemError) {
+    /// In place of what was set before. `ports` are our own, `serverPorts` those of name servers. Without the kernel's
+    /// nft_socket, ENOENT where there are `serverPorts`.
+    package mutating func set(
+        _ mark: UInt32, on ports: Set<UInt16>, answeringFrom serverPorts: Set<UInt16> = []
+    ) throws(SystemError) {
         typealias Message = NetfilterMessage
         var messages = [
             Message(Message.newTable, create: true) {
@@ -54,15 +60,31 @@ package struct InboundMark: ~Copyable {
                 $0.put(2, text: Self.chain)  // NFTA_RULE_CHAIN
             },
         ]
-        for port in ports.sorted() where mark != 0 {
+        let questions = serverPorts.sorted().flatMap { port in
+            [IPPROTO_UDP, IPPROTO_TCP].map { Arrival(protocol: UInt8($0), port: .source(port)) }
+        }
+        let outer = ports.sorted().map { Arrival(protocol: UInt8(IPPROTO_UDP), port: .destination($0)) }
+        for arrival in outer + questions where mark != 0 {
             messages.append(
                 Message(Message.newRule, create: true) {
                     $0.put(1, text: table)
                     $0.put(2, text: Self.chain)
-                    $0.nest(4) { expressions(&$0, port: port, mark: mark) }  // NFTA_RULE_EXPRESSIONS
+                    $0.nest(4) { expressions(&$0, arrival, mark: mark) }  // NFTA_RULE_EXPRESSIONS
                 })
         }
         try send(messages)
+    }
+
+    /// What gets the mark.
+    private struct Arrival {
+        enum Port {
+            /// Of a socket that has the mark, and asked.
+            case source(UInt16)
+            case destination(UInt16)
+        }
+
+        let `protocol`: UInt8
+        let port: Port
     }
 
     private static let chain = "arrival"
@@ -70,7 +92,12 @@ package struct InboundMark: ~Copyable {
     private static let priority: Int32 = -310
 
     /// Each loads into register 1 and compares it, the most selective first.
-    private func expressions(_ list: inout NetfilterMessage, port: UInt16, mark: UInt32) {
+    private func expressions(_ list: inout NetfilterMessage, _ arrival: Arrival, mark: UInt32) {
+        let (port, offset): (UInt16, UInt32) =
+            switch arrival.port {
+            case .source(let port): (port, 0)
+            case .destination(let port): (port, 2)
+            }
         func compare(_ operation: UInt32, _ value: [UInt8]) {
             list.expression("cmp") {
                 $0.put(1, 1)  // NFTA_CMP_SREG
@@ -87,11 +114,11 @@ package struct InboundMark: ~Copyable {
         let equal: UInt32 = 0
         let different: UInt32 = 1
         load(meta: 16)  // NFT_META_L4PROTO
-        compare(equal, [UInt8(IPPROTO_UDP)])
+        compare(equal, [arrival.protocol])
         list.expression("payload") {
             $0.put(1, 1)  // NFTA_PAYLOAD_DREG
             $0.put(2, 2)  // NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER
-            $0.put(3, 2)  // NFTA_PAYLOAD_OFFSET
+            $0.put(3, offset)  // NFTA_PAYLOAD_OFFSET
             $0.put(4, 2)  // NFTA_PAYLOAD_LEN
         }
         compare(equal, NetfilterMessage.bytes(port.bigEndian))
@@ -103,6 +130,13 @@ package struct InboundMark: ~Copyable {
             $0.put(3, 2)  // NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR
         }
         compare(equal, NetfilterMessage.bytes(UInt32(RTN_LOCAL)))
+        if case .source = arrival.port {
+            list.expression("socket") {
+                $0.put(1, 1)  // NFTA_SOCKET_KEY, NFT_SOCKET_MARK
+                $0.put(2, 1)  // NFTA_SOCKET_DREG
+            }
+            compare(equal, NetfilterMessage.bytes(mark))
+        }
         list.expression("immediate") {
             $0.put(1, 1)  // NFTA_IMMEDIATE_DREG
             $0.nest(2) { $0.put(1, NetfilterMessage.bytes(mark)) }  // NFTA_IMMEDIATE_DATA, NFTA_DATA_VALUE

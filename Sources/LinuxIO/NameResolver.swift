@@ -48,10 +48,13 @@ package final class NameResolver: Sendable {
     /// Never empty.
     package typealias Answer = @Sendable (Result<[Address], Problem>) -> Void
 
+    /// Asked instead of those in /etc/resolv.conf.
+    private let servers: [Endpoint]
     private let work: ResolverWork
 
     /// `servers` are asked instead of those in /etc/resolv.conf.
     package init(servers: [Endpoint] = [], timeLimit: Duration = .seconds(10)) {
+        self.servers = servers
         work = ResolverWork(servers: servers, timeLimit: timeLimit)
     }
 
@@ -62,6 +65,14 @@ package final class NameResolver: Sendable {
     package func resolve(_ host: String, mark: UInt32 = 0, answer: @escaping Answer) {
         work.add(ResolverQuestion(host: host, mark: mark, answer: answer))
     }
+
+    /// The name servers that would be asked now.
+    package var serverAddresses: [IPAddress] {
+        servers.isEmpty ? ResolverQuery.systemServers : servers.map(\.address)
+    }
+
+    /// Where they listen: those in /etc/resolv.conf have no other port.
+    package var serverPorts: Set<UInt16> { servers.isEmpty ? [53] : Set(servers.map(\.port)) }
 
     /// Returns true if all name servers of /etc/resolv.conf are on this host.
     package static var systemIsLocalStub: Bool { ResolverQuery.systemServers.allSatisfy(\.isLoopback) }

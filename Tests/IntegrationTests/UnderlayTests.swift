@@ -8,9 +8,11 @@ extension Integration {
         func ownWire(_ farEnd: Bundle.FarEnd) async throws {
             try await Bundle.run(Bundle.Options(farEnd: farEnd)) { bundle in
                 let lab = bundle.lab
-                // What the routes alone would do: everything by the internet.
+                // What the routes alone would do: everything by the internet. A strict rp_filter would ask just them
+                // where answers should come from.
                 try await Shell.run(
                     """
+                    sysctl -qw net.ipv4.conf.wan2.rp_filter=2
                     ip route add 100.64.2.10/32 via \(Site.onprem.router(.v4)) dev wan metric 0
                     """, in: lab.namespace(.onprem))
                 let capture = try await lab.capture("onprem", in: lab.internet)

@@ -118,6 +118,40 @@ extension Integration {
         }
 
         @Test(
+            "a peer is reached through another peer of the interface, and one whose way leads to itself harms nobody",
+            arguments: [Gateway.Kind.driven, .wireguardGo])
+        func onion(_ other: Gateway.Kind) async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(in: lab, Pairing(initiator: .driven, responder: other))
+                try await tunnel.start()
+                try await tunnel.reach(from: .onprem)
+                let (here, there) = ("172.31.242.1", "172.31.242.2")
+                let inner = Gateway(
+                    lab: lab, site: .vpc, kind: other,
+                    settings: Gateway.Settings(
+                        keys: try await KeyPair.generate(),
+                        peerPublicKey: tunnel.onprem.settings.keys.publicKey, listenPort: 51821, mtu: 1340,
+                        routes: ["\(here)/32"], addresses: ["\(there)/32"]),
+                    suffix: "i")
+                try await inner.start()
+                let interface = tunnel.onprem.interface
+                let peer = "set \(interface) peer \(inner.settings.keys.publicKey)"
+                try await tunnel.onprem.wg(
+                    "\(peer) allowed-ips \(there)/32 endpoint \(Site.vpc.inside(.v4)):51821")
+                try await Shell.run(
+                    "ip addr add \(here)/32 dev \(interface) && ip route add \(there) dev \(interface) src \(here)",
+                    in: tunnel.onprem.namespace)
+                let ping = "ping -n -c 1 -W 2 \(there)"
+                try await eventually("the inner peer answers") {
+                    try await Shell.attempt(ping, in: tunnel.onprem.namespace).succeeded
+                }
+                try await tunnel.onprem.wg("\(peer) endpoint \(there):51821")
+                #expect(try await !Shell.attempt(ping, in: tunnel.onprem.namespace).succeeded)
+                try await tunnel.reach(from: .onprem)
+            }
+        }
+
+        @Test(
             "wg-quick brings an initiator up and down", arguments: [Gateway.Kind.configured, .wireguardGo],
             [false, true])
         func quick(_ other: Gateway.Kind, everything: Bool) async throws {

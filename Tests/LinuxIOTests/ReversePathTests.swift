@@ -6,7 +6,7 @@ import Testing
 @Suite struct ReversePathTests {
     private static func table() throws -> String { try output("nft list table inet vgwd-test") }
 
-    @Test func `what comes for a port of ours, and for nobody else, gets the mark`() throws {
+    @Test func `what comes for a port of ours, and what answers a marked question, gets the mark`() throws {
         try inNamespace {
             var mark = try InboundMark(table: "vgwd-test", except: 1)
             try mark.set(0xca6c, on: [51820, 51821])
@@ -18,9 +18,18 @@ import Testing
                         "udp dport \(port) iif != \"lo\" fib daddr type local meta mark set 0x0000ca6c"),
                     "\(first)")
             }
+            try mark.set(0xca6c, on: [51820], answeringFrom: [53])
+            let answers = try Self.table()
+            #expect(answers.contains("dport 51820"))
+            for transport in ["udp", "tcp"] {
+                #expect(
+                    answers.contains(
+                        "\(transport) sport 53 iif != \"lo\" fib daddr type local socket mark 0x0000ca6c "
+                            + "meta mark set 0x0000ca6c"), "\(answers)")
+            }
             try mark.set(7, on: [51821])
             let second = try Self.table()
-            #expect(!second.contains("51820") && second.contains("dport 51821"))
+            #expect(!second.contains("51820") && !second.contains("sport") && second.contains("dport 51821"))
             #expect(second.contains("meta mark set 0x00000007"))
             try mark.set(0, on: [51821])
             #expect(try !Self.table().contains("dport"))

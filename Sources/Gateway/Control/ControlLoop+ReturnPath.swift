@@ -1,7 +1,7 @@
 internal import LinuxIO
 internal import WireGuard
 
-/// What far ends send must reach our sockets, whatever routes are carried.
+/// What far ends and name servers send must reach our sockets, whatever routes are carried.
 extension ControlLoop {
     /// Nobody's site (a.root-servers.net): the way to it is that to far ends which speak first. Nothing is sent there.
     private static let somewhere = IPAddress(v4: 0xc629_0004)
@@ -16,7 +16,7 @@ extension ControlLoop {
     /// After changes of the mark, of ports, of links and of routes.
     func openReturnPath() {
         guard returnPath != nil else { return }
-        returnPath?.mark(state.firewallMark, ports: underlays.ports)
+        returnPath?.mark(state.firewallMark, ports: underlays.ports, serverPorts: resolver.serverPorts)
         returnPath?.forgetInterfaces()
         for interface in underlays.interfaces { returnPath?.expect(on: interface) }
         let firstAnywhere = device.peers.contains { device.path(of: $0)?.underlay == nil }
@@ -28,6 +28,12 @@ extension ControlLoop {
     func expectAnswers(to peer: PeerID) {
         guard let endpoint = device.path(of: peer)?.underlay?.endpoint else { return }
         expectAnswers(from: endpoint.address)
+    }
+
+    /// Before name servers are asked.
+    func expectAnswersOfNameServers() {
+        guard returnPath != nil else { return }
+        for address in resolver.serverAddresses { expectAnswers(from: address) }
     }
 
     private func expectAnswers(from address: IPAddress) {

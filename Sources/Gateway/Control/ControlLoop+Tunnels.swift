@@ -98,6 +98,7 @@ extension ControlLoop {
         switch output {
         case .resolve(let host, let port):
             let mailbox = mailbox
+            expectAnswersOfNameServers()
             resolver.resolve(host, mark: state.firewallMark) { answer in
                 mailbox.post(.resolved(peer, host: host, port: port, answer))
             }

@@ -2,18 +2,20 @@ package import LinuxIO
 package import Logging
 package import WireGuard
 
-/// The way in for outer packets where a carried prefix covers their source, such as 0.0.0.0/0.
+/// The way in for outer packets, and for answers of name servers, where a carried prefix covers their source, such as
+/// 0.0.0.0/0.
 ///
 /// A kernel or a firewall that checks sources looks for the way back to them. Without the firewall mark that way leads
 /// into the tunnel, or nowhere while the tunnel is down, and what the far end sends is dropped before a socket sees it.
-/// So the mark is put on what arrives for our ports (`InboundMark`), and each IPv4 interface that outer packets arrive
-/// by is told to look at marks (src_valid_mark). Such an interface stays like that: nothing else has the mark.
+/// So the mark is put on what arrives for our sockets (`InboundMark`), and each IPv4 interface that it arrives by is
+/// told to look at marks (src_valid_mark). Such an interface stays like that: nothing else has the mark.
 ///
 /// Owned by the control thread.
 package struct ReturnPath: ~Copyable {
     private struct Marked: Equatable {
         let mark: UInt32
         let ports: Set<UInt16>
+        let serverPorts: Set<UInt16>
     }
 
     private let table: String
@@ -22,7 +24,7 @@ package struct ReturnPath: ~Copyable {
     private let netlink: Netlink
     private var inboundMark: InboundMark?
     /// What `inboundMark` has been told.
-    private var marked = Marked(mark: 0, ports: [])
+    private var marked = Marked(mark: 0, ports: [], serverPorts: [])
     private var interfaces: Set<UInt32> = []
     /// Why arriving packets have no mark.
     package private(set) var failure: SystemError?
@@ -34,13 +36,25 @@ package struct ReturnPath: ~Copyable {
         netlink = try Netlink()
     }
 
-    /// After every change of the mark or of a port. What has failed is tried again.
-    package mutating func mark(_ mark: UInt32, ports: Set<UInt16>) {
-        let wanted = Marked(mark: mark, ports: mark == 0 ? [] : ports)
+    /// After every change of the mark or of a port; `serverPorts` are those of name servers. What has failed is tried
+    /// again.
+    package mutating func mark(_ mark: UInt32, ports: Set<UInt16>, serverPorts: Set<UInt16>) {
+        let wanted =
+            mark == 0
+            ? Marked(mark: 0, ports: [], serverPorts: [])
+            : Marked(mark: mark, ports: ports, serverPorts: serverPorts)
         guard wanted != marked else { return }
         do throws(SystemError) {
             if inboundMark == nil { inboundMark = try InboundMark(table: table, except: tun) }
-            try inboundMark?.set(mark, on: wanted.ports)
+            do throws(SystemError) {
+                try inboundMark?.set(mark, on: wanted.ports, answeringFrom: wanted.serverPorts)
+            } catch {
+                guard error.code == 2 else { throw error }  // ENOENT
+                try inboundMark?.set(mark, on: wanted.ports)
+                log.warning(
+                    "answers of name servers arrive without the mark: rp_filter or a firewall may drop them",
+                    metadata: ["error": "the kernel has no nft_socket"])
+            }
             marked = wanted
             failure = nil
         } catch {
@@ -53,7 +67,7 @@ package struct ReturnPath: ~Copyable {
         }
     }
 
-    /// Outer packets may arrive by this interface. A call too many does no harm.
+    /// Outer packets, or answers of name servers, may arrive by this interface. A call too many does no harm.
     package mutating func expect(on interface: UInt32) {
         guard interface != tun, interface != 0, interfaces.insert(interface).inserted else { return }
         do throws(SystemError) {
@@ -63,7 +77,7 @@ package struct ReturnPath: ~Copyable {
             try netlink.honourMark(on: interface)
         } catch {
             log.warning(
-                "rp_filter of an interface does not look at marks: it may drop what far ends send",
+                "rp_filter of an interface does not look at marks: it may drop what far ends or name servers send",
                 metadata: ["link": "\(interface)", "error": "\(error)"])
         }
     }

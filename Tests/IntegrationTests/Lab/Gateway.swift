@@ -163,6 +163,10 @@ final class Gateway: Sendable {
         var script = "set -e; ip link set \(interface) mtu \(settings.mtu) up\n"
         let table = settings.routingTable.map { " table \($0)" } ?? ""
         for route in settings.routes { script += "ip route add \(route) dev \(interface)\(table)\n" }
+        if settings.routingTable != nil {
+            // What comes by one tunnel of several may have its way back by another.
+            script += "sysctl -qw net.ipv4.conf.\(interface).rp_filter=2\n"
+        }
         for address in settings.addresses { script += "ip addr add \(address) dev \(interface)\n" }
         try await Shell.run(script, in: namespace)
     }

@@ -421,7 +421,7 @@ struct DrillTests {
             InnerPackets.echo(from: Self.link.remote, to: Self.link.local, payload: [1]),
             InnerPackets.echo(
                 from: Self.link.remote, to: Self.link.local, isReply: true,
-                payload: InnerPackets.bigEndian(UInt64(9)) + [1, 2, 3]),
+                payload: InnerPackets.bigEndian(ProbePayload.magic) + [0, 0, 1, 2, 3]),
         ]
         path.setCut(true)
         #expect(bundle.receive(packets, by: 0, from: elsewhere).isEmpty)

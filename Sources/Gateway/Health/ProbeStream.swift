@@ -81,12 +81,13 @@ struct ProbeStream: Sendable {
     /// Nothing is awaited any more. What was learned of the round trip stays.
     mutating func stop() {
         nextProbeAt = nil
-        forgetRows()
-        oldestAwaited = nextSequence
+        giveUp()
         for place in sentAt.indices { sentAt[place] = Self.answered }
     }
 
-    mutating func forgetRows() {
+    /// Starts anew: what is awaited is no longer taken for lost, but an answer to it counts.
+    mutating func giveUp() {
+        oldestAwaited = nextSequence
         answeredInRow = 0
         unansweredInRow = 0
     }

@@ -109,7 +109,7 @@ struct TargetProbes: Sendable {
             targets[index].state = .awaited
             targets[index].lostSince = nil
             targets[index].lastLost = nil
-            targets[index].stream.forgetRows()
+            targets[index].stream.giveUp()
         }
         answeredElsewhere = nil
     }

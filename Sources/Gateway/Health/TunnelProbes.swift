@@ -51,6 +51,8 @@ struct TunnelProbes: Sendable {
     /// Something was heard since it was last found to be cut.
     private var isHeard = false
     private var lastAnswer = Instant(nanoseconds: 0)
+    /// When probes were last found to be lost.
+    private var lostAt = Instant(nanoseconds: 0)
     private var word: Word?
     /// Another tunnel of the connection is known to carry packets.
     var hasAlternative = false
@@ -133,7 +135,7 @@ struct TunnelProbes: Sendable {
         }
         if !isSettled { judge(now: now) }
         targets.expire(now: now)
-        if verdict == .failed(.probeTimeout), recovery == .silent { targets.forget() }
+        if verdict == .failed(.probeTimeout), lastAnswer <= lostAt { targets.forget() }
         judgeTargets(now: now)
         if isSomeLost { judgeQuality(at: now) }
     }
@@ -149,6 +151,7 @@ struct TunnelProbes: Sendable {
         guard isCut || unheardDeadline.map({ $0 <= now }) ?? false || isUnanswered(at: now) else { return }
         verdict = .failed(.probeTimeout)
         recovery = .silent
+        lostAt = now
     }
 
     /// When the tunnel is cut, should nothing be heard before.

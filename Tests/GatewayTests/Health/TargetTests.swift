@@ -127,7 +127,37 @@ import WireGuard
         #expect(site.states == [.up])
     }
 
-    @Test("7. whatever targets do, a connection of tunnels that work has one that is used", arguments: 0..<8)
+    @Test("7. a tunnel that was cut comes back while targets answer by another one", arguments: [1.0, 3, 10])
+    func mended(seconds: Double) {
+        let site = Site(tunnels: 2, answering: [0, 1])
+        site.run(for: 5)
+        site.tunnels[0].isCut = true
+        site.run(for: seconds)
+        #expect(site.states == [.down, .up] && site.tunnels[0].health.reason == .probeTimeout)
+        site.tunnels[0].isCut = false
+        site.forgetHistory()
+        site.run(for: 2.5)
+        #expect(site.tunnels.map(\.states) == [[.up], []])
+    }
+
+    @Test("8. a tunnel that was cut stays down for targets that still do not answer by it")
+    func mendedInPart() {
+        let site = Site(tunnels: 2, answering: [0, 1])
+        site.run(for: 5)
+        site.tunnels[0].isCut = true
+        site.run(for: 3)
+        site.tunnels[0].isCut = false
+        site.reach(by: [1])
+        site.forgetHistory()
+        site.run(for: 10)
+        #expect(site.tunnels.allSatisfy { $0.states.isEmpty })
+        #expect(site.tunnels[0].health.reason == .targetUnreachable)
+        site.reach(by: [0, 1])
+        site.run(for: 5)
+        #expect(site.states == [.up, .up])
+    }
+
+    @Test("9. whatever targets do, a connection of tunnels that work has one that is used", arguments: 0..<8)
     func storm(seed: UInt64) {
         var random = SeededRandom(seed: seed)
         let site = Site(tunnels: 3, answering: [0, 1, 2])
@@ -142,7 +172,7 @@ import WireGuard
     }
 
     @Test(
-        "8. a port tells by which tunnel a TCP target was asked, and for what", arguments: [1, 2, 3, 16, 600])
+        "10. a port tells by which tunnel a TCP target was asked, and for what", arguments: [1, 2, 3, 16, 600])
     func ports(tunnels: Int) {
         let ports = ProbePorts(61_000...61_999, tunnels: tunnels)
         var seen: Set<UInt16> = []

@@ -20,8 +20,8 @@ struct ProbeStream: Sendable {
     private let offset: UInt64
     private(set) var estimator = RoundTripEstimator()
 
-    /// When each of the last probes was sent, by its sequence number; `answered` once that is so. What has
-    /// left the ring is neither awaited nor heard any more: it covers 8 s, twice the longest timeout.
+    /// When each of the last probes was sent, by its sequence number; `answered` once that is so. It covers `longestAge`,
+    /// and as many probes as take a tunnel down. A probe that has left it is not awaited any more.
     private var sentAt: [UInt64] = []
     private let capacity: UInt32
     private static let answered = UInt64.max
@@ -36,16 +36,18 @@ struct ProbeStream: Sendable {
 
     /// The longest that an answer is waited for: a deep queue on the way takes seconds.
     static let longestTimeout: Duration = .seconds(4)
+    /// An answer that took longer says nothing any more: twice the longest timeout.
+    private static let longestAge: Duration = .seconds(8)
 
-    /// `phase` in 2^32ths of an interval.
-    init(interval: Duration, phase: UInt32, firstSequence: UInt32 = 0) {
+    /// `phase` in 2^32ths of an interval. `depth`: how many unanswered probes in a row are to be remembered.
+    init(interval: Duration, phase: UInt32, depth: Int = 0, firstSequence: UInt32 = 0) {
         let interval = max(interval, HealthSettings.shortestInterval)
         self.interval = interval
         timeouts = min(interval / 4, .seconds(1))...Self.longestTimeout
         let nanoseconds = UInt64(interval.wholeNanoseconds)
         offset = nanoseconds.multipliedFullWidth(by: UInt64(phase) << 32).high
-        let wanted = UInt32(clamping: 8_000_000_000 / nanoseconds + 2)
-        capacity = max(8, wanted.nextPowerOfTwo)
+        let wanted = UInt32(clamping: UInt64(Self.longestAge.wholeNanoseconds) / nanoseconds + 2)
+        capacity = max(8, wanted.nextPowerOfTwo, UInt32(clamping: depth).nextPowerOfTwo)
         nextSequence = firstSequence
         oldestAwaited = firstSequence
     }
@@ -133,11 +135,11 @@ struct ProbeStream: Sendable {
         let age = nextSequence &- sequence
         guard age >= 1, age <= capacity, !sentAt.isEmpty else { return nil }
         let sent = sentAt[place(of: sequence)]
-        guard sent != Self.answered else { return nil }
-        sentAt[place(of: sequence)] = Self.answered
+        let sentAt = Instant(nanoseconds: sent)
+        guard sent != Self.answered, instant <= sentAt + Self.longestAge else { return nil }
+        self.sentAt[place(of: sequence)] = Self.answered
         let wasLost = age > nextSequence &- oldestAwaited
         skipAnswered()
-        let sentAt = Instant(nanoseconds: sent)
         // The stamp may come from a coarser clock than the one that it is compared with.
         let roundTrip = instant > sentAt ? instant - sentAt : .zero
         estimator.add(roundTrip)

@@ -38,6 +38,7 @@ struct TunnelProbes: Sendable {
     }
 
     private let settings: HealthSettings
+    private let downAfter: Int
     private var tunnel: ProbeStream
     private var targets: TargetProbes
 
@@ -54,6 +55,8 @@ struct TunnelProbes: Sendable {
     /// When probes were last found to be lost.
     private var lostAt = Instant(nanoseconds: 0)
     private var word: Word?
+    /// When time was last told, and before it all that is heard.
+    private var lookedAt = Instant(nanoseconds: 0)
     /// Another tunnel of the connection is known to carry packets.
     var hasAlternative = false
 
@@ -64,7 +67,8 @@ struct TunnelProbes: Sendable {
     /// `phase` is which part of an interval they leave at, in 2^32ths.
     init(settings: HealthSettings, phase: UInt32) {
         self.settings = settings
-        tunnel = ProbeStream(interval: settings.interval, phase: phase)
+        downAfter = max(settings.downAfter, 1)
+        tunnel = ProbeStream(interval: settings.interval, phase: phase, depth: downAfter)
         targets = TargetProbes(settings: settings, phase: phase)
     }
 
@@ -114,7 +118,7 @@ struct TunnelProbes: Sendable {
     var nextTimeout: Instant? {
         let next = [tunnel.nextTimeout, targets.nextTimeout].compactMap(\.self).min()
         guard let next, !isSettled else { return next }
-        return [next, cutDeadline, unheardDeadline].compactMap(\.self).min()
+        return [next, cutDeadline, unheardDeadline, nextLook].compactMap(\.self).min()
     }
 
     /// A probe to be sent now, one at a time.
@@ -134,6 +138,7 @@ struct TunnelProbes: Sendable {
             isSomeLost = true
         }
         if !isSettled { judge(now: now) }
+        lookedAt = now
         targets.expire(now: now)
         if verdict == .failed(.probeTimeout), lastAnswer <= lostAt { targets.forget() }
         judgeTargets(now: now)
@@ -157,25 +162,35 @@ struct TunnelProbes: Sendable {
     /// When the tunnel is cut, should nothing be heard before.
     private var cutDeadline: Instant? {
         let limit = hasAlternative && verdict != .awaited ? tunnel.shortestTimeout : tunnel.timeout
-        return tunnel.sending(ofUnanswered: settings.downAfter, since: lastHeard).map { $0 + limit }
+        return tunnel.sending(ofUnanswered: downAfter, since: lastHeard).map { $0 + limit }
     }
 
     /// When our packets do not get there, by the far end's word, should it say nothing else before. It need not have
     /// said so of the last of the probes: that would take an interval more.
     private var unheardDeadline: Instant? {
         guard let word, liveness == .answering || verdict == .awaited,
-            let denied = tunnel.sending(ofUnanswered: settings.downAfter - 1, since: word.heardAt),
+            let denied = tunnel.sending(ofUnanswered: downAfter - 1, since: word.heardAt),
             denied + tunnel.shortestTimeout <= word.saidAt
         else { return nil }
-        return tunnel.sending(ofUnanswered: settings.downAfter, since: word.heardAt).map {
+        return tunnel.sending(ofUnanswered: downAfter, since: word.heardAt).map {
             $0 + tunnel.shortestTimeout
         }
+    }
+
+    /// When to ask the data threads for a newer word, though nothing else is due: with a long round trip that may be an
+    /// interval later. Only when the word that is known could be the last one before a cut, and for an interval.
+    private var nextLook: Instant? {
+        guard let word, liveness == .answering || verdict == .awaited,
+            let sent = tunnel.sending(ofUnanswered: downAfter, since: word.heardAt)
+        else { return nil }
+        let look = max(sent, lookedAt) + tunnel.shortestTimeout
+        return look < sent + tunnel.interval ? look : nil
     }
 
     /// What the far end says counts for as long as no answer would take.
     private func isUnanswered(at now: Instant) -> Bool {
         if let word, now < word.saidAt + Self.patience { return false }
-        return tunnel.unansweredInRow >= settings.downAfter && now >= lastAnswer + Self.patience
+        return tunnel.unansweredInRow >= downAfter && now >= lastAnswer + Self.patience
     }
 
     // MARK: What is heard

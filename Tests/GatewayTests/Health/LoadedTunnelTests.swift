@@ -106,6 +106,26 @@ import WireGuard
         #expect(longest <= (isVgwd ? .milliseconds(700) : .seconds(5)), "\(longest)")
     }
 
+    @Test(
+        "3b. the far end's word takes a tunnel down after as many probes as are set", arguments: [1, 3, 100])
+    func depth(downAfter: Int) {
+        var settings = HealthSettings()
+        settings.downAfter = downAfter
+        let tunnel = SimulatedTunnel.up(settings)
+        tunnel.dataInterval = .milliseconds(20)
+        tunnel.wordInterval = .milliseconds(200)
+        tunnel.run(for: .seconds(5))
+        tunnel.forgetHistory()
+        tunnel.isCutOut = true
+        let cut = tunnel.now
+        tunnel.run(for: settings.interval * (downAfter + 5))
+        let down = tunnel.transitions.first.map { $0.at - cut }
+        let expected = settings.interval * (downAfter - 1) + .milliseconds(50)
+        #expect(tunnel.states == [.down])
+        let bounds = expected...expected + settings.interval * 2
+        #expect(down.map { bounds.contains($0) } == true, "\(down as Any)")
+    }
+
     @Test("4. a far end that probes seldom, and says seldom what it hears, takes nobody down")
     func rareWord() {
         for phase in 0..<20 {

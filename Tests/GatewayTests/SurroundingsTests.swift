@@ -66,6 +66,38 @@ import WireGuard
         #expect(try Self.load(ConfigurationExamples.text()) { $0.networks = [own] }.warnings == [])
     }
 
+    /// The addresses of this host, lines of the gateway and of the connection, whether the source is missed.
+    private static let sources: [(here: [String]?, gateway: String, connection: String, isMissed: Bool)] = [
+        (["127.0.0.1", "192.168.10.1"], key, "", false),
+        (["127.0.0.1", "192.168.10.2"], key, "", true),
+        (nil, key, "", false),
+        // It is there once the gateway runs.
+        ([], key + "\naddress = [\"192.168.10.1/24\"]", "", false),
+        // It stands for one that is here.
+        ([], key, "nat = [{ inside = \"172.16.0.0/16\", outside = \"192.168.0.0/16\" }]", false),
+    ]
+
+    @Test(arguments: sources)
+    func `a source of targets that this host does not have makes a warning with its line`(
+        here: [String]?, gateway: String, connection: String, isMissed: Bool
+    ) throws {
+        let text = ConfigurationExamples.text(
+            gateway: gateway,
+            routes: """
+                routes = ["10.20.0.0/16"]
+                health = { target = ["10.20.0.10"], source = "192.168.10.1" }
+                \(connection)
+                """, tunnel: "inside = { local = \"169.254.101.2\", remote = \"169.254.101.1\" }")
+        let warnings = try Self.load(text) { $0.addresses = here?.compactMap { IPAddress($0) } }.warnings
+        #expect(warnings.isEmpty == !isMissed, "\(warnings)")
+        guard isMissed else { return }
+        let warning = try #require(warnings.first).text(path: "vgwd.toml")
+        #expect(
+            warning.hasPrefix(
+                "vgwd.toml:7: connection[aws].health.source: 192.168.10.1 is no address of this host now; "),
+            "\(warning)")
+    }
+
     // MARK: Names
 
     private static let name = #"endpoint = ["vgw.example.com:51820"]"#

@@ -5,6 +5,8 @@ package import WireGuard
 /// yesterday is right today.
 package struct Surroundings: Sendable {
     package var networks: [LocalNetwork] = []
+    /// Of all interfaces; nil where that is not known.
+    package var addresses: [IPAddress]?
     /// All name servers of /etc/resolv.conf are programs on this host.
     package var hasLocalStub = false
     /// What rp_filter does to packets from an address that come by a device, nil being the one that the routes choose.
@@ -18,6 +20,7 @@ package struct Surroundings: Sendable {
     package static func current() -> Surroundings {
         var surroundings = Surroundings()
         surroundings.networks = LocalNetwork.all(except: "")
+        surroundings.addresses = (try? (try? Netlink())?.addresses())?.map(\.prefix.address)
         surroundings.hasLocalStub = NameResolver.systemIsLocalStub
         surroundings.reversePathProblem = { ReversePathProblem(from: $0, boundTo: $1) }
         return surroundings
@@ -56,6 +59,7 @@ extension ConfigurationParser {
                     warnOfOverlap(of: route, at: place, gateway)
                 }
             }
+            warnOfTargetSource(connection, node, gateway)
             guard RoutePlan(gateway).hasOwnTable else { continue }
             for (place, tunnel) in pairs(of: node, connection) {
                 for case .address(let endpoint) in tunnel.endpoints {
@@ -96,6 +100,21 @@ extension ConfigurationParser {
                 "where that must stay reachable, put a rule before vgwd's: "
                     + "ip rule add to \(local.network) lookup main priority 50")
         }
+    }
+
+    /// Replies to it need not get to this host's own addresses, but they have to come back by the tunnels.
+    private mutating func warnOfTargetSource(
+        _ connection: ConnectionConfiguration, _ node: ConfigurationNode, _ gateway: GatewayConfiguration
+    ) {
+        guard let source = connection.health.source, let known = surroundings.addresses,
+            !known.contains(source), !gateway.interfaceAddresses.contains(where: { $0.address == source }),
+            !connection.translations.contains(where: { $0.outside.contains(source) })
+        else { return }
+        let health = node.child("health")
+        reader.warn(
+            health?.child("source") ?? health ?? node, "\(source) is no address of this host now",
+            "write one that this host has in the network behind it: targets answer to it, and the far site has to "
+                + "route it back by the tunnels")
     }
 
     private mutating func warnOfLocalStub(

@@ -381,6 +381,20 @@ import WireGuard
             let reply = try #require(ProbeReply(packet, length: packet.count, secret: secret, ports: ports))
             #expect(reply.answers(inside: here, settings: settings) == isBelieved)
         }
+        // Targets are asked from their source where there is one, far gateways are not.
+        let lan = IPAddress("192.168.10.1")!
+        settings.source = lan
+        for (purpose, source, destination) in [
+            (ProbePurpose.target(0), target, lan), (.drillTarget, target, lan), (.health, right4, left4),
+            (.drill, right4, left4),
+        ] {
+            for place in [lan, left4] {
+                let reply = try answer(purpose, from: source, to: place)
+                #expect(
+                    reply.answers(inside: here, settings: settings) == (place == destination),
+                    "\(purpose) to \(place)")
+            }
+        }
     }
 }
 

@@ -13,14 +13,16 @@ struct ProbeTests {
 
     /// One connection of two tunnels, one inside link of each family, with a target of each.
     private func bundle(
-        sockets: [UInt8] = [], role: Role = .initiator, source: IPAddress? = nil
+        sockets: [UInt8] = [], role: Role = .initiator, source: IPAddress? = nil,
+        translation: PrefixTranslation? = nil
     ) -> TunnelBundle {
         var bundle = TunnelBundle(Self.links, sockets: sockets, role: role)
         bundle.table = ForwardingTable(
             connections: [
                 ForwardingTable.Connection(
                     prefixes: [IPPrefix("10.2.0.0/16")!, IPPrefix("fd00:2::/64")!], paths: bundle.paths,
-                    watched: [Self.target4, Self.target6], probeSource: source)
+                    watched: [Self.target4, Self.target6], probeSource: source,
+                    translation: translation)
             ], mtu: 1420)
         return bundle
     }
@@ -287,6 +289,17 @@ struct ProbeTests {
                 from: Self.target4, to: IPAddress("10.1.0.77")!, isReply: true, payload: ours())
             #expect(bundle.receive([other], by: tunnel) == [other])
         }
+    }
+
+    @Test("with nat, targets answer to the source as the far site sees it, which is not translated")
+    func targetsOfTranslatedSource() throws {
+        let seen = IPAddress("10.99.0.2")!
+        let pair = try #require(
+            PrefixTranslation.Pair(inside: IPPrefix("10.1.0.0/16")!, outside: IPPrefix("10.99.0.0/16")!))
+        var bundle = bundle(source: seen, translation: PrefixTranslation([pair]))
+        let answer = InnerPackets.echo(from: Self.target4, to: seen, isReply: true, payload: ours())
+        #expect(bundle.receive([answer], by: 0).isEmpty)
+        #expect(replies(bundle).map(\.packet) == [answer])
     }
 
     private func tcp(

@@ -104,6 +104,8 @@ extension Integration {
                 try #require(!wrong.passed && !wrong.report.isPassed, "\(wrong)")
                 try #require(wrong.report.timeToRecover.map { $0 <= 0.8 } ?? false, "\(wrong)")
                 try #require(wrong.report.targets.map { $0.timeToRecover == nil } ?? false, "\(wrong)")
+                try #require(
+                    wrong.report.notes.contains { $0.hasSuffix("may still lead by link") }, "\(wrong)")
             }
         }
 

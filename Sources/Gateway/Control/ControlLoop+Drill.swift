@@ -9,8 +9,10 @@ struct DrillRun {
     var drill: Drill
     let duration: Duration
     let activeBefore: String?
-    /// Notes on what was so before.
+    /// Notes on what it cannot tell.
     let preliminaries: [String]
+    /// No target answered before the cut.
+    let wereTargetsSilent: Bool
     let answer: ControlCommand.Answer<DrillReport>
 }
 
@@ -55,28 +57,24 @@ extension ControlLoop {
                 hasTargets: !connection.health.targets.isEmpty, duration: duration,
                 objective: connection.recoveryTimeObjective, now: now),
             duration: duration, activeBefore: active,
-            preliminaries: preliminaries(of: connection, record), answer: answer)
+            preliminaries: preliminaries(of: connection),
+            wereTargetsSilent: record.silentTargetsSource != nil, answer: answer)
         followDrill(of: name)
     }
 
     /// What the drill cannot tell.
-    private func preliminaries(of connection: Connection, _ record: ConnectionRecord) -> [String] {
+    private func preliminaries(of connection: Connection) -> [String] {
         guard !connection.health.targets.isEmpty else {
             return [
-                "it was measured from gateway to gateway: whether traffic behind them was back, targets would tell "
-                    + "(health = { target = [...] })"
+                "it was measured from gateway to gateway: only targets (health = { target = [...] }) show that "
+                    + "traffic behind them was back"
             ]
         }
-        var notes: [String] = []
-        if record.silentTargetsSource != nil {
-            notes.append("no target answered before the cut either")
-        }
-        if connection.health.source == nil {
-            notes.append(
-                "targets were asked from the inside address of the active tunnel: whether traffic of the network "
-                    + "behind this gateway comes back, a source in it would tell (health = { source = ... })")
-        }
-        return notes
+        guard connection.health.source == nil else { return [] }
+        return [
+            "targets were asked from the inside addresses: only a source in the network behind this gateway "
+                + "(health = { source = ... }) shows that its traffic was back"
+        ]
     }
 
     var drillDeadline: Instant? { drills.values.lazy.compactMap(\.drill.nextTimeout).min() }
@@ -187,20 +185,6 @@ extension ControlLoop {
 
 extension DrillReport {
     fileprivate init(_ report: DrillOutcome, _ run: DrillRun) {
-        var notes = run.preliminaries
-        if report.timeToDetect == nil { notes.append("the tunnel was never held to be down") }
-        if report.probesLostAfter > 0 {
-            notes.append("\(report.probesLostAfter) live probes were lost after it was mended")
-        }
-        if report.wasAborted {
-            // Its return was not waited for.
-            notes.append("somebody ended it before its time")
-        } else {
-            if report.timeToReturn == nil { notes.append("the tunnel was not back 10 s after it was mended") }
-            if !report.hasFailedBack, report.activeWhileCut != nil {
-                notes.append("traffic did not return to it: it is held down, or another is preferred")
-            }
-        }
         self.init(
             connection: report.connection, tunnel: report.cut ?? "", duration: run.duration.seconds,
             timeToDetect: report.timeToDetect?.seconds,
@@ -212,7 +196,8 @@ extension DrillReport {
                     probesLost: measure.lost, longestGap: measure.longestGap.seconds)
             }, activeBefore: run.activeBefore,
             activeDuring: report.activeWhileCut, activeAfter: report.activeAfter,
-            rto: report.objective?.seconds, rtoMet: report.isMet, notes: notes)
+            rto: report.objective?.seconds, rtoMet: report.isMet,
+            notes: run.preliminaries + report.notes(wereTargetsSilent: run.wereTargetsSilent))
     }
 }
 

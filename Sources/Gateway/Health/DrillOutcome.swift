@@ -62,11 +62,41 @@ package struct DrillOutcome: Hashable, Sendable {
         return targets.timeToRecover.map { max($0, gateway) }
     }
 
-    package var probesLostAfter: Int { gateway.lostAfter + (targets?.lostAfter ?? 0) }
-
     /// Nil without an objective, and where nothing was cut.
     package var isMet: Bool? {
         guard let objective, refusal == nil else { return nil }
         return timeToRecover.map { $0 <= objective } ?? false
+    }
+}
+
+extension DrillOutcome {
+    /// What was odd, a clause each for people. `wereTargetsSilent`: none answered before the cut either.
+    package func notes(wereTargetsSilent: Bool) -> [String] {
+        var notes: [String] = []
+        if timeToDetect == nil { notes.append("the tunnel was never held to be down") }
+        if gateway.lostAfter > 0 {
+            notes.append("\(gateway.lostAfter) probes to the far gateway were lost after it was mended")
+        }
+        if let targets {
+            if wereTargetsSilent {
+                notes.append("no target answered before the cut either")
+            } else if gateway.timeToRecover != nil, targets.timeToRecover == nil {
+                notes.append(
+                    "the far gateway answered again and no target did: the far site's way back may still lead by "
+                        + (cut ?? "the tunnel"))
+            }
+            if !wereTargetsSilent, targets.lostAfter > 0 {
+                notes.append("\(targets.lostAfter) probes to targets were lost after it was mended")
+            }
+        }
+        guard !wasAborted else {
+            // Its return was not waited for.
+            return notes + ["somebody ended it before its time"]
+        }
+        if timeToReturn == nil { notes.append("the tunnel was not back 10 s after it was mended") }
+        if !hasFailedBack, activeWhileCut != nil {
+            notes.append("traffic did not return to it: it is held down, or another is preferred")
+        }
+        return notes
     }
 }

@@ -59,7 +59,7 @@ struct EventText {
     var palette = Palette(isOn: false)
 
     /// As long as the longest kind but few, and as most names.
-    private static let kindWidth = 17
+    private static let kindWidth = 18
     private static let subjectWidth = 16
 
     func line(for line: EventLine) -> String {

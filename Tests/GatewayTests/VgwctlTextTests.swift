@@ -9,7 +9,7 @@ import Testing
         let text = EventText()
         #expect(
             text.line(for: .event(EventExamples.event(.tunnelDown, 7))) == """
-                2026-11-25T12:33:48.123Z  tunnel-down        aws/zone-a        3 probes are unanswered \
+                2026-11-25T12:33:48.123Z  tunnel-down         aws/zone-a        3 probes are unanswered \
                 (up to down, probe-timeout)
                 """)
         let started = GatewayEvent(
@@ -17,7 +17,7 @@ import Testing
             message: "gateway onprem has started")
         #expect(
             text.line(for: .event(started)) == """
-                2026-11-25T12:33:48.999Z  started            -                 gateway onprem has started
+                2026-11-25T12:33:48.999Z  started             -                 gateway onprem has started
                 """)
         #expect(text.line(for: .lost(count: 12)) == "12 events are missing here")
     }

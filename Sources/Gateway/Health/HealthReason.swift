@@ -35,7 +35,7 @@ package enum HealthReason: String, Hashable, Sendable, CaseIterable {
         case .handshakeCompleted: "the handshake is complete"
         case .sessionExpired: "the session expired, and no other took its place"
         case .probeTimeout: "probes are not answered"
-        case .targetUnreachable: "no target behind the far end answers"
+        case .targetUnreachable: "targets answered by another tunnel and not by this one"
         case .lossTooHigh: "too many probes are lost"
         case .roundTripTooLong: "the round trip takes too long"
         case .probesAnswered: "probes are answered"

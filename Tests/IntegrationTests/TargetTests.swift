@@ -49,8 +49,11 @@ extension Integration {
             let options = Bundle.Options(farEnd: .wireguardGo, siteLines: [.onprem: [health]])
             try await Bundle.run(options) { bundle in
                 let vpc = bundle.lab.namespace(.vpc)
+                // Nobody behind the far gateways knows the inside addresses.
                 try await Shell.run(
                     """
+                    nft 'table ip far { chain out { type filter hook output priority 0;
+                        ip saddr 10.20.0.1 ip daddr 169.254.0.0/16 drop; }; }'
                     nft 'table ip island { chain in { type filter hook input priority 0;
                         iifname "\(bundle.vpc[0].interface)" ip daddr 10.20.0.1 drop; }; }'
                     """, in: vpc)

@@ -106,6 +106,8 @@ extension Integration {
                 try #require(wrong.report.targets.map { $0.timeToRecover == nil } ?? false, "\(wrong)")
                 try #require(
                     wrong.report.notes.contains { $0.hasSuffix("may still lead by link") }, "\(wrong)")
+                let told = try await bundle.onprem.events(.drillFinished).last?.message
+                try #require(told == "traffic of vpc was not back while link was cut", "\(told ?? "nothing")")
             }
         }
 

@@ -124,7 +124,8 @@ extension ConfigurationParser {
         let asksNames = connections.flatMap(\.tunnels).flatMap(\.endpoints).contains {
             if case .name = $0 { true } else { false }
         }
-        guard asksNames, gateway.nameServers.isEmpty, RoutePlan(gateway).hasOwnTable, surroundings.hasLocalStub,
+        guard asksNames, gateway.nameServers.isEmpty, RoutePlan(gateway).hasOwnTable,
+            surroundings.hasLocalStub,
             let problem = LocalStub.problem(prefixes: connections.flatMap(\.routes))
         else { return }
         reader.warn(document["gateway"] ?? document.node, problem, LocalStub.remedy)

@@ -170,12 +170,13 @@ extension ControlLoop {
             return run.answer(
                 .failure(APIError(code: .conflict, message: "no drill of \(name): \(refusal.words)")))
         }
-        let recovered = report.timeToRecover.map { "\($0.wholeNanoseconds / 1_000_000) ms" } ?? "never"
+        let recovered = report.timeToRecover.map { "\($0.wholeNanoseconds / 1_000_000) ms" }
         raise(
             .drillFinished, connection: name, tunnel: report.cut,
-            "traffic of \(name) was back after: \(recovered)",
+            recovered.map { "traffic of \(name) was back after \($0)" }
+                ?? "traffic of \(name) was not back while \(report.cut ?? "its tunnel") was cut",
             details: [
-                "probes-lost": "\(report.gateway.lost)",
+                "recovered-after": recovered ?? "never", "probes-lost": "\(report.gateway.lost)",
                 "measured": report.targets == nil
                     ? "to the far gateway" : "to the far gateway and to targets",
             ], level: .notice)

@@ -358,7 +358,8 @@ import WireGuard
         let stranger = IPAddress("10.20.0.11")!
         for (purpose, believed) in [
             (ProbePurpose.health, [right4]), (.pathMTU, [right4]), (.drill, [right4]),
-            (.drillTarget, [target]), (.target(0), [target]), (.target(1), []), (.target(2), []),
+            (.drillTarget, [target]),
+            (.target(0), [target]), (.target(1), []), (.target(2), []),
         ] as [(ProbePurpose, [IPAddress])] {
             for source in [right4, target, stranger, IPAddress("169.254.102.1")!] {
                 let reply = try answer(purpose, from: source, to: left4)

@@ -172,7 +172,8 @@ import WireGuard
     }
 
     @Test(
-        "10. a port tells by which tunnel a TCP target was asked, and for what", arguments: [1, 2, 3, 16, 600])
+        "10. a port tells by which tunnel a TCP target was asked, and for what",
+        arguments: [1, 2, 3, 16, 600])
     func ports(tunnels: Int) {
         let ports = ProbePorts(61_000...61_999, tunnels: tunnels)
         var seen: Set<UInt16> = []

@@ -66,49 +66,88 @@ extension Integration {
             case udp = "-u -b 12M -l 1200"
         }
 
-        @Test("a loaded uplink is not taken for a dead one")
+        @Test("a loaded uplink is not taken for a dead one, be there another tunnel or not")
         func loaded() async throws {
-            try await withThrowingTaskGroup { group in
+            let problems = try await withThrowingTaskGroup { group in
                 for load in Load.allCases {
                     for farEnd in Bundle.FarEnd.allCases {
-                        group.addTask { try await Self.isUpUnderLoad(load, farEnd) }
+                        for wires in [[Wire.internet], Wire.allCases] {
+                            // Known limit: replies to probes are all that is heard then, and the queue drops them.
+                            if load == .udp, farEnd == .wireguardGo, wires.count > 1 { continue }
+                            group.addTask { try await Self.fallsUnderLoad(load, farEnd, wires) }
+                        }
                     }
                 }
-                try await group.waitForAll()
+                return try await group.reduce(into: []) { $0 += $1 }
             }
+            try #require(problems.isEmpty, "\(problems.joined(separator: "; "))")
         }
 
-        private static func isUpUnderLoad(_ load: Load, _ farEnd: Bundle.FarEnd) async throws {
-            try await Bundle.run(Bundle.Options(farEnd: farEnd, wires: [.internet])) { bundle in
-                try await bundle.start(load, over: .internet)
+        /// What went down while the load lasted.
+        private static func fallsUnderLoad(
+            _ load: Load, _ farEnd: Bundle.FarEnd, _ wires: [Wire]
+        ) async throws -> [String] {
+            var falls: [String] = []
+            try await Bundle.run(Bundle.Options(farEnd: farEnd, wires: wires)) { bundle in
+                try await bundle.start(load, over: wires[0])
                 try await Task.sleep(for: .seconds(Lab.loadSeconds))
-                try await bundle.hasNotFlapped()
+                falls = try await bundle.falls()
+                let backlog = try await bundle.backlog(wires[0])
+                if backlog < 100_000 { falls.append("only \(backlog) bytes wait: no load") }
                 for gateway in bundle.gateways {
                     let connection = try #require(try await gateway.status()?.connections.first)
-                    try #require(connection.state == .up && connection.flaps == 0, "\(connection)")
+                    if connection.state != .up || connection.flaps != 0 { falls.append("\(connection)") }
                 }
             }
+            return falls.map { "\(load), \(farEnd), \(wires.count) tunnels: \($0)" }
         }
 
         @Test("a cut under load is noticed in time where there is another tunnel", arguments: Load.allCases)
         fileprivate func cutUnderLoad(_ load: Load) async throws {
-            try await Bundle.run { bundle in
+            let outage = try await Self.outage(under: load, bound: 0.7) { try await $0.lab.cut(.link) }
+            print("back after a cut under load, \(load): \(outage.inMilliseconds)")
+        }
+
+        /// The far end is heard all the time: it sends pings, and takes no answer to be a reason for another way.
+        @Test(
+            "a cut of the way out under load is noticed by the far end's word, without one in 5 s",
+            arguments: Bundle.FarEnd.allCases)
+        func cutOneWayUnderLoad(farEnd: Bundle.FarEnd) async throws {
+            let bound = farEnd == .vgwd ? 0.7 : 5
+            let outage = try await Self.outage(under: .tcp, farEnd, bound: bound) { bundle in
+                let pings = try await Prober.start(in: bundle.lab, from: .vpc, every: 20, name: "pings")
+                try await bundle.lab.cut(.link, from: .onprem)
+                _ = pings
+            }
+            print("back after a cut of the way out under load, \(farEnd): \(outage.inMilliseconds)")
+        }
+
+        /// For how long echoes by a loaded link, and then by the internet, were lost.
+        private static func outage(
+            under load: Load, _ farEnd: Bundle.FarEnd = .vgwd, bound: Double,
+            cut: (Bundle) async throws -> Void
+        ) async throws -> Double {
+            var outage = Double.infinity
+            try await Bundle.run(Bundle.Options(farEnd: farEnd)) { bundle in
                 let witness = try await Prober.startWitness(in: bundle.lab)
                 try await bundle.start(load, over: .link)
                 try await Task.sleep(for: .seconds(8))
-                try await bundle.hasNotFlapped()
+                let backlog = try await bundle.backlog(.link)
+                try #require(backlog > 100_000, "only \(backlog) bytes wait: no load")
+                let falls = try await bundle.falls()
+                try #require(falls.isEmpty, "\(falls)")
                 let prober = try await Prober.start(in: bundle.lab, from: .onprem, every: 4)
                 try await Task.sleep(for: .milliseconds(500))
-                let cut = wallClock()
-                try await bundle.lab.cut(.link)
+                let start = wallClock()
+                try await cut(bundle)
                 try await bundle.activated(.internet)
                 try await Task.sleep(for: .seconds(1))
                 let quiet = try await witness.stop()
-                let back = try await prober.stop().all.first { $0.sent >= cut }?.sent ?? .infinity
-                let outage = back - cut - quiet.pause(in: cut - 0.1...cut + 1)
-                print("back after a cut under load, \(load): \(outage.inMilliseconds)")
-                try #require(outage <= 0.7, "\(outage.inMilliseconds)")
+                let back = try await prober.stop().all.first { $0.sent >= start }?.sent ?? .infinity
+                outage = back - start - quiet.pause(in: start - 0.1...start + bound + 0.3)
             }
+            try #require(outage <= bound, "\(outage.inMilliseconds)")
+            return outage
         }
     }
 }
@@ -126,10 +165,22 @@ extension Bundle {
             command.split(separator: " ").map(String.init), name: "load", in: lab.namespace(.onprem))
     }
 
-    fileprivate func hasNotFlapped() async throws {
-        for gateway in gateways {
-            let falls = try await gateway.events(.tunnelDown) + gateway.events(.failover)
-            try #require(falls.isEmpty, "\(gateway.name): \(falls.map(\.message))")
+    /// Bytes that wait before the wire at onprem: 100,000 take 200 ms.
+    fileprivate func backlog(_ wire: Wire) async throws -> Int {
+        let queue = try await Shell.run("tc -j -s qdisc show dev \(wire.device)", in: lab.namespace(.onprem))
+        let digits = queue.firstRange(of: "\"backlog\":").map {
+            queue[$0.upperBound...].prefix(while: \.isNumber)
         }
+        return try #require(digits.flatMap { Int($0) }, "\(queue)")
+    }
+
+    /// What vgwd says of tunnels that went down, or were left.
+    fileprivate func falls() async throws -> [String] {
+        var falls: [String] = []
+        for gateway in gateways {
+            let events = try await gateway.events(.tunnelDown) + gateway.events(.failover)
+            falls += events.map { "\(gateway.name) \($0.time): \($0.message)" }
+        }
+        return falls
     }
 }

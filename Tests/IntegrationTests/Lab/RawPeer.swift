@@ -75,6 +75,11 @@ struct RawPeer {
     mutating func rebind() throws { socket = try Self.socket(in: namespace) }
 
     private static func socket(in namespace: String) throws -> UDPSocket {
+        try inNamespace(namespace) { try UDPSocket.bind(family: .v4, port: 0) }
+    }
+
+    /// Calls what makes a socket, in a network namespace.
+    static func inNamespace<Socket>(_ namespace: String, _ body: () throws -> Socket) throws -> Socket {
         func handle(_ path: String) throws -> Int32 {
             let fd = unsafe open(path, O_RDONLY | O_CLOEXEC)
             guard fd >= 0 else { throw LabError("\(path): errno \(errno)") }
@@ -86,7 +91,7 @@ struct RawPeer {
         defer { close(there) }
         guard systemSetns(there, 0x4000_0000) == 0 else { throw LabError("setns: errno \(errno)") }
         defer { precondition(systemSetns(here, 0x4000_0000) == 0, "cannot return to the first namespace") }
-        return try UDPSocket.bind(family: .v4, port: 0)
+        return try body()
     }
 
     // MARK: Sending

@@ -151,17 +151,18 @@ package struct InboundMark: ~Copyable {
 
     private mutating func send(_ messages: [NetfilterMessage]) throws(SystemError) {
         let call = "set nftables table \(table)"
+        let before = sequence
         var bytes = NetfilterMessage.batchBegin.packet(sequence: next())
         for (index, message) in messages.enumerated() {
             bytes += message.packet(sequence: next(), isAcknowledged: index == messages.count - 1)
         }
         let last = sequence
         bytes += NetfilterMessage.batchEnd.packet(sequence: next())
-        // What an earlier batch that failed has left.
-        while !receive(Int32(MSG_DONTWAIT)).isEmpty {}
         try unsafe socket.run(call) { handle in unsafe nl_sendto(handle, &bytes, bytes.count) }
         while true {
-            for answer in NetfilterAnswer.parse(receive(0), or: EAGAIN) {
+            // An earlier batch that failed has left answers, too.
+            for answer in NetfilterAnswer.parse(receive(), or: EAGAIN)
+            where answer.sequence == 0 || answer.sequence > before {
                 if answer.error != 0 { throw SystemError(call: call, code: answer.error) }
                 if answer.sequence == last { return }
             }
@@ -173,9 +174,9 @@ package struct InboundMark: ~Copyable {
         return sequence
     }
 
-    private func receive(_ flags: Int32) -> [UInt8] {
+    private func receive() -> [UInt8] {
         var buffer = [UInt8](repeating: 0, count: 8192)
-        let count = unsafe Glibc.recv(socket.fd, &buffer, buffer.count, flags)
+        let count = unsafe Glibc.recv(socket.fd, &buffer, buffer.count, 0)
         return Array(buffer.prefix(max(count, 0)))
     }
 }

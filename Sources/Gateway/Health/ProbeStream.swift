@@ -5,7 +5,7 @@ internal import WireGuard
 ///
 /// Probes leave on a grid of the interval, laid by the stream's phase from the origin of time: whenever
 /// probing begins, many tunnels do not probe at once. A probe that is late is sent once and not caught up
-/// with.
+/// with. In a hurry they leave eight times as often, between the lines of the grid.
 struct ProbeStream: Sendable {
     struct Answer: Hashable, Sendable {
         var sentAt: Instant
@@ -15,13 +15,15 @@ struct ProbeStream: Sendable {
     }
 
     let interval: Duration
+    /// In a hurry.
+    let shortInterval: Duration
     private let timeouts: ClosedRange<Duration>
     /// Nanoseconds from the origin of time to the grid.
     private let offset: UInt64
     private(set) var estimator = RoundTripEstimator()
 
     /// When each of the last probes was sent, by its sequence number; `answered` once that is so. It covers `longestAge`,
-    /// and as many probes as take a tunnel down. A probe that has left it is not awaited any more.
+    /// in a hurry `longestTimeout`, and as many probes as take a tunnel down. A probe that has left it is not awaited any more.
     private var sentAt: [UInt64] = []
     private let capacity: UInt32
     private static let answered = UInt64.max
@@ -43,10 +45,15 @@ struct ProbeStream: Sendable {
     init(interval: Duration, phase: UInt32, depth: Int = 0, firstSequence: UInt32 = 0) {
         let interval = max(interval, HealthSettings.shortestInterval)
         self.interval = interval
+        shortInterval = max(interval / 8, HealthSettings.shortestInterval)
         timeouts = min(interval / 4, .seconds(1))...Self.longestTimeout
         let nanoseconds = UInt64(interval.wholeNanoseconds)
         offset = nanoseconds.multipliedFullWidth(by: UInt64(phase) << 32).high
-        let wanted = UInt32(clamping: UInt64(Self.longestAge.wholeNanoseconds) / nanoseconds + 2)
+        let wanted = UInt32(
+            clamping: 2
+                + max(
+                    Self.longestAge.wholeNanoseconds / interval.wholeNanoseconds,
+                    Self.longestTimeout.wholeNanoseconds / shortInterval.wholeNanoseconds))
         capacity = max(8, wanted.nextPowerOfTwo, UInt32(clamping: depth).nextPowerOfTwo)
         nextSequence = firstSequence
         oldestAwaited = firstSequence
@@ -58,8 +65,8 @@ struct ProbeStream: Sendable {
     /// Likewise where the round trip does not matter.
     var shortestTimeout: Duration { timeouts.lowerBound }
 
-    /// When the probe was sent that was the `count`th since `instant` without an answer; nil while there are fewer, or
-    /// when one among the last `count` was answered.
+    /// When the probe was sent that was the `count`th since `instant` without an answer, or would have been without a
+    /// hurry; nil while there are fewer, or when one among the last `count` was answered.
     func sending(ofUnanswered count: Int, since instant: Instant) -> Instant? {
         guard !sentAt.isEmpty else { return nil }
         var first = nextSequence
@@ -70,7 +77,9 @@ struct ProbeStream: Sendable {
         }
         let last = UInt32(clamping: max(count, 1) - 1)
         guard nextSequence &- first > last else { return nil }
-        return Instant(nanoseconds: sentAt[place(of: first &+ last)])
+        return max(
+            Instant(nanoseconds: sentAt[place(of: first &+ last)]),
+            Instant(nanoseconds: sentAt[place(of: first)]) + interval * Int(last))
     }
 
     // MARK: Time
@@ -109,14 +118,20 @@ struct ProbeStream: Sendable {
     // MARK: Probes
 
     /// The sequence number of a probe to be sent now, or nil when it is not time.
-    mutating func takeDue(at now: Instant) -> UInt32? {
+    mutating func takeDue(at now: Instant, isHurried: Bool = false) -> UInt32? {
         guard let due = nextProbeAt, due <= now else { return nil }
         nextProbeAt = slot(notBefore: now + .nanoseconds(1))
+        if isHurried { hurry(at: now) }
         let sequence = nextSequence
         nextSequence &+= 1
         sentAt[place(of: sequence)] = min(now.nanoseconds, Self.answered - 1)
         if nextSequence &- oldestAwaited > capacity { oldestAwaited &+= 1 }
         return sequence
+    }
+
+    /// Has the next one leave soon.
+    mutating func hurry(at now: Instant) {
+        nextProbeAt = nextProbeAt.map { min($0, now + shortInterval) }
     }
 
     /// The oldest probe whose time is over, one at a time; when it was sent.

@@ -12,7 +12,8 @@ internal import WireGuard
 /// | one way, and the far end does not say what it hears | none was answered for 4 s, whatever is heard |
 ///
 /// The time limit follows the round trip where there is no other tunnel; where there is one, switching is cheap, and a
-/// quarter of an interval is enough.
+/// quarter of an interval is enough. Where answers to probes are all that is heard, a queue that fills must not look like
+/// a cut: with the first sign of one, an answer that is late or missing, probes leave more often for a while.
 struct TunnelProbes: Sendable {
     enum Verdict: Hashable, Sendable {
         /// `upAfter` have yet to be answered, or `downAfter` to be lost.
@@ -52,8 +53,12 @@ struct TunnelProbes: Sendable {
     /// Something was heard since it was last found to be cut.
     private var isHeard = false
     private var lastAnswer = Instant(nanoseconds: 0)
+    /// When something else than an answer came last, and before that: what is heard is told before the answer that it is.
+    private var lastOther = (newest: Instant(nanoseconds: 0), former: Instant(nanoseconds: 0))
     /// When probes were last found to be lost.
     private var lostAt = Instant(nanoseconds: 0)
+    /// Until then probes leave more often.
+    private var hurriedUntil = Instant(nanoseconds: 0)
     private var word: Word?
     /// When time was last told, and before it all that is heard.
     private var lookedAt = Instant(nanoseconds: 0)
@@ -123,7 +128,7 @@ struct TunnelProbes: Sendable {
 
     /// A probe to be sent now, one at a time.
     mutating func takeDue(at now: Instant) -> TunnelHealth.Probe? {
-        if let sequence = tunnel.takeDue(at: now) {
+        if let sequence = tunnel.takeDue(at: now, isHurried: isHurried(at: now)) {
             return TunnelHealth.Probe(sequence: sequence, target: nil)
         }
         return targets.takeDue(at: now)
@@ -137,12 +142,37 @@ struct TunnelProbes: Sendable {
             if case .heldDown = recovery { recovery = .heldDown(since: nil) }
             isSomeLost = true
         }
+        if isSomeLost { noteSlowness(isLasting: tunnel.unansweredInRow > 1, now: now) }
         if !isSettled { judge(now: now) }
         lookedAt = now
         targets.expire(now: now)
         if verdict == .failed(.probeTimeout), lastAnswer <= lostAt { targets.forget() }
         judgeTargets(now: now)
         if isSomeLost { judgeQuality(at: now) }
+    }
+
+    // MARK: Hurry
+
+    /// Of an answer that takes a second longer than the one before nothing is known for that second. `isLasting`: as a queue
+    /// makes it; one probe may be lost, or late, by chance.
+    private mutating func noteSlowness(isLasting: Bool, now: Instant) {
+        // What is lost of a full queue is found with the longest time limit.
+        let span = isLasting ? ProbeStream.longestTimeout + .seconds(2) : tunnel.interval * 4
+        hurriedUntil = max(hurriedUntil, now + span)
+        if isHurried(at: now) { tunnel.hurry(at: now) }
+    }
+
+    private mutating func judgeSlowness(of roundTrip: Duration, before: RoundTripEstimator, now: Instant) {
+        guard let smoothed = before.smoothed, let variation = before.variation else { return }
+        let excess = roundTrip - smoothed
+        guard excess > max(tunnel.shortInterval, variation * 4) else { return }
+        noteSlowness(isLasting: excess > tunnel.interval, now: now)
+    }
+
+    /// Neither the word of a vgwd nor anything but answers comes.
+    private func isHurried(at now: Instant) -> Bool {
+        now < hurriedUntil && verdict == .answered && now > lastOther.newest + tunnel.interval * 4
+            && word.map { now >= $0.saidAt + Self.patience } ?? true
     }
 
     // MARK: Down
@@ -200,6 +230,7 @@ struct TunnelProbes: Sendable {
         guard instant > lastHeard else { return }
         lastHeard = instant
         isHeard = isRunning
+        lastOther = (instant, lastOther.newest)
     }
 
     /// What the far end said at `instant`: that it last heard us then.
@@ -236,9 +267,13 @@ struct TunnelProbes: Sendable {
         guard isRunning else { return }
         if let target {
             targets.answer(sequence, of: target, at: at)
-        } else if let answer = tunnel.answer(sequence, at: at) {
+        } else {
+            let before = tunnel.estimator
+            guard let answer = tunnel.answer(sequence, at: at) else { return }
             heard(at: at)
+            if lastOther.newest == at { lastOther = (lastOther.former, lastOther.former) }
             lastAnswer = max(lastAnswer, at)
+            judgeSlowness(of: answer.roundTrip, before: before, now: now)
             statistics.noteAnswered(
                 sentAt: answer.sentAt, roundTrip: answer.roundTrip, wasLost: answer.wasLost)
             if verdict == .answered {

@@ -33,8 +33,6 @@ import WireGuard
         "1. a loaded uplink is not taken for a dead one: 2500 ms of queue, with other tunnels or without",
         arguments: Load.allCases, [false, true])
     func loaded(load: Load, hasAlternative: Bool) {
-        // Between two answers, while the queue grows, there may be more than a switch waits for.
-        if load == .udp, hasAlternative { return }
         for phase in 0..<20 {
             let tunnel = SimulatedTunnel.up(HealthSettings(), phase: UInt32(phase) * (UInt32.max / 20))
             tunnel.tell(.alternative(hasAlternative))
@@ -42,8 +40,8 @@ import WireGuard
             for _ in 0..<3 {
                 load.apply(to: tunnel)
                 fill(tunnel)
-                // The queue drops two of three, where something else is heard.
-                if load != .udp { tunnel.isAnswered = { $0.sequence % 3 == 0 } }
+                // The queue drops two of three.
+                tunnel.isAnswered = { $0.sequence % 3 == 0 }
                 tunnel.run(for: .seconds(20))
                 tunnel.isAnswered = { _ in true }
                 tunnel.dataInterval = nil
@@ -124,6 +122,32 @@ import WireGuard
         #expect(tunnel.states == [.down])
         let bounds = expected...expected + settings.interval * 2
         #expect(down.map { bounds.contains($0) } == true, "\(down as Any)")
+    }
+
+    @Test("3c. probes leave more often only where answers are slow, and nothing else shows that there is no cut")
+    func hurry() {
+        func probes(_ load: Load?, jitter: Duration = .zero) -> Int {
+            let tunnel = SimulatedTunnel.up()
+            tunnel.roundTrip = .milliseconds(30)
+            tunnel.run(for: .seconds(60))
+            if let load {
+                load.apply(to: tunnel)
+                fill(tunnel)
+                tunnel.isAnswered = { $0.sequence % 3 == 0 }
+            }
+            tunnel.run(for: .seconds(4))
+            tunnel.forgetHistory()
+            for step in 0..<50 {
+                if load == nil { tunnel.roundTrip = .milliseconds(30) + jitter * (step % 3) }
+                tunnel.run(for: .milliseconds(200))
+            }
+            return tunnel.probes.count
+        }
+        #expect(probes(nil) == 50)
+        #expect(probes(.tcp) == 50)
+        #expect(probes(.udpToVgwd) == 50)
+        #expect(probes(nil, jitter: .milliseconds(20)) < 100)
+        #expect(probes(.udp) == 400)
     }
 
     @Test("4. a far end that probes seldom, and says seldom what it hears, takes nobody down")

@@ -189,7 +189,7 @@ import WireGuard
         }
     }
 
-    @Test func `a flood of events comes in small parts or ends in an overflow, and the monitor works on`() throws {
+    @Test func `a flood of events comes in parts or as an overflow, and the monitor works on`() throws {
         try withTun { netlink, tun in
             var monitor = try NetlinkMonitor()
             try shell(

@@ -58,6 +58,7 @@ extension ControlLoop {
     }
 
     private func noteAnswer(_ sequence: UInt32, target: Int?, of peer: PeerID, at: Instant) {
+        noteHeard(of: peer)
         tunnels[peer]?.health.handle(.probeAnswered(sequence: sequence, target: target, at: at), now: now)
         follow(peer)
     }

@@ -38,8 +38,8 @@ package struct TunnelHealth: Sendable {
         case handshakeUnanswered(HealthReason)
         /// `target` as in the probe; of a TCP target the low 16 bits of `sequence` suffice.
         case probeAnswered(sequence: UInt32, target: Int?, at: Instant)
-        /// Anything authentic: to be told before `handleTimeout`, too. With probes it counts as an answer, but for loss
-        /// and round trip; without, it is what keeps a tunnel up while handshakes fail.
+        /// Anything authentic: to be told before `probeAnswered` and `handleTimeout`, too. With probes it counts as an
+        /// answer, but for loss and round trip; without, it is what keeps a tunnel up while handshakes fail.
         case heard(at: Instant)
         /// The far end said so in a probe of its own: when it had last heard us, on this end's clock. Likewise.
         case heardByFarEnd(at: Instant, said: Instant)

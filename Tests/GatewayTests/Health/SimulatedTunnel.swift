@@ -88,6 +88,8 @@ final class SimulatedTunnel {
             if answer == next {
                 let probe = answers.removeFirst().probe
                 guard !isCut, !isCutOut else { continue }
+                lastReceived = now
+                health.handle(.heard(at: now), now: now)
                 tell(.probeAnswered(sequence: probe.sequence, target: probe.target, at: now))
             } else if data == next || word == next {
                 receive(isWord: data != next)

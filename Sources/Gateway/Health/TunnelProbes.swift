@@ -153,8 +153,7 @@ struct TunnelProbes: Sendable {
 
     // MARK: Hurry
 
-    /// Of an answer that takes a second longer than the one before nothing is known for that second. `isLasting`: as a queue
-    /// makes it; one probe may be lost, or late, by chance.
+    /// A probe is lost, or its answer is late. `isLasting`: as by a queue that fills; a single one may be so by chance.
     private mutating func noteSlowness(isLasting: Bool, now: Instant) {
         // What is lost of a full queue is found with the longest time limit.
         let span = isLasting ? ProbeStream.longestTimeout + .seconds(2) : tunnel.interval * 4

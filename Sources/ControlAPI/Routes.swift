@@ -51,7 +51,8 @@ package struct RouteList: Codable, Hashable, Sendable {
     package init(routes: [RouteEntry]) { self.routes = routes }
 }
 
-/// `GET /v1/routes/get?destination=ADDRESS`, with `from=ADDRESS` and `iif=DEVICE` for one that is forwarded: which way a packet to there would take, and why.
+/// `GET /v1/routes/get?destination=ADDRESS`, with `from=ADDRESS` and `iif=DEVICE` for a packet that is forwarded: which way
+/// a packet to there would take, and why.
 package struct RouteExplanation: Codable, Hashable, Sendable {
     /// An open set, as an answer of a newer daemon may know more.
     package struct Verdict: Codable, Hashable, Sendable, RawRepresentable {

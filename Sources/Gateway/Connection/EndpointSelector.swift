@@ -47,7 +47,7 @@ package struct EndpointSelector: Sendable {
     private static let longestTime: Duration = .seconds(3600)
     private static let firstTest: Duration = .seconds(10)
     private static let longestTestInterval: Duration = .seconds(300)
-    /// Of a name's addresses: more are not tried.
+    /// Addresses of a name that are tried: no more.
     private static let addressLimit = 16
 
     private var names: [Name]

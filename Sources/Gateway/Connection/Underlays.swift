@@ -17,7 +17,7 @@ struct Underlays {
     private(set) var groups: UDPSocketGroups
     /// Why a binding has no sockets, by number.
     private(set) var problems: [SystemError?]
-    /// Of the devices that are bound to; 0 is none.
+    /// Indices of the devices that are bound to, by number; 0 is none.
     private var interfaceOfBinding: [UInt32]
     private var isRunning: [String: Bool] = [:]
     /// By number: whether outer packets go whole or not at all.
@@ -60,10 +60,10 @@ struct Underlays {
     /// Every port that outer packets come to.
     var ports: Set<UInt16> { Set(bindings.map { $0.listenPort ?? port }) }
 
-    /// Of the devices that are bound to.
+    /// Indices of the devices that are bound to.
     var interfaces: Set<UInt32> { Set(interfaceOfBinding.filter { $0 != 0 }) }
 
-    /// Of the device that this number is bound to, if it is and the device is there.
+    /// Returns the index of the device that this number is bound to, if it is and the device is there.
     func interface(of number: UInt8) -> UInt32? {
         let interface = interfaceOfBinding[Int(number)]
         return interface == 0 ? nil : interface

@@ -23,7 +23,7 @@ package struct KeptRoutes {
     }
 
     package static let limit = 4096
-    /// Of the file: more than `limit` of the longest lines.
+    /// Size of the file: more than `limit` of the longest lines.
     private static let byteLimit = 1 << 20
     /// Lines in the log about one file.
     private static let complaintLimit = 10

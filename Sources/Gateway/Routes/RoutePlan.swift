@@ -65,7 +65,7 @@ package struct RoutePlan: Hashable, Sendable {
         }
 
         package let prefix: IPPrefix
-        /// Of the route into the TUN where it is among others', in the main table; nil is the plan's.
+        /// Metric of the route into the TUN where that is among others', in the main table; nil is the plan's.
         package let metric: UInt32?
         package let state: State
         /// True if only a routing daemon says, or said, that it is behind a connection.

@@ -78,7 +78,7 @@ package struct InboundMark: ~Copyable {
     /// What gets the mark.
     private struct Arrival {
         enum Port {
-            /// Of a socket that has the mark, and asked.
+            /// Port of a name server, of which a socket with the mark has asked.
             case source(UInt16)
             case destination(UInt16)
         }

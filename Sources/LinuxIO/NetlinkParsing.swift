@@ -170,7 +170,7 @@ enum NetlinkParsing {
             protocol: attribute(RuleAttribute.protocol, UInt8.self) ?? 0)
     }
 
-    /// Of a rule; nil for one that is for every destination.
+    /// Destination of a rule; nil where it is for every one.
     private static func destination(
         _ header: UnsafeMutablePointer<nlmsghdr>, _ fixed: Int, _ family: IPAddress.Family, length: Int
     ) -> IPPrefix? {

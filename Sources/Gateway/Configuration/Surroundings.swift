@@ -5,7 +5,7 @@ package import WireGuard
 /// yesterday is right today.
 package struct Surroundings: Sendable {
     package var networks: [LocalNetwork] = []
-    /// Of all interfaces; nil where that is not known.
+    /// Addresses of all interfaces; nil where they are not known.
     package var addresses: [IPAddress]?
     /// All name servers of /etc/resolv.conf are programs on this host.
     package var hasLocalStub = false

@@ -100,9 +100,9 @@ package final class ControlLoop {
     /// Prefixes of connections that are also local now, and are not carried.
     var leftOut: [IPPrefix: LocalNetwork] = [:]
     var foreign: ForeignRoutes
-    /// Of others, and past the tunnels.
+    /// Routes of others that lead past the tunnels.
     var pastTunnels: Set<NetlinkRoute> = []
-    /// Of others, and before ours.
+    /// Rules of others that come before ours.
     var rulesBefore: Set<NetlinkRule> = []
     /// What the data threads forward by.
     var forwarding = ForwardingTable.empty

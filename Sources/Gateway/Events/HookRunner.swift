@@ -44,7 +44,7 @@ package final class HookRunner: Sendable {
 
     package let hooks: [HookConfiguration]
     private let gateway: String
-    /// Of outer packets; 0 is none. `wg` may change it.
+    /// Mark of outer packets; 0 is none. `wg` may change it.
     private let firewallMark: Atomic<UInt32>
     private let log: Logger
     private let onFailure: @Sendable (Failure) -> Void

@@ -27,7 +27,7 @@ package struct Drill: Sendable {
     }
 
     package enum Observation: Hashable, Sendable {
-        /// Of the targets, one that answers is enough.
+        /// One target that answers is enough.
         case probeAnswered(Destination, sequence: UInt32)
         case state(of: String, HealthState)
         /// The connection's active tunnel is now this one.

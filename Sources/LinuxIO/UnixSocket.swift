@@ -21,7 +21,6 @@ package struct UnixListener: ~Copyable, Sendable {
         try Self.removeStale(path)
         try Self.removeStale(hidden)
         let descriptor = try System.socket(AF_UNIX, SOCK_STREAM, "socket unix")
-        let status: stat
         do throws(SystemError) {
             // Linux gives the file the mode of the socket, less the umask.
             try System.fchmod(descriptor.rawValue, mode)
@@ -29,19 +28,33 @@ package struct UnixListener: ~Copyable, Sendable {
             defer { try? System.unlink(hidden) }
             try System.chmod(hidden, mode)
             try System.listen(descriptor.rawValue, backlog, hidden)
-            guard let found = System.status(path: hidden) else {
-                throw SystemError(call: "stat \(hidden)", code: ENOENT)
-            }
-            status = found
+            identity = try Self.publish(hidden, as: path)
+        } catch {
+            throw SystemError(call: "bind \(path)", code: error.code)
+        }
+        self.path = path
+        self.descriptor = descriptor
+        spare = try? System.open("/dev/null", O_RDONLY)
+    }
+
+    /// The name beside `path` that a socket has until it listens; each of a process has one of its own.
+    package static func hidden(_ path: String, generation: Int) -> String {
+        "\(AtomicFile.hidden(path))\(generation)"
+    }
+
+    /// Moves a socket that listens to its name. EADDRINUSE where something is there: it stays.
+    package static func publish(_ hidden: String, as path: String) throws(SystemError) -> FileIdentity {
+        defer { try? System.unlink(hidden) }
+        guard let identity = FileIdentity(path: hidden) else {
+            throw SystemError(call: "stat \(hidden)", code: ENOENT)
+        }
+        do throws(SystemError) {
             // Unlike a renaming, it does not take the place of one that has come meanwhile.
             try System.link(hidden, path)
         } catch {
             throw SystemError(call: "bind \(path)", code: error.code == EEXIST ? EADDRINUSE : error.code)
         }
-        self.path = path
-        self.descriptor = descriptor
-        identity = FileIdentity(status)
-        spare = try? System.open("/dev/null", O_RDONLY)
+        return identity
     }
 
     /// Takes over a listening socket that another program opened (WG_UAPI_FD).

@@ -33,13 +33,15 @@ final class ControlServer: Sendable {
         enum Stage: Sendable {
             case starting
             /// The socket's file, as it was when the server began to listen.
-            case listening(FileIdentity?)
+            case listening(FileIdentity)
             case failed
         }
 
         var stage = Stage.starting
         var group: ServiceGroup?
         var ended: EventCounter?
+        /// How often the server was started.
+        var generation = 0
     }
 
     init(
@@ -54,15 +56,21 @@ final class ControlServer: Sendable {
 
     /// Returns at once; the mailbox hears of success and failure.
     func start() {
-        running.withLock { $0 = Running() }
+        let generation = running.withLock {
+            $0 = Running(generation: $0.generation + 1)
+            return $0.generation
+        }
         do {
             if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
                 try AtomicFile.makeDirectory(String(path[..<slash]), mode: 0o755)
             }
+            let newborn = UnixListener.hidden(path, generation: generation)
             try UnixListener.removeStale(path)
+            try UnixListener.removeStale(newborn)
             let ended = try EventCounter()
             let group = ServiceGroup(
-                configuration: ServiceGroupConfiguration(services: [try makeServer()], logger: quietLog))
+                configuration: ServiceGroupConfiguration(
+                    services: [try makeServer(listeningAt: newborn)], logger: quietLog))
             running.withLock {
                 $0.group = group
                 $0.ended = ended
@@ -86,10 +94,19 @@ final class ControlServer: Sendable {
         mailbox.post(.serverHasFailed(reason))
     }
 
-    private func noteListening() {
-        let file = FileIdentity(path: path)
-        running.withLock { $0.stage = .listening(file) }
-        mailbox.post(.serverIsReady)
+    /// Gives the socket its name. NIO removes whatever is at the path that it was bound to, when it ends: the name of
+    /// a server that came after it would go.
+    private func noteListening(at newborn: String) {
+        do throws(SystemError) {
+            let file = try UnixListener.publish(newborn, as: path)
+            running.withLock { $0.stage = .listening(file) }
+            mailbox.post(.serverIsReady)
+        } catch {
+            if let group = running.withLock({ $0.group }) {
+                Task.detached { await group.triggerGracefulShutdown() }
+            }
+            fail("\(error)")
+        }
     }
 
     /// Listens anew when the socket's file was removed or replaced, or when the server has failed. Requests that are
@@ -131,7 +148,7 @@ final class ControlServer: Sendable {
 
     /// HummingbirdCore's server without Hummingbird's application around it: that keeps a clock for a header
     /// that nobody reads here, and wakes an idle gateway six times a second for it.
-    private func makeServer() throws -> any Service {
+    private func makeServer(listeningAt newborn: String) throws -> any Service {
         let mailbox = mailbox
         let drops = drops
         let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
@@ -141,7 +158,7 @@ final class ControlServer: Sendable {
                 additionalChannelHandlers: [JunkCounter(drops)], idleTimeout: Self.idleTimeout,
                 httpDecoderConfiguration: decoder))
         let configuration = ServerConfiguration(
-            address: .unixDomainSocket(path: path), backlog: 256,
+            address: .unixDomainSocket(path: newborn), backlog: 256,
             availableConnectionsDelegate: MaximumAvailableConnections(connectionLimit, logger: quietLog))
         return try http.buildServer(
             configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
@@ -150,7 +167,7 @@ final class ControlServer: Sendable {
             let response = await Self.respond(to: request, mailbox, drops)
             try await writer.write(response: response.head, body: response.body)
         } onServerRunning: { [self] _ in
-            noteListening()
+            noteListening(at: newborn)
         }
     }
 

@@ -281,11 +281,11 @@ extension ConfigurationParser {
         guard let text = reader.string(section, "socket", example: "\"\(fallback.socket)\""),
             let node = section["socket"]
         else { return fallback }
-        // sun_path of sockaddr_un holds 108 bytes with its end.
-        guard text.hasPrefix("/"), text.utf8.count < 108 else {
+        // sun_path of sockaddr_un holds 108 bytes with its end, also of the name that the socket has before it listens.
+        guard text.hasPrefix("/"), text.utf8.count < 100 else {
             reader.report(
                 node, "\(reader.quoted(text)) cannot be a socket",
-                "write a path from the root, shorter than 108 bytes: \"\(fallback.socket)\"")
+                "write a path from the root, shorter than 100 bytes: \"\(fallback.socket)\"")
             return fallback
         }
         if let obstacle = files.obstacle(to: .socket, at: text) {

@@ -88,7 +88,7 @@ let package = Package(
         .executableTarget(
             name: "vgw-bench",
             dependencies: [
-                "CLinux", "CSodium", "ControlAPI", "LinuxIO", "WireGuard",
+                "CLinux", "CSodium", "ControlAPI", "Gateway", "LinuxIO", "WireGuard",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],

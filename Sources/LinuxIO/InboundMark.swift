@@ -161,8 +161,7 @@ package struct InboundMark: ~Copyable {
         try unsafe socket.run(call) { handle in unsafe nl_sendto(handle, &bytes, bytes.count) }
         while true {
             // An earlier batch that failed has left answers, too.
-            for answer in NetfilterAnswer.parse(receive(), or: EAGAIN)
-            where answer.sequence == 0 || answer.sequence > before {
+            for answer in try NetlinkAnswer.receive(call, from: socket) where answer.sequence > before {
                 if answer.error != 0 { throw SystemError(call: call, code: answer.error) }
                 if answer.sequence == last { return }
             }
@@ -172,11 +171,5 @@ package struct InboundMark: ~Copyable {
     private mutating func next() -> UInt32 {
         sequence &+= 1
         return sequence
-    }
-
-    private func receive() -> [UInt8] {
-        var buffer = [UInt8](repeating: 0, count: 8192)
-        let count = unsafe Glibc.recv(socket.fd, &buffer, buffer.count, 0)
-        return Array(buffer.prefix(max(count, 0)))
     }
 }

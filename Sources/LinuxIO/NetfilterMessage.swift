@@ -72,31 +72,3 @@ struct NetfilterMessage {
         unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
     }
 }
-
-/// NLMSG_ERROR of the kernel: its errno for one message of a batch, 0 for an acknowledgement.
-struct NetfilterAnswer {
-    let sequence: UInt32
-    let error: Int32
-
-    /// Those in one datagram; `code` stands for a datagram that did not come.
-    static func parse(_ datagram: [UInt8], or code: Int32) -> [NetfilterAnswer] {
-        guard !datagram.isEmpty else { return [NetfilterAnswer(sequence: 0, error: code)] }
-        func number(_ offset: Int) -> UInt32 {
-            (0..<4).reversed().reduce(0) { $0 << 8 | UInt32(datagram[offset + $1]) }
-        }
-        var answers: [NetfilterAnswer] = []
-        var offset = 0
-        // struct nlmsghdr, then the errno, negated.
-        while offset + 20 <= datagram.count {
-            let length = Int(number(offset))
-            guard length >= 20, offset + length <= datagram.count else { break }
-            if UInt16(truncatingIfNeeded: number(offset + 4)) == UInt16(NLMSG_ERROR) {
-                answers.append(
-                    NetfilterAnswer(
-                        sequence: number(offset + 8), error: 0 &- Int32(bitPattern: number(offset + 16))))
-            }
-            offset += (length + 3) & ~3
-        }
-        return answers
-    }
-}

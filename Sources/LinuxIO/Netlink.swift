@@ -136,26 +136,6 @@ package struct Netlink: ~Copyable {
 
     // MARK: Routes
 
-    /// In place of a route to the same destination with the same metric in the same table, whosever it is;
-    /// with `replacing` false that is EEXIST.
-    package func addRoute(_ route: NetlinkRoute, replacing: Bool = true) throws(SystemError) {
-        let flags = NLM_F_CREATE | (replacing ? NLM_F_REPLACE : NLM_F_EXCL)
-        try unsafe withRoute(route, "add \(route)") { handle, object in
-            unsafe rtnl_route_add(handle, object, flags)
-        }
-    }
-
-    package func removeRoute(_ route: NetlinkRoute) throws(SystemError) {
-        do throws(SystemError) {
-            try unsafe withRoute(route, "remove \(route)") { handle, object in
-                unsafe rtnl_route_delete(handle, object, 0)
-            }
-        } catch {
-            // Gone by itself, or with its interface.
-            if error.code != ESRCH, error.code != ENODEV { throw error }
-        }
-    }
-
     /// Those of one protocol, in all tables and both families.
     package func routes(protocol: UInt8 = NetlinkRoute.ownProtocol) throws(SystemError) -> [NetlinkRoute] {
         try eachFamily { family throws(SystemError) in
@@ -207,45 +187,6 @@ package struct Netlink: ~Copyable {
                 list.append(route)
             }
         }
-    }
-
-    private func withRoute(
-        _ route: NetlinkRoute, _ call: String, _ body: (OpaquePointer, OpaquePointer) -> Int32
-    ) throws(SystemError) {
-        guard let object = unsafe rtnl_route_alloc() else { throw SystemError(call: call, code: ENOMEM) }
-        defer { unsafe rtnl_route_put(object) }
-        let family = route.destination.family
-        unsafe rtnl_route_set_family(object, UInt8(NetlinkParsing.number(family)))
-        unsafe rtnl_route_set_table(object, route.table)
-        unsafe rtnl_route_set_protocol(object, route.protocol)
-        unsafe rtnl_route_set_priority(object, route.metric)
-        unsafe rtnl_route_set_type(object, route.kind.rawValue)
-        let isOnLink = route.gateway == nil && route.kind == .unicast
-        let scope = isOnLink ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE
-        unsafe rtnl_route_set_scope(object, UInt8(scope.rawValue))
-        try unsafe Self.withPointer(to: route.destination, call) { target in
-            unsafe rtnl_route_set_dst(object, target)
-        }
-        if let source = route.preferredSource {
-            try unsafe Self.withPointer(to: IPPrefix(host: source), call) { source in
-                unsafe rtnl_route_set_pref_src(object, source)
-            }
-        }
-        if route.interface != 0 || route.gateway != nil {
-            guard let hop = unsafe rtnl_route_nh_alloc() else { throw SystemError(call: call, code: ENOMEM) }
-            if route.interface != 0 {
-                unsafe rtnl_route_nh_set_ifindex(hop, Int32(bitPattern: route.interface))
-            }
-            // The route owns the hop from here, and frees it.
-            unsafe rtnl_route_add_nexthop(object, hop)
-            if let gateway = route.gateway {
-                try unsafe Self.withPointer(to: IPPrefix(host: gateway), call) { gateway in
-                    unsafe rtnl_route_nh_set_gateway(hop, gateway)
-                    return 0
-                }
-            }
-        }
-        try unsafe socket.run(call) { handle in unsafe body(handle, object) }
     }
 
     // MARK: Rules
@@ -356,19 +297,5 @@ package struct Netlink: ~Copyable {
 
     static func bytes(_ value: UInt32) -> [UInt8] {
         unsafe withUnsafeBytes(of: value) { unsafe Array($0) }
-    }
-
-    private static func withPointer(
-        to prefix: IPPrefix, _ call: String, _ body: (OpaquePointer) -> Int32
-    ) throws(SystemError) {
-        let bytes = prefix.address.bytes
-        guard let address = unsafe nl_addr_build(NetlinkParsing.number(prefix.family), bytes, bytes.count)
-        else {
-            throw SystemError(call: call, code: ENOMEM)
-        }
-        defer { unsafe nl_addr_put(address) }
-        unsafe nl_addr_set_prefixlen(address, Int32(prefix.length))
-        let code = unsafe body(address)
-        if code < 0 { throw SystemError(call: call, code: NetlinkSocket.errno(libnl: code)) }
     }
 }

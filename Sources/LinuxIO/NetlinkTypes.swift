@@ -99,6 +99,12 @@ package struct NetlinkRoute: Hashable, Sendable {
         self.preferredSource = preferredSource
     }
 
+    /// By what tells most routes of a host apart.
+    package func hash(into hasher: inout Hasher) {
+        hasher.combine(destination)
+        hasher.combine(table ^ metric &* 31 ^ UInt32(kind.rawValue) << 16)
+    }
+
     package var hops: [NetlinkHop] { [NetlinkHop(interface: interface, gateway: gateway)] + otherHops }
 }
 

@@ -96,11 +96,12 @@ import WireGuard
         changes.append(learn(("10.1.0.0/16", 64), ("10.3.0.0/16", 32)))
         #expect(changes == [true, false, true])
         #expect(
-            state.connection(named: name)?.routes == [
-                Connection.Route(prefix("10.0.0.0/8"), origin: .runtime),
-                Connection.Route(prefix("10.1.0.0/16"), origin: .learned, metric: 64),
-                Connection.Route(prefix("10.3.0.0/16"), origin: .learned, metric: 32),
-            ])
+            state.connection(named: name)?.routes
+                == ConnectionRoutes([
+                    Connection.Route(prefix("10.0.0.0/8"), origin: .runtime),
+                    Connection.Route(prefix("10.1.0.0/16"), origin: .learned, metric: 64),
+                    Connection.Route(prefix("10.3.0.0/16"), origin: .learned, metric: 32),
+                ]))
         #expect(state.owners(of: prefix("10.1.0.0/16")) == [name])
         #expect(state.owners(of: prefix("10.2.0.0/16")).isEmpty)
     }

@@ -432,7 +432,7 @@ import WireGuard
         try withLab(Self.sites[0]) { lab in
             let site = lab.site
             var monitor = try NetlinkMonitor()
-            func disturbances(_ keeper: borrowing RouteKeeper) throws -> [NetlinkEvent] {
+            func disturbances(_ keeper: inout RouteKeeper) throws -> [NetlinkEvent] {
                 var poll = PollSet(monitor.fd)
                 var found: [NetlinkEvent] = []
                 while poll.wait(timeout: .milliseconds(100)) > 0 {
@@ -441,10 +441,10 @@ import WireGuard
                 return found
             }
             var keeper = try RouteKeeper(plan: plan, interface: lab.tun.index, log: quiet)
-            _ = try disturbances(keeper)
+            _ = try disturbances(&keeper)
             for state in [RoutePlan.Prefix.State.carried, .unreachable, .withdrawn, .covered, .carried] {
                 keeper.reconcile([prefix(site.prefix, state)], now: now)
-                let found = try disturbances(keeper)
+                let found = try disturbances(&keeper)
                 #expect(found.isEmpty, "\(state)")
             }
             for command in [
@@ -454,13 +454,13 @@ import WireGuard
                 "ip rule del priority 32064",
             ] {
                 try shell(command)
-                let found = try disturbances(keeper)
+                let found = try disturbances(&keeper)
                 #expect(found.count == 1, "\(command)")
                 keeper.reconcile([prefix(site.prefix)], now: now)
                 let wanted = plan.wanted(for: [prefix(site.prefix)], interface: lab.tun.index)
                 #expect(try Set(lab.ours().routes) == wanted.routes, "\(command)")
                 #expect(try Set(lab.ours().rules) == wanted.rules, "\(command)")
-                _ = try disturbances(keeper)
+                _ = try disturbances(&keeper)
             }
         }
     }

@@ -52,6 +52,42 @@ import WireGuard
         }
     }
 
+    @Test
+    func `many routes go in batches, and what the kernel refuses among them holds up none of the others`()
+        throws
+    {
+        try withTun { netlink, tun in
+            let routes = try (0..<500).map { number in
+                NetlinkRoute(
+                    destination: try Self.prefix("10.\(number / 250).\(number % 250).0/24"),
+                    interface: tun.index,
+                    table: 4000)
+            }
+            let refusedPlaces = [0, 63, 64, 130, 499]
+            var changes = routes.map { NetlinkRouteChange.add($0, replacing: false) }
+            for place in refusedPlaces {
+                // By a link that is not there.
+                changes[place] = .add(
+                    NetlinkRoute(destination: routes[place].destination, interface: 4242, table: 4000),
+                    replacing: false)
+            }
+            var refused: [Int: SystemError] = [:]
+            try netlink.apply(changes) { refused[$0] = $1 }
+            #expect(refused.keys.sorted() == refusedPlaces)
+            #expect(refused[63]?.code == ENODEV)
+            #expect(refused[63]?.call == "add route 10.0.63.0/24 on link 4242 table 4000 metric 0")
+            let there = Set(try netlink.routes(table: 4000).map(\.destination))
+            #expect(
+                there
+                    == Set(
+                        routes.indices.filter { !refusedPlaces.contains($0) }.map { routes[$0].destination }))
+
+            // All of them, though some are not there, and one is there no more.
+            try netlink.apply(routes.map { .remove($0) }) { _, error in Issue.record("\(error)") }
+            #expect(try netlink.routes(table: 4000).isEmpty)
+        }
+    }
+
     @Test func `an address with a peer keeps it`() throws {
         try withTun { netlink, tun in
             for (local, peer) in [("10.9.1.1/32", "10.9.1.2"), ("fd09:1::1/128", "fd09:1::2")] {

@@ -13,6 +13,7 @@ extension ConfigurationParser {
         var keys: [KeyPair: Int?] = [:]
         var ends: [IPAddress: Int?] = [:]
         var routes: [Carried: (connection: String, line: Int?)] = [:]
+        let outerRoutes = routesOfOuterPackets(gateway, connections)
 
         for (node, connection) in zip(nodes, connections) {
             guard let connection else { continue }
@@ -24,8 +25,7 @@ extension ConfigurationParser {
             } else {
                 names[connection.name] = node.child("name")?.line
             }
-            for route in connection.routes {
-                let place = node.child("routes")?.element { IPPrefix($0) == route } ?? node
+            for (route, place) in node.places(of: connection.routes) {
                 let carried = Carried(prefix: route, metric: connection.metric ?? gateway?.routeMetric ?? 0)
                 if let first = routes[carried],
                     first.connection != connection.name || !isFirst(node, of: connection, nodes)
@@ -81,7 +81,7 @@ extension ConfigurationParser {
                             "local is this end's address, remote the far end's")
                     }
                 }
-                if let gateway { findLoop(gateway, tunnel, place, connections) }
+                if let outerRoutes { findLoop(tunnel, place, outerRoutes) }
             }
             findTargetsElsewhere(connection, node)
             findTargetsUnasked(connection, node)
@@ -169,9 +169,9 @@ extension ConfigurationParser {
     private mutating func findTargetsElsewhere(
         _ connection: ConnectionConfiguration, _ node: ConfigurationNode
     ) {
-        guard !connection.isDynamic else { return }
-        for target in connection.health.targets
-        where !connection.routes.contains(where: { $0.contains(target.address) }) {
+        guard !connection.isDynamic, !connection.health.targets.isEmpty else { return }
+        let routes = PrefixLadder(connection.routes)
+        for target in connection.health.targets where routes.prefixes(around: target.address).isEmpty {
             reader.report(
                 node.child("health")?.child("target") ?? node,
                 "\(target.address) is behind none of the connection's routes",
@@ -214,18 +214,20 @@ extension ConfigurationParser {
         }
     }
 
-    /// Without a rule that keeps outer packets out, a route over the endpoint sends the tunnel into itself.
+    /// Nil where a rule keeps outer packets out of the gateway's own.
+    private func routesOfOuterPackets(
+        _ gateway: GatewayConfiguration?, _ connections: [ConnectionConfiguration?]
+    ) -> PrefixLadder? {
+        guard let gateway, RoutePlan(gateway).leadsOuterPackets else { return nil }
+        return PrefixLadder(connections.lazy.compactMap { $0 }.flatMap(\.routes))
+    }
+
+    /// A route over the endpoint sends the tunnel into itself.
     private mutating func findLoop(
-        _ gateway: GatewayConfiguration, _ tunnel: TunnelConfiguration, _ place: ConfigurationNode,
-        _ connections: [ConnectionConfiguration?]
+        _ tunnel: TunnelConfiguration, _ place: ConfigurationNode, _ routes: PrefixLadder
     ) {
-        guard RoutePlan(gateway).leadsOuterPackets else { return }
         for case .address(let endpoint) in tunnel.endpoints {
-            guard
-                let route = connections.lazy.compactMap({ $0 }).flatMap(\.routes).first(where: {
-                    $0.contains(endpoint.address)
-                })
-            else { continue }
+            guard let route = routes.prefixes(around: endpoint.address).first else { continue }
             reader.report(
                 place.child("endpoint") ?? place,
                 "route \(route) covers \(endpoint.address): the tunnel would run into itself",
@@ -264,8 +266,17 @@ extension ConfigurationNode {
         return items
     }
 
-    func element(where matches: (String) -> Bool) -> ConfigurationNode? {
-        elements.first { $0.text.map(matches) ?? false } ?? (text.map(matches) ?? false ? self : nil)
+    /// Where a connection names each of its routes. They were read in this order, some left out: one pass finds the
+    /// places of 100,000.
+    func places(of routes: [IPPrefix]) -> [(route: IPPrefix, place: ConfigurationNode)] {
+        guard let list = child("routes") else { return routes.map { ($0, self) } }
+        var elements = ([list] + list.elements).makeIterator()
+        return routes.map { route in
+            while let place = elements.next() {
+                if place.text.flatMap({ IPPrefix($0) }) == route { return (route, place) }
+            }
+            return (route, self)
+        }
     }
 
     /// Tunnels that could not be read have no value: the key and the name say which one this is.

@@ -61,9 +61,10 @@ extension ConfigurationParser {
             return []
         }
         var routes: [IPPrefix] = []
+        var known: Set<IPPrefix> = []
         for (node, text) in reader.strings(section, "routes", example: "\"10.20.0.0/16\"") ?? [] {
             guard let prefix = reader.prefix(node, text) else { continue }
-            guard !routes.contains(prefix) else {
+            guard known.insert(prefix).inserted else {
                 reader.report(node, "\(prefix) is there already", "leave one of the two out")
                 continue
             }

@@ -10,7 +10,8 @@ package import WireGuard
 // 4. What is right and may not work on this host now makes warnings (Surroundings.swift).
 // 5. Without an error there is a configuration. With one there is none: nothing is ever half applied.
 extension GatewayConfiguration {
-    private static let sizeLimit = 1 << 20
+    /// Bytes: some 400,000 prefixes.
+    private static let sizeLimit = 16 << 20
 
     /// Reads the file and the keys that it names. Relative paths in it start at its folder. `surroundings` make
     /// warnings.

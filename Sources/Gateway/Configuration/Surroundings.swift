@@ -51,8 +51,7 @@ extension ConfigurationParser {
     ) {
         for (node, connection) in zip(nodes, connections) {
             guard let connection else { continue }
-            for route in connection.routes {
-                let place = node.child("routes")?.element { IPPrefix($0) == route } ?? node
+            for (route, place) in node.places(of: connection.routes) {
                 if connection.isExclusive {
                     warnOfNetworksCutOff(by: route, at: place, gateway)
                 } else {

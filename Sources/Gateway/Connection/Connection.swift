@@ -39,7 +39,7 @@ package struct Connection: Sendable {
     package let translations: [PrefixTranslationConfiguration]
     package let rateLimit: UInt64?
     package let copiesDSCP: Bool
-    package var routes: [Route]
+    package var routes: ConnectionRoutes
     package var tunnels: [Tunnel]
 
     package var prefixes: [IPPrefix] { routes.map(\.prefix) }
@@ -47,7 +47,7 @@ package struct Connection: Sendable {
     /// Whether what it once has learned stays out of the clear for good.
     package var guardsLearned: Bool { isDynamic && onDown == .unreachable }
 
-    package func carries(_ prefix: IPPrefix) -> Bool { routes.contains { $0.prefix == prefix } }
+    package func carries(_ prefix: IPPrefix) -> Bool { routes[prefix] != nil }
 }
 
 /// One path to a far site: a WireGuard peer as an operator described it. What it is doing is in `Device`.
@@ -91,7 +91,7 @@ extension Connection {
         translations = configuration.translations
         rateLimit = configuration.rateLimit
         copiesDSCP = configuration.copiesDSCP
-        routes = configuration.routes.map { Route($0, origin: .configured) }
+        routes = ConnectionRoutes(configuration.routes.lazy.map { Route($0, origin: .configured) })
         tunnels = configuration.tunnels.map { Tunnel($0) }
     }
 

@@ -81,13 +81,12 @@ package struct GatewayState: Sendable {
             connection.tunnels.allSatisfy({ ownerOfTunnel[$0.key] == nil && ownerOfName[$0.name] == nil })
         else { return false }
         byName[connection.name] = connection
-        byName[connection.name]?.routes = []
         order.append(connection.name)
         for tunnel in connection.tunnels {
             ownerOfTunnel[tunnel.key] = connection.name
             ownerOfName[tunnel.name] = connection.name
         }
-        for route in connection.routes { add(route, to: connection.name) }
+        for route in connection.routes { ownersOfPrefix[route.prefix, default: []].append(connection.name) }
         return true
     }
 
@@ -121,7 +120,7 @@ package struct GatewayState: Sendable {
     package mutating func takeOut(_ prefix: IPPrefix, of name: String) {
         ownersOfPrefix[prefix]?.removeAll { $0 == name }
         if ownersOfPrefix[prefix]?.isEmpty == true { ownersOfPrefix[prefix] = nil }
-        byName[name]?.routes.removeAll { $0.prefix == prefix }
+        byName[name]?.routes.remove(prefix)
     }
 
     /// What a routing daemon routes to a dynamic connection now, in place of what it did before. False when
@@ -135,13 +134,7 @@ package struct GatewayState: Sendable {
         let before = Set(connection.routes.lazy.filter { $0.origin == .learned })
         let after = Set(routes)
         guard before != after else { return false }
-        // In one pass each: there may be tens of thousands.
-        let gone = before.subtracting(after)
-        byName[name]?.routes.removeAll { gone.contains($0) }
-        for route in gone {
-            ownersOfPrefix[route.prefix]?.removeAll { $0 == name }
-            if ownersOfPrefix[route.prefix]?.isEmpty == true { ownersOfPrefix[route.prefix] = nil }
-        }
+        for route in before.subtracting(after) { takeOut(route.prefix, of: name) }
         for route in routes where !before.contains(route) { add(route, to: name) }
         return true
     }
@@ -209,7 +202,7 @@ package struct GatewayState: Sendable {
             steps.append(.endpoint(peer, endpoint))
         }
         if change.replaceAllowedIPs {
-            for route in byName[name]?.routes ?? [] { takeOut(route.prefix, of: name) }
+            for route in byName[name]?.routes ?? ConnectionRoutes() { takeOut(route.prefix, of: name) }
         }
         for prefix in change.allowedIPs {
             switch prefix {

@@ -188,11 +188,10 @@ extension ControlLoop {
             throw APIError(code: .notFound, message: "there is no route to \(prefix)")
         }
         let found = owners.lazy.compactMap { owner in
-            owner.routes.first { $0.prefix == prefix && ($0.origin == .runtime || $0.origin == .kept) }
-                .map { (owner, $0) }
+            owner.routes[prefix].flatMap { $0.origin == .runtime || $0.origin == .kept ? (owner, $0) : nil }
         }.first
         guard let (owner, route) = found else {
-            let isLearned = !first.routes.contains(Connection.Route(prefix, origin: .configured))
+            let isLearned = first.routes[prefix]?.origin != .configured
             throw APIError(
                 code: .conflict,
                 message: isLearned

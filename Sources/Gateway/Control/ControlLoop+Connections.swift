@@ -244,14 +244,19 @@ extension ControlLoop {
     }
 
     private func prefixChoice(_ connections: [Connection]) -> PrefixChoice {
-        PrefixChoice(
-            connections.map { candidate($0) },
-            guarded: guarded.prefixes.filter { localNetworks.inUse(holding: $0) == nil })
+        let candidates = connections.map { candidate($0) }
+        let guarded = guarded.prefixes.filter { localNetworks.inUse(holding: $0) == nil }
+        if let latest = latestChoice, latest.candidates == candidates, latest.guarded == guarded {
+            return latest.choice
+        }
+        let choice = PrefixChoice(candidates, guarded: guarded)
+        latestChoice = (candidates, guarded, choice)
+        return choice
     }
 
     func candidate(_ connection: Connection) -> PrefixChoice.Candidate {
         PrefixChoice.Candidate(
-            connection.routes.filter { leftOut[$0.prefix] == nil }.map { route in
+            connection.routes.filter { leftOut.isEmpty || leftOut[$0.prefix] == nil }.map { route in
                 PrefixChoice.Claim(
                     route.prefix, metric: connection.metric ?? route.metric ?? settings.plan.metric,
                     isLearned: route.origin == .learned)
@@ -300,7 +305,7 @@ extension ControlLoop {
     private func reportRoutes(_ prefixes: [RoutePlan.Prefix]) {
         guard keeper.installsRoutes else { return }
         let before = routeStates
-        let prefixes = prefixes.filter { leftOut[$0.prefix] == nil }
+        let prefixes = leftOut.isEmpty ? prefixes : prefixes.filter { leftOut[$0.prefix] == nil }
         routeStates = Dictionary(prefixes.map { ($0.prefix, $0.state) }) { first, _ in first }
         var changed: [GatewayEvent.Kind: [IPPrefix]] = [:]
         for prefix in prefixes {

@@ -108,6 +108,8 @@ package final class ControlLoop {
     var forwarding = ForwardingTable.empty
     /// What the kernel was last asked to do with each prefix.
     var routeStates: [IPPrefix: RoutePlan.Prefix.State] = [:]
+    /// The latest choice and what it was made of: forwarding and routes ask for the same one.
+    var latestChoice: (candidates: [PrefixChoice.Candidate], guarded: Set<IPPrefix>, choice: PrefixChoice)?
     let probeSecret: ProbeSecret
     /// When to see whether outer packets go another way than before; nil while no route has changed.
     var routesCheckAt: Instant?

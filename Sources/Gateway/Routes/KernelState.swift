@@ -27,24 +27,26 @@ extension KernelState {
     /// it never stands alone but where that is wanted. Addresses are only added: those that are not ours are an
     /// administrator's.
     package func changes(from found: KernelState) -> [KernelChange] {
-        Self.sorted(routes.subtracting(found.routes)).map { .addRoute($0) }
+        Self.sorted(Array(routes.lazy.filter { !found.routes.contains($0) })).map { .addRoute($0) }
             + Self.sorted(rules.subtracting(found.rules)).map { .addRule($0) }
             + addresses.subtracting(found.addresses).sorted { "\($0)" < "\($1)" }.map { .addAddress($0) }
             // The first rule of a length lets longer prefixes pass by: it goes last.
             + Self.sorted(found.rules.subtracting(rules)).reversed().map { .removeRule($0) }
-            + Self.sorted(found.routes.subtracting(routes)).reversed().map { .removeRoute($0) }
+            + Self.sorted(Array(found.routes.lazy.filter { !routes.contains($0) })).reversed().map {
+                .removeRoute($0)
+            }
     }
 
     /// Those of type unreachable behind the others.
-    private static func sorted(_ routes: Set<NetlinkRoute>) -> [NetlinkRoute] {
-        func key(_ route: NetlinkRoute) -> (UInt8, UInt32, UInt8, UInt128, Int, UInt32) {
-            let prefix = route.destination
-            return (
-                route.kind.rawValue, route.table, prefix.family.rawValue, prefix.first, prefix.length,
-                route.metric
-            )
+    private static func sorted(_ routes: [NetlinkRoute]) -> [NetlinkRoute] {
+        // Routes are large: what is sorted are keys with places.
+        let keys = routes.indices.map { place in
+            let (route, prefix) = (routes[place], routes[place].destination)
+            let group =
+                UInt64(route.kind.rawValue) << 40 | UInt64(route.table) << 8 | UInt64(prefix.family.rawValue)
+            return (group, prefix.address.bits, UInt64(prefix.length) << 32 | UInt64(route.metric), place)
         }
-        return routes.sorted { key($0) < key($1) }
+        return keys.sorted { $0 < $1 }.map { routes[$0.3] }
     }
 
     private static func sorted(_ rules: Set<NetlinkRule>) -> [NetlinkRule] {

@@ -67,29 +67,47 @@ package struct PrefixChoice: Hashable, Sendable {
     /// Each prefix once, in order: those of the connections, and the guarded ones.
     package let kernel: [RoutePlan.Prefix]
 
+    /// A connection's hold on a prefix.
     private struct Owner {
+        let prefix: IPPrefix
         let connection: Int
         let metric: UInt32
         /// False if the connection has the prefix by its configuration or by an operator as well.
-        let isLearned: Bool
+        var isLearned: Bool
+    }
+
+    /// A prefix that contains those that follow, until one begins behind its end.
+    private struct Wider {
+        let prefix: IPPrefix
+        let owners: ArraySlice<Owner>
+        /// A usable connection has it, or one around it.
+        let isUsable: Bool
     }
 
     /// `guarded` are all prefixes that `LearnedGuard` holds, also those that connections have now.
     package init(_ candidates: [Candidate], guarded: Set<IPPrefix> = []) {
-        let owners = Self.owners(candidates, guarded)
-        let ordered = owners.keys.sorted {
-            ($0.family.rawValue, $0.first, $0.length) < ($1.family.rawValue, $1.first, $1.length)
-        }
-        let ladder = Ladder(ordered)
-
         func health(_ owner: Owner) -> Health { candidates[owner.connection].health }
+        let owners = Self.owners(candidates)
+        var unowned = guarded.subtracting(owners.lazy.map(\.prefix)).sorted(by: Self.isBefore)[...]
         var prefixes = candidates.map { _ in [IPPrefix]() }
         var sources = prefixes
         var kernel: [RoutePlan.Prefix] = []
-        for prefix in ordered {
-            let list = owners[prefix] ?? []
-            let wider = ladder.wider(than: prefix).map { owners[$0] ?? [] }
-            let isCovered = wider.contains { $0.contains { health($0).isUsable } }
+        kernel.reserveCapacity(owners.count + unowned.count)
+        var around: [Wider] = []
+        var rest = owners[...]
+        // Wider prefixes come before those in them: a stack holds all that are around the present one.
+        while let prefix = Self.first(rest.first?.prefix, unowned.first) {
+            let list = rest.prefix { $0.prefix == prefix }
+            rest = rest[list.endIndex...]
+            if list.isEmpty { unowned.removeFirst() }
+            while let wider = around.last, !wider.prefix.contains(prefix) { around.removeLast() }
+            let isCovered = around.last?.isUsable ?? false
+            defer {
+                around.append(
+                    Wider(
+                        prefix: prefix, owners: list,
+                        isUsable: isCovered || list.contains { health($0).isUsable }))
+            }
             guard let best = list.first else {
                 kernel.append(
                     RoutePlan.Prefix(prefix, state: isCovered ? .covered : .unreachable, isLearned: true))
@@ -101,13 +119,13 @@ package struct PrefixChoice: Hashable, Sendable {
             if carrier != nil || !isCovered {
                 prefixes[(carrier ?? best).connection].append(prefix)
             }
-            if !list.contains(where: { health($0) == .settled }) {
+            if !around.isEmpty, !list.contains(where: { health($0) == .settled }) {
                 var allowed = Set(list.map(\.connection))
-                for owners in wider {
-                    for owner in owners where allowed.insert(owner.connection).inserted {
+                for wider in around.reversed() {
+                    for owner in wider.owners where allowed.insert(owner.connection).inserted {
                         sources[owner.connection].append(prefix)
                     }
-                    if owners.contains(where: { health($0) == .settled }) { break }
+                    if wider.owners.contains(where: { health($0) == .settled }) { break }
                 }
             }
             let isLearned = list.allSatisfy(\.isLearned)
@@ -131,53 +149,40 @@ package struct PrefixChoice: Hashable, Sendable {
         self.kernel = kernel
     }
 
-    /// The connections that have each prefix, the best first; none where it is only guarded.
-    private static func owners(
-        _ candidates: [Candidate], _ guarded: Set<IPPrefix>
-    ) -> [IPPrefix: [Owner]] {
-        var owners: [IPPrefix: [Owner]] = [:]
-        for (connection, candidate) in candidates.enumerated() {
-            for claim in candidate.claims {
-                let list = owners[claim.prefix] ?? []
-                let others = list.filter { $0.connection != connection }
-                let before = list.first { $0.connection == connection }
-                // A connection may have it twice, as configured and learned: the better metric counts.
-                owners[claim.prefix] =
-                    others + [
-                        Owner(
-                            connection: connection, metric: min(claim.metric, before?.metric ?? .max),
-                            isLearned: claim.isLearned && before?.isLearned ?? true)
-                    ]
+    /// By prefix, and of each the best connection first.
+    private static func owners(_ candidates: [Candidate]) -> [Owner] {
+        var owners = candidates.enumerated().flatMap { connection, candidate in
+            candidate.claims.map {
+                Owner(prefix: $0.prefix, connection: connection, metric: $0.metric, isLearned: $0.isLearned)
             }
         }
-        for prefix in owners.keys {
-            owners[prefix]?.sort { ($0.metric, $0.connection) < ($1.metric, $1.connection) }
+        owners.sort {
+            $0.prefix == $1.prefix
+                ? ($0.metric, $0.connection) < ($1.metric, $1.connection) : isBefore($0.prefix, $1.prefix)
         }
-        for prefix in guarded where owners[prefix] == nil { owners[prefix] = [] }
-        return owners
+        // A connection may have a prefix twice, as configured and learned: the better metric counts, which is the first.
+        var kept: [Owner] = []
+        kept.reserveCapacity(owners.count)
+        for owner in owners {
+            var place = kept.count - 1
+            while place >= 0, kept[place].prefix == owner.prefix, kept[place].connection != owner.connection {
+                place -= 1
+            }
+            if place >= 0, kept[place].prefix == owner.prefix {
+                kept[place].isLearned = kept[place].isLearned && owner.isLearned
+            } else {
+                kept.append(owner)
+            }
+        }
+        return kept
     }
 
-    /// Finds the shorter prefixes around one.
-    private struct Ladder {
-        private let known: Set<IPPrefix>
-        private var lengths: [IPAddress.Family: [Int]] = [:]
+    private static func first(_ a: IPPrefix?, _ b: IPPrefix?) -> IPPrefix? {
+        guard let a, let b else { return a ?? b }
+        return isBefore(b, a) ? b : a
+    }
 
-        init(_ prefixes: [IPPrefix]) {
-            known = Set(prefixes)
-            for family in IPAddress.Family.allCases {
-                lengths[family] = Set(prefixes.lazy.filter { $0.family == family }.map(\.length)).sorted(
-                    by: >)
-            }
-        }
-
-        /// Longest first.
-        func wider(than prefix: IPPrefix) -> [IPPrefix] {
-            (lengths[prefix.family] ?? []).compactMap { length in
-                guard length < prefix.length,
-                    let wider = IPPrefix(address: prefix.address, length: length)?.network
-                else { return nil }
-                return known.contains(wider) ? wider : nil
-            }
-        }
+    private static func isBefore(_ a: IPPrefix, _ b: IPPrefix) -> Bool {
+        (a.family.rawValue, a.address.bits, a.length) < (b.family.rawValue, b.address.bits, b.length)
     }
 }

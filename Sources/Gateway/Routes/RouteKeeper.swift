@@ -21,7 +21,8 @@ package struct RouteKeeper: ~Copyable {
     private var refused: [KernelChange: SystemError] = [:]
     /// What was wanted the last time, and the places of its routes: what somebody else may disturb.
     private var wanted = KernelState()
-    private var places: Set<Place> = []
+    /// Nil until somebody asks.
+    private var places: Set<Place>?
     /// Somebody may have taken something away: look again then.
     package private(set) var deadline: Instant?
     /// Grows while somebody else keeps undoing what we do, so that the two do not keep a processor busy.
@@ -125,7 +126,7 @@ package struct RouteKeeper: ~Copyable {
             wanted.routes = wanted.routes.filter { $0.kind == .unreachable }
             wanted.addresses = []
         }
-        places = Set(wanted.routes.lazy.map(Place.init))
+        places = nil
         do throws(SystemError) {
             let changes = wanted.changes(from: try found(wanted))
             noteRepairs(changes, before)
@@ -171,21 +172,49 @@ package struct RouteKeeper: ~Copyable {
         refused = [:]
         failures = [:]
         missingAddresses = [:]
-        for change in changes {
+        var news: [SystemError] = []
+        for (change, error) in perform(changes) {
+            refused[change] = error
+            switch change {
+            case .addRoute(let route) where route.kind == .unicast: failures[route.destination] = error
+            case .addAddress(let address): missingAddresses[address] = error
+            case .addRoute, .removeRoute, .addRule, .removeRule: break
+            }
+            if before[change] != error { news.append(error) }
+        }
+        for error in news.prefix(Self.loggedRefusals) {
+            log.error("kernel refused", metadata: ["error": "\(error)"])
+        }
+        if news.count > Self.loggedRefusals {
+            log.error("kernel refused more", metadata: ["count": "\(news.count - Self.loggedRefusals)"])
+        }
+    }
+
+    private static let loggedRefusals = 10
+
+    /// In order, and beyond what the kernel refuses. Returns that.
+    private func perform(_ changes: [KernelChange]) -> [(KernelChange, SystemError)] {
+        var refused: [(KernelChange, SystemError)] = []
+        var rest = changes[...]
+        while let change = rest.first {
+            // There may be 100,000 routes: those beside each other go together.
+            let routes = rest.prefix { $0.route != nil }
             do throws(SystemError) {
-                try apply(change)
+                if routes.isEmpty {
+                    rest.removeFirst()
+                    try apply(change)
+                } else {
+                    rest.removeFirst(routes.count)
+                    let first = routes.startIndex
+                    try netlink.apply(routes.compactMap(\.route)) { place, error in
+                        refused.append((changes[first + place], error))
+                    }
+                }
             } catch {
-                refused[change] = error
-                switch change {
-                case .addRoute(let route) where route.kind == .unicast: failures[route.destination] = error
-                case .addAddress(let address): missingAddresses[address] = error
-                case .addRoute, .removeRoute, .addRule, .removeRule: break
-                }
-                if before[change] != error {
-                    log.error("kernel refused", metadata: ["error": "\(error)"])
-                }
+                refused.append((change, error))
             }
         }
+        return refused
     }
 
     /// Another firewall mark: its rules come first, then `mark` marks the sockets, then the old rules go. In
@@ -267,16 +296,12 @@ package struct RouteKeeper: ~Copyable {
 
     private func remove(_ state: KernelState) -> (count: Int, refusal: SystemError?) {
         let changes = KernelState().changes(from: state)
-        var refusal: SystemError?
-        for change in changes {
-            do throws(SystemError) { try apply(change) } catch { refusal = refusal ?? error }
-        }
-        return (changes.count, refusal)
+        return (changes.count, perform(changes).first?.1)
     }
 
     /// Whether the monitor's event tells of somebody else's hand on what was wanted the last time. Our own
     /// changes come back as events too, and concern nobody.
-    package func concerns(_ event: NetlinkEvent) -> Bool {
+    package mutating func concerns(_ event: NetlinkEvent) -> Bool {
         switch event {
         case .addressRemoved(let address):
             address.interface == interface && plan.addresses.contains(address.prefix)
@@ -284,12 +309,18 @@ package struct RouteKeeper: ~Copyable {
         case .addressAdded(let address): address.interface == interface && !missingAddresses.isEmpty
         case .routeRemoved(let route): wanted.routes.contains(route)
         // The kernel does not tell of a route that was replaced but by its successor.
-        case .routeAdded(let route): places.contains(Place(route)) && !wanted.routes.contains(route)
+        case .routeAdded(let route): !wanted.routes.contains(route) && isPlaceTaken(by: route)
         case .ruleRemoved(let rule): wanted.rules.contains(rule)
         case .linkChanged(let link): link.index == interface && link.isUp
         case .overflow: true
         default: false
         }
+    }
+
+    private mutating func isPlaceTaken(by route: NetlinkRoute) -> Bool {
+        let places = places ?? Set(wanted.routes.lazy.map(Place.init))
+        self.places = places
+        return places.contains(Place(route))
     }
 
     private func found(_ wanted: KernelState) throws(SystemError) -> KernelState {
@@ -305,12 +336,21 @@ package struct RouteKeeper: ~Copyable {
     private func apply(_ change: KernelChange) throws(SystemError) {
         switch change {
         case .addAddress(let address): try netlink.addAddress(address, to: interface)
-        // In the main table a route to the same prefix is an administrator's, and stays.
-        case .addRoute(let route):
-            try netlink.addRoute(route, replacing: route.table != NetlinkRoute.mainTable)
-        case .removeRoute(let route): try netlink.removeRoute(route)
+        case .addRoute, .removeRoute: break
         case .addRule(let rule): try netlink.addRule(rule)
         case .removeRule(let rule): try netlink.removeRule(rule)
+        }
+    }
+}
+
+extension KernelChange {
+    /// Nil where it is about no route.
+    fileprivate var route: NetlinkRouteChange? {
+        switch self {
+        // In the main table a route to the same prefix is an administrator's, and stays.
+        case .addRoute(let route): .add(route, replacing: route.table != NetlinkRoute.mainTable)
+        case .removeRoute(let route): .remove(route)
+        case .addAddress, .addRule, .removeRule: nil
         }
     }
 }

@@ -130,6 +130,8 @@ package struct RoutePlan: Hashable, Sendable {
         var state = KernelState()
         state.addresses = Set(addresses)
         guard let table else { return state }
+        // Each prefix has a route into the TUN and one of the last resort.
+        state.routes.reserveCapacity(2 * prefixes.count + 1)
         var lengths: Set<Length> = []
         for prefix in prefixes {
             // Also where there is nothing to look up: a connection that comes and goes moves no rule.

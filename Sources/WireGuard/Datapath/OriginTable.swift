@@ -9,23 +9,21 @@ struct OriginTable: Sendable {
 
     /// `sources` by number of connection.
     init(_ sources: [[IPPrefix]]) {
-        var ownersOf: [IPPrefix: [Int32]] = [:]
-        var order: [IPPrefix] = []
-        for (number, prefixes) in sources.enumerated() {
-            for prefix in prefixes.map(\.network) {
-                if ownersOf[prefix] == nil { order.append(prefix) }
-                ownersOf[prefix, default: []].append(Int32(number))
-            }
+        let all = sources.enumerated().flatMap { number, prefixes in
+            prefixes.map { (prefix: $0.network, owner: Int32(number)) }
+        }.sorted { a, b in
+            (a.prefix.family.rawValue, a.prefix.address.bits, a.prefix.length, a.owner)
+                < (b.prefix.family.rawValue, b.prefix.address.bits, b.prefix.length, b.owner)
         }
-        var starts = [0]
-        var owners: [Int32] = []
-        for prefix in order {
-            owners += ownersOf[prefix] ?? []
-            starts.append(owners.count)
+        var order: [(prefix: IPPrefix, value: Int32)] = []
+        var starts: [Int] = []
+        for (place, entry) in all.enumerated() where order.last?.prefix != entry.prefix {
+            order.append((entry.prefix, Int32(starts.count)))
+            starts.append(place)
         }
-        prefixes = PrefixTable(order.enumerated().map { (prefix: $1, value: Int32($0)) })
-        self.starts = starts
-        self.owners = owners
+        prefixes = PrefixTable(order)
+        self.starts = starts + [all.count]
+        owners = all.map(\.owner)
     }
 
     func holds(_ address: IPAddress, of connection: Int32) -> Bool {

@@ -47,14 +47,13 @@ package struct PrefixTable: Sendable {
     }
 
     /// Walks the prefixes in order of their first address, wider before narrower: a stack holds those that
-    /// are open, the innermost on top.
+    /// are open, the innermost on top. Of equal ones the last begins at the same address, and so takes the others' place.
     private static func flatten(
         _ entries: [(prefix: IPPrefix, value: Int32)], end: UInt128
     ) -> (starts: [UInt128], values: [Int32]) {
-        var latest: [IPPrefix: Int32] = [:]
-        for entry in entries { latest[entry.prefix.network] = entry.value }
-        let ordered = latest.sorted { a, b in
-            (a.key.first, a.key.length) < (b.key.first, b.key.length)
+        let ordered = entries.indices.map { (entries[$0].prefix.first, entries[$0].prefix.length, $0) }.sorted
+        {
+            $0 < $1
         }
         var starts: [UInt128] = [0]
         var values: [Int32] = [none]
@@ -74,9 +73,10 @@ package struct PrefixTable: Sendable {
                 if top.last < end { begin(top.last + 1, open.last?.value ?? none) }
             }
         }
-        for (prefix, value) in ordered {
-            close(before: prefix.first)
-            begin(prefix.first, value)
+        for (first, _, place) in ordered {
+            let (prefix, value) = entries[place]
+            close(before: first)
+            begin(first, value)
             open.append((prefix.last, value))
         }
         close(before: nil)

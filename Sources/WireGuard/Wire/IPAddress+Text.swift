@@ -1,12 +1,15 @@
 extension IPAddress: CustomStringConvertible, LosslessStringConvertible {
     /// Accepts dotted decimal (four parts, no leading zeros) and the IPv6 forms of RFC 4291, section 2.2.
     package init?(_ text: String) {
-        let bytes = Array(text.utf8)
-        if bytes.contains(UInt8(ascii: ":")) {
-            guard let bits = Self.parseV6(bytes) else { return nil }
+        self.init(text: Array(text.utf8)[...])
+    }
+
+    init?(text: ArraySlice<UInt8>) {
+        if text.contains(UInt8(ascii: ":")) {
+            guard let bits = Self.parseV6(text) else { return nil }
             self.init(v6: bits)
         } else {
-            guard let bits = Self.parseV4(bytes[...]) else { return nil }
+            guard let bits = Self.parseV4(text) else { return nil }
             self.init(v4: bits)
         }
     }
@@ -40,24 +43,28 @@ extension IPAddress: CustomStringConvertible, LosslessStringConvertible {
     }
 
     private static func parseV4(_ text: ArraySlice<UInt8>) -> UInt32? {
-        let parts = text.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
-        guard parts.count == 4 else { return nil }
         var result: UInt32 = 0
-        for part in parts {
-            guard (1...3).contains(part.count), part.allSatisfy({ (0x30...0x39).contains($0) }),
-                part.count == 1 || part.first != 0x30
-            else { return nil }
-            let value = part.reduce(0) { $0 * 10 + UInt32($1 - 0x30) }
-            guard value <= 255 else { return nil }
-            result = result << 8 | value
+        var (parts, part, digits) = (0, UInt32(0), 0)
+        // No arrays: a configuration may have 100,000 of these.
+        for byte in text {
+            switch byte {
+            case UInt8(ascii: ".") where digits > 0 && parts < 3:
+                result = result << 8 | part
+                (parts, part, digits) = (parts + 1, 0, 0)
+            case 0x30...0x39 where digits == 0 || part > 0:
+                part = part * 10 + UInt32(byte - 0x30)
+                digits += 1
+                guard part <= 255 else { return nil }
+            default: return nil
+            }
         }
-        return result
+        return parts == 3 && digits > 0 ? result << 8 | part : nil
     }
 
-    private static func parseV6(_ text: [UInt8]) -> UInt128? {
+    private static func parseV6(_ text: ArraySlice<UInt8>) -> UInt128? {
         var before: [UInt16] = []
         var after: [UInt16]?
-        var rest = text[...]
+        var rest = text
         if rest.starts(with: [0x3a, 0x3a]) {
             after = []
             rest = rest.dropFirst(2)

@@ -34,7 +34,9 @@ package struct IPAddress: Hashable, Sendable, BitwiseCopyable {
         case 16: family = .v6
         default: return nil
         }
-        bits = bytes.reduce(0) { $0 << 8 | UInt128($1) }
+        var bits: UInt128 = 0
+        for byte in bytes { bits = bits << 8 | UInt128(byte) }
+        self.bits = bits
     }
 
     /// Network order, 4 or 16 bytes.

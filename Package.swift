@@ -78,7 +78,8 @@ let package = Package(
         .executableTarget(
             name: "vgwctl",
             dependencies: [
-                "ControlAPI", "WireGuard",
+                // The reader of configurations: what vgwctl writes, vgwd reads.
+                "ControlAPI", "Gateway", "LinuxIO", "WireGuard",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

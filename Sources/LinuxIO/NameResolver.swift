@@ -23,11 +23,14 @@ package import WireGuard
 package final class NameResolver: Sendable {
     package struct Address: Hashable, Sendable {
         package let address: IPAddress
+        /// Index of the interface that a link-local address is reached by; 0 for every other one.
+        package let scope: UInt32
         /// Zero for one from /etc/hosts.
         package let timeToLive: Duration
 
-        package init(_ address: IPAddress, timeToLive: Duration) {
+        package init(_ address: IPAddress, scope: UInt32 = 0, timeToLive: Duration) {
             self.address = address
+            self.scope = scope
             self.timeToLive = timeToLive
         }
     }
@@ -62,7 +65,10 @@ package final class NameResolver: Sendable {
 
     /// `mark` is SO_MARK of what is sent for this question; 0 is none. It decides too which addresses this host
     /// has a route to.
+    ///
+    /// `fe80::1%eth0` is answered by the index that the interface has now, before this returns.
     package func resolve(_ host: String, mark: UInt32 = 0, answer: @escaping Answer) {
+        if let scoped = ScopedAddress(host) { return answer(scoped.resolved()) }
         work.add(ResolverQuestion(host: host, mark: mark, answer: answer))
     }
 

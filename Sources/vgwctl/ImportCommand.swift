@@ -7,8 +7,8 @@ struct ImportCommand: ParsableCommand {
         abstract: "Make vgwd's configuration from one of wg-quick.",
         discussion: """
             Each [Peer] becomes a connection with one tunnel; its AllowedIPs are the routes. A short comment above or \
-            below [Peer] becomes the connection's name. What vgwd has no counterpart for is listed. The file itself is \
-            not touched.
+            below [Peer] becomes the connection's name. It says of every line what became of it. Where vgwd cannot do \
+            what a line says, it says so and writes nothing. The file itself is not touched.
 
               sudo vgwctl import /etc/wireguard/wg0.conf --output /etc/vgwd
 
@@ -24,7 +24,7 @@ struct ImportCommand: ParsableCommand {
             "The folder to write to. (default: the file's name without .conf)", valueName: "folder"))
     var output: String?
 
-    private static let sizeLimit = 1 << 20
+    private static let sizeLimit = 16 << 20
 
     func run() throws {
         guard let data = try? Data(contentsOf: URL(filePath: file)) else {
@@ -38,33 +38,43 @@ struct ImportCommand: ParsableCommand {
         let name = base.hasSuffix(".conf") ? String(base.dropLast(5)) : base
         let imported: WgQuickFile
         do {
-            imported = try WgQuickFile(text, name: name)
+            imported = try WgQuickFile(text, name: name, tables: .system())
         } catch {
             throw Failure(error.status, "\(file): \(error.message)", hint: error.hint)
         }
         let folder = output ?? name
         try OutputFolder.write([OutputFolder(path: folder, files: imported.draft.files)])
-        if !imported.notes.isEmpty {
-            print("\nNot carried over, or changed:")
-            for note in imported.notes { print("  \(note)") }
-        }
-        print("\nWhat to do next:")
+        print("\nWhat became of \(base):")
+        print(Self.lines(imported.fates).joined(separator: "\n"))
+        print("\nWhat to do next; it stops where something fails, and overwrites nothing:")
         print(Self.nextSteps(folder: folder, interface: name).joined(separator: "\n"))
+    }
+
+    /// A fate each, with its line's number before it.
+    static func lines(_ fates: [WgQuickFile.Fate]) -> [String] {
+        let labels = fates.map { $0.line.map { "line \($0)" } ?? "" }
+        let width = labels.map(\.count).max() ?? 0
+        return zip(labels, fates).flatMap { label, fate in
+            let first = "  " + label + String(repeating: " ", count: width - label.count + 2)
+            return Prose.wrapped(fate.text, first: first, width: Prose.width)
+        }
     }
 
     /// What is left to do by hand: the files must be vgwd's, and where its unit looks for them.
     static func nextSteps(folder: String, interface: String) -> [String] {
-        let isInPlace = folder == "/etc/vgwd" || folder == "/etc/vgwd/"
-        let moving = [
-            "install -d -m 700 -o vgwd -g vgwd /etc/vgwd",
-            "install -m 600 -o vgwd -g vgwd \(folder)/* /etc/vgwd/",
-        ]
+        let target = ConfigurationDraft.folder
+        let isInPlace = folder == target || folder == target + "/"
+        let unpacking = OutputFolder.unpacking(to: target).map { "sudo \($0)" }
+        let placing =
+            isInPlace
+            ? ["sudo chown -R vgwd: \(target)"]
+            : [unpacking[0], "sudo tar -C \(folder) -c . | \(unpacking[1])", unpacking[2]]
         let steps =
-            (isInPlace ? ["chown -R vgwd: /etc/vgwd"] : moving) + [
-                "vgwd check",
-                "wg-quick down \(interface)      # both cannot have the interface and the port",
-                "systemctl enable --now vgwd",
+            placing + [
+                "sudo vgwd check",
+                // Both cannot have the interface and the port.
+                "sudo wg-quick down \(interface)", "sudo systemctl enable --now vgwd",
             ]
-        return steps.map { "  sudo \($0)" }
+        return steps.dropLast().map { "  \($0) &&" } + steps.suffix(1).map { "  \($0)" }
     }
 }

@@ -4,12 +4,21 @@ internal import FoundationEssentials
 /// nothing over what is there.
 struct OutputFolder {
     let path: String
-    let files: [(name: String, text: String)]
+    let files: [DraftFile]
 
     /// All of them, or none where a file is in the way.
     static func write(_ folders: [OutputFolder]) throws(Failure) {
         for folder in folders { try folder.refuseToOverwrite() }
         for folder in folders { try folder.write() }
+    }
+
+    /// Commands of a shell that take all files of `folder` to the folder that vgwd's unit reads, joined by `&&`: where a
+    /// file of such a name is there already, tar keeps that one and fails, and the rest is not done.
+    static func unpacking(to folder: String) -> [String] {
+        [
+            "install -d -m 700 -o vgwd -g vgwd \(folder)", "tar -C \(folder) -xk --no-same-owner",
+            "chown -R vgwd: \(folder)",
+        ]
     }
 
     private func refuseToOverwrite() throws(Failure) {

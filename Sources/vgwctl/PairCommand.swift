@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Gateway
 internal import WireGuard
 
 struct PairCommand: ParsableCommand {
@@ -131,7 +132,7 @@ struct PairCommand: ParsableCommand {
     }
 
     private static func acceptName(_ text: String) throws(Failure) -> String {
-        guard DraftName.isValid(text) else {
+        guard Names.isValid(text) else {
             throw Failure(
                 .data, "'\(text)' cannot be a name",
                 hint: "use 1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit")

@@ -1,38 +1,96 @@
+internal import ControlAPI
+internal import Gateway
 internal import WireGuard
 
-/// A configuration of wg-quick(8), read into a draft of ours. What vgwd has no counterpart for is listed,
-/// never lost in silence.
+/// A configuration of wg-quick(8), read into a draft of ours.
+///
+/// 1. Each line is read by itself: into the draft, left out, or refused. What became of it is kept.
+/// 2. Peers become connections. What two of them name is the last one's, as with wg.
+/// 3. The draft is read as vgwd reads it, and what that refuses is said of the line that it comes from.
+///
+/// With anything refused there is no draft: import writes nothing that `vgwd check` would not take.
 struct WgQuickFile {
-    /// What is not carried over, as a line for a person: `line 5: DNS: …`.
-    private(set) var notes: [String] = []
+    /// What became of a section or of a line in it, in the order of the file.
+    private(set) var fates: [Fate] = []
     private(set) var draft: ConfigurationDraft
 
-    private var peers: [Peer] = []
+    struct Fate: Hashable {
+        /// Nil is about the whole file.
+        let line: Int?
+        /// As a clause: `[Peer] is connection cloud: PublicKey, AllowedIPs`, `DNS is left out: …`.
+        var text: String
+    }
+
+    /// Why there is no draft. Never holds a value that could be a secret.
+    private struct Refusal {
+        /// Nil is about the whole file.
+        let line: Int?
+        let problem: String
+        let remedy: String
+    }
 
     private struct Peer {
-        var line: Int
+        let line: Int
         var name: String?
         var publicKey: PublicKey?
         var presharedKey: PresharedKey?
-        var prefixes: [IPPrefix] = []
+        var prefixes: [(prefix: IPPrefix, line: Int)] = []
         var endpoint: String?
         var keepalive: UInt16 = 0
+        /// What it has, and on which line.
+        var lines: [String: Int] = [:]
+        var taken: [String] = []
     }
 
     private enum Section { case none, interface, peer }
 
+    private let tables: RouteTableNames
+    private var peers: [Peer] = []
+    private var refusals: [Refusal] = []
+    /// Lines of [Interface] by the key in lower case, and their keys as they are written.
+    private var lines: [String: Int] = [:]
+    private var taken: [String] = []
+    private var interfaceLine: Int?
+    private var addressLines: [Int] = []
+    private var commands: [(key: String, line: Int, text: String)] = []
+
     /// `name` is the interface's: the file's name without `.conf`.
-    init(_ text: String, name: String) throws(Failure) {
-        // The stand-in leaves with an error unless a key of the file takes its place.
+    init(_ text: String, name: String, tables: RouteTableNames = RouteTableNames(texts: [])) throws(Failure) {
+        self.tables = tables
+        // The stand-in key leaves with an error unless a key of the file takes its place.
         draft = ConfigurationDraft(
-            comment: ["Made from \(name).conf of wg-quick by vgwctl import."],
-            name: DraftName.derived(from: name) ?? "gateway", interface: name,
-            privateKey: FreshKey.privateKey())
-        var hasPrivateKey = false
+            comment: ["Made from \(DraftName.derived(from: name) ?? "a file") of wg-quick by vgwctl import."],
+            name: DraftName.derived(from: name) ?? "gateway", privateKey: FreshKey.privateKey())
+        nameInterface(name)
+        read(text)
+        if lines["privatekey"] == nil {
+            refuse(nil, "the file has no PrivateKey", "put the interface's PrivateKey into its [Interface]")
+        }
+        if draft.listenPort == nil { draft.listenPort = 0 }
+        // Where wg-quick makes no rules it marks nothing either.
+        if draft.firewallMark == nil, draft.table == Self.offTable || !draft.makesRules {
+            draft.firewallMark = TOMLText.quoted("off")
+        }
+        makeHooks()
+        makeConnections()
+        if let line = interfaceLine {
+            fates.append(Fate(line: line, text: "[Interface] is gateway \(draft.name): \(list(taken))"))
+        }
+        askDaemon()
+        fates.sort { ($0.line ?? 0) < ($1.line ?? 0) }
+        try fail()
+    }
+
+    // MARK: Lines
+
+    private mutating func read(_ text: String) {
         var section = Section.none
         var comment: String?
-        for (index, rawLine) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+        // By bytes: "\r\n" is one Character.
+        let bytes = text.utf8.starts(with: [0xef, 0xbb, 0xbf]) ? text.utf8.dropFirst(3) : text.utf8[...]
+        for (index, bytes) in bytes.split(separator: 0x0a, omittingEmptySubsequences: false).enumerated() {
             let number = index + 1
+            let rawLine = Substring(bytes)
             let parts = rawLine.split(separator: "#", maxSplits: 1, omittingEmptySubsequences: false)
             let line = (parts.first ?? "").trimmed
             if parts.count == 2, line.isEmpty {
@@ -44,179 +102,378 @@ struct WgQuickFile {
                 }
                 continue
             }
-            guard !line.isEmpty else {
-                comment = nil
-                continue
-            }
+            defer { comment = nil }
+            guard !line.isEmpty else { continue }
             switch line.lowercased() {
-            case "[interface]": section = .interface
+            case "[interface]":
+                section = .interface
+                interfaceLine = interfaceLine ?? number
             case "[peer]":
                 section = .peer
                 peers.append(Peer(line: number, name: comment.flatMap { Self.name(in: $0) }))
             case _ where line.hasPrefix("["):
-                throw Failure(
-                    .data, "line \(number): unknown section",
-                    hint: "A wg-quick file has [Interface] and [Peer].")
-            default:
-                let pair = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-                guard pair.count == 2 else {
-                    throw Failure(
-                        .data, "line \(number): no '='",
-                        hint: "Each line is KEY = VALUE. Is this a wg-quick file?")
-                }
-                let key = pair[0].trimmed
-                let value = pair[1].trimmed
-                switch section {
-                case .none:
-                    throw Failure(.data, "line \(number): \(Self.shown(key)) stands before any section")
-                case .interface:
-                    if key.lowercased() == "privatekey" { hasPrivateKey = true }
-                    try readInterface(key, value, number)
-                case .peer: try readPeer(key, value, number)
-                }
+                refuse(number, "unknown section", "a wg-quick file has [Interface] and [Peer]")
+                section = .none
+            default: read(line, number, in: section)
             }
-            comment = nil
         }
-        guard hasPrivateKey else {
-            throw Failure(
-                .data, "the file has no PrivateKey",
-                hint: "Put the interface's PrivateKey into its [Interface].")
-        }
-        if draft.listenPort == nil { draft.listenPort = 0 }
-        try makeConnections()
     }
 
-    // MARK: Keys
+    private mutating func read(_ line: String, _ number: Int, in section: Section) {
+        let pair = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        guard pair.count == 2 else {
+            return refuse(number, "no '='", "each line is KEY = VALUE: is this a wg-quick file?")
+        }
+        let key = pair[0].trimmed
+        let value = pair[1].trimmed
+        if Self.isOfAmneziaWG(key) {
+            return refuse(
+                number,
+                "\(key) is AmneziaWG's: its packets are disguised, and the far end will not understand vgwd's",
+                "set up WireGuard itself at both ends, without \(key) and its like")
+        }
+        switch section {
+        case .none:
+            // After an unknown section there is one refusal already.
+            guard interfaceLine == nil, peers.isEmpty, refusals.isEmpty else { return }
+            refuse(
+                number, "\(Self.shown(key)) stands before any section", "put it below [Interface] or [Peer]")
+        case .interface: readInterface(key, value, number)
+        case .peer: readPeer(key, value, number)
+        }
+    }
 
-    private mutating func readInterface(_ key: String, _ value: String, _ line: Int) throws(Failure) {
+    /// Junk packets, padding, message types, signatures, and what hides them: `Jc`, `S1`, `H4`, `I1`, …
+    private static func isOfAmneziaWG(_ key: String) -> Bool {
+        let key = key.lowercased()
+        if ["jc", "jmin", "jmax", "itime"].contains(key) { return true }
+        guard let first = key.first, "shij".contains(first), key.utf8.count == 2 else { return false }
+        return key.utf8.dropFirst().allSatisfy { (0x31...0x39).contains($0) }
+    }
+
+    // MARK: [Interface]
+
+    private mutating func readInterface(_ key: String, _ value: String, _ line: Int) {
+        let isRepeatable = ["address", "dns", "preup", "postup", "predown", "postdown"].contains(
+            key.lowercased())
+        if let earlier = lines.updateValue(line, forKey: key.lowercased()), !isRepeatable {
+            leaveOut(earlier, key, "line \(line) says it again, and the last one counts, as with wg")
+        }
         switch key.lowercased() {
         case "privatekey":
             guard let privateKey = PrivateKey(base64: value) else {
-                throw Failure(
-                    .data, "line \(line): PrivateKey is no key", hint: "It must be 32 bytes in base64.")
+                return refuse(line, "PrivateKey is no key", "it must be 32 bytes in base64")
             }
             draft.privateKey = privateKey
         case "listenport":
-            guard let port = UInt16(value) else { throw Self.wrong(line, key, "a number from 0 to 65535") }
+            guard let port = UInt16(value) else { return wrong(line, key, "a number from 0 to 65535") }
             draft.listenPort = port
         case "address":
-            for part in Self.parts(value) {
-                guard let prefix = IPPrefix(part) else {
-                    throw Self.wrong(line, key, "an address such as 10.0.0.2/24")
-                }
-                draft.addresses.append(prefix.description)
-            }
+            readAddresses(value, line)
         case "mtu":
             guard let mtu = Int(value), (576...65535).contains(mtu) else {
-                throw Self.wrong(line, key, "a number from 1280 to 65535")
+                return wrong(line, key, "a number from 1280 to 65535")
             }
-            if mtu < 1280 {
-                notes.append("line \(line): MTU \(mtu) is below 1280, the least that vgwd takes: left to it")
-            } else {
-                draft.mtu = mtu
+            guard mtu >= 1280 else {
+                draft.mtu = nil
+                return leaveOut(
+                    line, key, "\(mtu) is below 1280, the least that vgwd takes: vgwd finds the MTU itself")
             }
+            draft.mtu = mtu
         case "fwmark":
-            let mark =
-                value.lowercased().hasPrefix("0x") ? UInt32(value.dropFirst(2), radix: 16) : UInt32(value)
-            guard let mark = value.lowercased() == "off" ? 0 : mark else {
-                throw Self.wrong(line, key, "\"off\" or a number")
+            let digits = value.lowercased()
+            let mark = digits.hasPrefix("0x") ? UInt32(digits.dropFirst(2), radix: 16) : UInt32(digits)
+            guard let mark = digits == "off" ? 0 : mark else {
+                return wrong(line, key, "\"off\" or a number")
             }
             // Without one wg-quick has a mark where it needs it, and so has vgwd.
-            if mark != 0 { draft.firewallMark = String(mark) }
+            draft.firewallMark = mark == 0 ? nil : String(mark)
         case "table":
-            switch value.lowercased() {
-            case "auto": break
-            case "off": draft.table = "\"off\""
-            case "main": draft.table = "\"main\""
-            default:
-                guard let table = UInt32(value), table > 0 else {
-                    throw Self.wrong(line, key, "\"off\", \"auto\" or a number")
-                }
-                draft.table = String(table)
-            }
+            guard readTable(value, line) else { return }
         case "dns":
-            note(line, key, "vgwd leaves name resolution alone; set it with resolvconf or systemd-resolved")
+            return leaveOut(
+                line, key,
+                "vgwd leaves this host's name resolution alone; set it by resolvconf or systemd-resolved")
+        case "saveconfig":
+            return leaveOut(line, key, "vgwd never writes its configuration")
         case "preup", "postup", "predown", "postdown":
-            note(line, key, "vgwd runs no commands in this version; put it into a drop-in of vgwd.service")
-        case "saveconfig": note(line, key, "vgwd never writes its configuration")
-        default: note(line, key, "it is no key of wg-quick's [Interface]")
+            return commands.append((key, line, value.replacing("%i", with: draft.interface)))
+        default:
+            return leaveOut(line, key, "it is no key of wg-quick's [Interface]")
+        }
+        take(key, &taken)
+    }
+
+    private mutating func readAddresses(_ value: String, _ line: Int) {
+        for part in Self.parts(value) {
+            guard let prefix = IPPrefix(part) else {
+                return wrong(line, "Address", "an address such as 10.0.0.2/24")
+            }
+            guard !draft.addresses.contains(prefix.description) else {
+                leaveOut(line, "Address \(prefix)", "it is there already")
+                continue
+            }
+            draft.addresses.append(prefix.description)
+            addressLines.append(line)
         }
     }
 
-    private mutating func readPeer(_ key: String, _ value: String, _ line: Int) throws(Failure) {
+    /// wg-quick makes rules of its own only for a default route under `auto`. With a table's number or name it makes none,
+    /// and neither does vgwd then. Returns false where the line is refused.
+    private mutating func readTable(_ value: String, _ line: Int) -> Bool {
+        (draft.table, draft.makesRules) = (nil, true)
+        switch value.lowercased() {
+        case "auto": return true
+        case "off":
+            draft.table = Self.offTable
+            return true
+        default: break
+        }
+        guard let number = UInt32(value) ?? tables[value] else {
+            refuse(
+                line,
+                "Table is neither \"off\", \"auto\", a number nor a name in \(RouteTableNames.mainFile)",
+                "write the table's number")
+            return false
+        }
+        if number == GatewayConfiguration.RouteTable.mainNumber {
+            draft.table = TOMLText.quoted("main")
+        } else {
+            draft.table = String(number)
+            draft.makesRules = false
+            fates.append(
+                Fate(
+                    line: line,
+                    text:
+                        "Table: routes go to table \(number), and rules of yours lead there, as with wg-quick: "
+                        + "vgwd makes none (rules = false)"))
+        }
+        return true
+    }
+
+    private static let offTable = TOMLText.quoted("off")
+
+    /// The file's name, where vgwd takes it.
+    private mutating func nameInterface(_ name: String) {
+        let fallback = draft.interface
+        draft.interface = name
+        guard let error = draft.errors.first(where: { $0.key == "gateway.interface" }) else { return }
+        draft.interface = fallback
+        fates.append(
+            Fate(
+                line: nil,
+                text: "the interface is \(fallback), not as the file: \(error.problem); \(error.remedy)"))
+    }
+
+    // MARK: [Peer]
+
+    private mutating func readPeer(_ key: String, _ value: String, _ line: Int) {
         let last = peers.count - 1
+        if let earlier = peers[last].lines.updateValue(line, forKey: key.lowercased()),
+            key.lowercased() != "allowedips"
+        {
+            leaveOut(earlier, key, "line \(line) says it again, and the last one counts, as with wg")
+        }
         switch key.lowercased() {
         case "publickey":
             guard let publicKey = PublicKey(base64: value) else {
-                throw Failure(
-                    .data, "line \(line): PublicKey is no key", hint: "It must be 32 bytes in base64.")
+                return refuse(line, "PublicKey is no key", "it must be 32 bytes in base64")
             }
             peers[last].publicKey = publicKey
         case "presharedkey":
             guard let presharedKey = PresharedKey(base64: value) else {
-                throw Failure(
-                    .data, "line \(line): PresharedKey is no key", hint: "It must be 32 bytes in base64.")
+                return refuse(line, "PresharedKey is no key", "it must be 32 bytes in base64")
             }
             peers[last].presharedKey = presharedKey.isNone ? nil : presharedKey
         case "allowedips":
             for part in Self.parts(value) {
                 guard let prefix = IPPrefix(part.hasPrefix("+") ? String(part.dropFirst()) : part) else {
-                    throw Self.wrong(line, key, "prefixes such as 10.20.0.0/16")
+                    return wrong(line, key, "prefixes such as 10.20.0.0/16")
                 }
-                if !peers[last].prefixes.contains(prefix.network) {
-                    peers[last].prefixes.append(prefix.network)
+                guard !peers[last].prefixes.contains(where: { $0.prefix == prefix.network }) else {
+                    leaveOut(line, "AllowedIPs \(prefix.network)", "it is there already")
+                    continue
                 }
+                peers[last].prefixes.append((prefix.network, line))
             }
         case "endpoint":
-            guard let endpoint = try? EndpointText.parse(value, defaultPort: nil) else {
-                throw Self.wrong(line, key, "an address or a name with a port, such as 192.0.2.1:51820")
+            do throws(Failure) {
+                peers[last].endpoint = try EndpointText.parse(value, defaultPort: nil)
+            } catch {
+                // What was written is not repeated: it may be a key.
+                return wrong(
+                    line, key, "an address or a name with a port: 192.0.2.1:51820, [fe80::1%eth0]:51820")
             }
-            peers[last].endpoint = endpoint
         case "persistentkeepalive":
             guard let seconds = value.lowercased() == "off" ? 0 : UInt16(value) else {
-                throw Self.wrong(line, key, "\"off\" or a number from 0 to 65535")
+                return wrong(line, key, "\"off\" or a number from 0 to 65535")
             }
             peers[last].keepalive = seconds
-        default: note(line, key, "it is no key of wg-quick's [Peer]")
+        default:
+            return leaveOut(line, key, "it is no key of wg-quick's [Peer]")
         }
+        take(key, &peers[last].taken)
     }
 
-    // MARK: Connections
-
-    private mutating func makeConnections() throws(Failure) {
-        var names: Set<String> = []
+    private mutating func makeConnections() {
+        var names = Set(peers.compactMap(\.name))
+        var used: Set<String> = []
+        var ownerOfPrefix: [IPPrefix: Int] = [:]
+        for (index, peer) in peers.enumerated() {
+            for entry in peer.prefixes { ownerOfPrefix[entry.prefix] = index }
+        }
         for (index, peer) in peers.enumerated() {
             guard let publicKey = peer.publicKey else {
-                throw Failure(
-                    .data, "line \(peer.line): this [Peer] has no PublicKey",
-                    hint: "Add it, or take the peer out.")
+                if peer.lines["publickey"] == nil {
+                    refuse(peer.line, "this [Peer] has no PublicKey", "add it, or take the peer out")
+                }
+                continue
             }
-            guard !draft.connections.contains(where: { $0.publicKey == publicKey }) else {
-                throw Failure(
-                    .data, "line \(peer.line): another [Peer] has this PublicKey too",
-                    hint: "Merge the two into one.")
+            if draft.connections.contains(where: { $0.publicKey == publicKey }) {
+                refuse(peer.line, "another [Peer] has this PublicKey too", "merge the two into one")
+                continue
             }
             // As the kernel does: a prefix belongs to the peer that names it last.
-            let later = peers[(index + 1)...].flatMap(\.prefixes)
-            let routes = peer.prefixes.filter { !later.contains($0) }
-            for taken in peer.prefixes where later.contains(taken) {
-                notes.append("line \(peer.line): \(taken) stays with the last peer that names it, as with wg")
+            for entry in peer.prefixes where ownerOfPrefix[entry.prefix] != index {
+                leaveOut(
+                    entry.line, "AllowedIPs \(entry.prefix)",
+                    "it stays with the last peer that names it, as with wg")
             }
-            var name = peer.name ?? "peer-\(index + 1)"
-            if !names.insert(name).inserted {
-                name = "peer-\(index + 1)"
-                names.insert(name)
+            var name = peer.name ?? ""
+            if name.isEmpty || !used.insert(name).inserted {
+                name = ((index + 1)...).lazy.map { "peer-\($0)" }.first { names.insert($0).inserted } ?? name
+                used.insert(name)
             }
+            let routes = peer.prefixes.map(\.prefix).filter { ownerOfPrefix[$0] == index }
             draft.connections.append(
                 ConfigurationDraft.Connection(
                     name: name, routes: routes, publicKey: publicKey, presharedKey: peer.presharedKey,
                     endpoint: peer.endpoint, persistentKeepalive: peer.keepalive))
+            fates.append(Fate(line: peer.line, text: "[Peer] is connection \(name): \(list(peer.taken))"))
+            if routes.contains(where: \.isMulticast) {
+                fates.append(
+                    Fate(
+                        line: peer.lines["allowedips"] ?? peer.line,
+                        text: "AllowedIPs: multicast is carried, and the kernel gets no route for it"))
+            }
         }
     }
 
-    private mutating func note(_ line: Int, _ key: String, _ why: String) {
-        notes.append("line \(line): \(Self.shown(key)) is not carried over: \(why)")
+    // MARK: Commands
+
+    /// wg-quick runs commands as root and waits for them; a hook runs as vgwd's user, with its right to set up networks.
+    /// So a command that only does that becomes a hook, in the order of the file: what is done after the start, and what
+    /// is undone before the end. The rest is for the unit, which runs it as root.
+    private mutating func makeHooks() {
+        let units = [
+            "preup": "ExecStartPre", "postup": "ExecStartPost", "predown": "ExecStop",
+            "postdown": "ExecStopPost",
+        ]
+        var scripts: [GatewayEvent.Kind: [String]] = [:]
+        for key in ["preup", "postup", "predown", "postdown"] {
+            for command in commands where command.key.lowercased() == key {
+                let event: GatewayEvent.Kind = key == "postup" ? .started : .stopping
+                if key != "preup", ShellCommand.onlySetsUpNetworks(command.text) {
+                    scripts[event, default: []].append(command.text)
+                    fates.append(
+                        Fate(
+                            line: command.line,
+                            text: "\(command.key) is run by a [[hook]] when vgwd "
+                                + (event == .started ? "has started" : "is told to stop")
+                                + ", as its user: \(command.text)"))
+                } else {
+                    let why =
+                        key == "preup"
+                        ? "no hook runs before the interface is there" : "a hook has not root's rights"
+                    leaveOut(
+                        command.line, command.key,
+                        "\(why); 'systemctl edit vgwd' takes it: [Service] \(units[key] ?? "")=+/bin/bash -c '…'"
+                    )
+                }
+            }
+        }
+        for (event, words) in [(GatewayEvent.Kind.started, "PostUp"), (.stopping, "PreDown and PostDown")] {
+            guard let script = scripts[event] else { continue }
+            draft.hooks.append(
+                ConfigurationDraft.Hook(
+                    comment:
+                        "\(words) of wg-quick. It runs as vgwd's user, with the right to set up networks.",
+                    on: event, run: ["/bin/bash", "-ec", script.joined(separator: "\n")]))
+        }
     }
+
+    // MARK: What vgwd says
+
+    /// Where each value of the draft comes from, by the key that vgwd's errors have.
+    private var origins: [String: Int] {
+        var origins: [String: Int] = [:]
+        for (key, name) in [
+            ("name", "privatekey"), ("private-key-file", "privatekey"), ("listen-port", "listenport"),
+            ("mtu", "mtu"),
+            ("firewall-mark", "fwmark"), ("table", "table"), ("rules", "table"), ("address", "address"),
+        ] { origins["gateway.\(key)"] = lines[name] }
+        for (place, line) in addressLines.enumerated() { origins["gateway.address[#\(place + 1)]"] = line }
+        for connection in draft.connections {
+            guard let peer = peers.last(where: { $0.publicKey == connection.publicKey }) else { continue }
+            let key = "connection[\(connection.name)]"
+            origins[key] = peer.line
+            origins["\(key).routes"] = peer.lines["allowedips"]
+            for (place, route) in connection.routes.enumerated() {
+                origins["\(key).routes[#\(place + 1)]"] = peer.prefixes.first { $0.prefix == route }?.line
+            }
+            for (name, written) in [
+                ("public-key", "publickey"), ("preshared-key-file", "presharedkey"), ("endpoint", "endpoint"),
+                ("persistent-keepalive", "persistentkeepalive"),
+            ] { origins["\(key).tunnel[#1].\(name)"] = peer.lines[written] }
+        }
+        return origins
+    }
+
+    private mutating func askDaemon() {
+        let origins = origins
+        for error in draft.errors {
+            var key = Substring(error.key)
+            while origins[String(key)] == nil, let end = key.lastIndex(where: { $0 == "." || $0 == "[" }) {
+                key = key[..<end]
+            }
+            let line = origins[String(key)]
+            if !refusals.contains(where: { $0.line == line }) { refuse(line, error.problem, error.remedy) }
+        }
+    }
+
+    private func fail() throws(Failure) {
+        guard let first = refusals.first else { return }
+        func text(_ refusal: Refusal) -> String {
+            (refusal.line.map { "line \($0): " } ?? "") + refusal.problem
+        }
+        guard refusals.count > 1 else { throw Failure(.data, text(first), hint: first.remedy) }
+        let sorted = refusals.sorted { ($0.line ?? 0) < ($1.line ?? 0) }
+        throw Failure(
+            .data,
+            "\(refusals.count) things cannot be taken:\n"
+                + sorted.map { "  \(text($0)); \($0.remedy)" }.joined(separator: "\n"),
+            hint: "Nothing was written.")
+    }
+
+    // MARK: Fates
+
+    private mutating func refuse(_ line: Int?, _ problem: String, _ remedy: String) {
+        refusals.append(Refusal(line: line, problem: problem, remedy: remedy))
+    }
+
+    private mutating func wrong(_ line: Int, _ key: String, _ right: String) {
+        refuse(line, "\(Self.shown(key)) is not \(right)", "write it so, or leave it out")
+    }
+
+    private mutating func leaveOut(_ line: Int, _ key: String, _ why: String) {
+        fates.append(Fate(line: line, text: "\(Self.shown(key)) is left out: \(why)"))
+    }
+
+    private func take(_ key: String, _ taken: inout [String]) {
+        if !taken.contains(where: { $0.lowercased() == key.lowercased() }) { taken.append(key) }
+    }
+
+    private func list(_ keys: [String]) -> String { keys.isEmpty ? "nothing" : keys.joined(separator: ", ") }
 
     // MARK: Text
 
@@ -224,20 +481,21 @@ struct WgQuickFile {
         value.split { $0 == "," || $0.isWhitespace }.map { String($0) }
     }
 
-    /// A comment beside [Peer] that is short enough to be meant as its name: `# Cloud gateway`, `# Name =
-    /// cloud`.
+    /// A comment beside [Peer] that is short enough to be meant as its name: `# Cloud gateway`, `# Name = cloud`. A key
+    /// that is commented out (`#DNS = 192.0.2.53`) is none.
     private static func name(in comment: String) -> String? {
-        let text = comment.split(separator: "=", maxSplits: 1).last ?? ""
-        guard text.utf8.count <= 32 else { return nil }
+        let parts = comment.split(separator: "=", maxSplits: 1)
+        if parts.count == 2 {
+            let key = parts[0].lowercased().filter { $0.isLetter }
+            guard ["name", "friendlyname", "peername", "peer", "client"].contains(key) else { return nil }
+        }
+        guard let text = parts.last, text.count <= 32 else { return nil }
         return DraftName.derived(from: text.trimmed)
     }
 
     /// Keys of one file land in another's text only when they cannot be secrets.
     private static func shown(_ key: String) -> String {
-        key.utf8.count <= 24 && key.allSatisfy { $0.isASCII && $0.isLetter } ? key : "a key"
-    }
-
-    private static func wrong(_ line: Int, _ key: String, _ right: String) -> Failure {
-        Failure(.data, "line \(line): \(shown(key)) is not \(right)")
+        let word = key.split(separator: " ").first ?? ""
+        return word.utf8.count <= 24 && word.allSatisfy { $0.isASCII && $0.isLetter } ? key : "a key"
     }
 }

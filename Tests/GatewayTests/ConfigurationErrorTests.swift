@@ -152,7 +152,13 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         .routes("routes = [\"2001:db8::1/48\"]", "routes[#1]", "write \"2001:db8::/48\""),
         .routes("routes = [\"10.20.0.0/16\", \"10.20.0.0/16\"]", "routes[#2]", "is there already"),
         .routes("routes = [\"ten\"]", "routes[#1]", "\"ten\" is no prefix"),
-        .routes("routes = [\"224.0.0.0/4\"]", "routes[#1]", "is multicast"),
+        .routes(
+            "routes = []\nnat = [{ inside = \"10.0.0.0/8\", outside = \"225.0.0.0/8\" }]", "nat[#1].outside",
+            "is multicast"
+        ).on(line: 7),
+        .gateway("rules = false", "rules", "no table of a known number"),
+        .gateway(
+            "table = 100\nfirewall-mark = \"off\"", "table", "needs the rule that a firewall mark makes"),
         .routes("routes = [\"10.0.0.0/8\",\n  \"ten\"]", "routes[#2]", "is no prefix").on(line: 7),
         .routes("routes = []\npolicy = \"best\"", "policy", "is no policy").on(line: 7),
         .routes("routes = []\non-down = \"drop\"", "on-down", "write \"unreachable\"").on(line: 7),

@@ -52,6 +52,18 @@ struct EndpointSelectorTests {
 
     private func resolve(_ host: String) -> EndpointSelector.Output { .resolve(host: host, port: 51820) }
 
+    @Test func aLinkLocalAddressIsUsedByTheInterfaceThatIsNamed() {
+        let name = EndpointName.name("fe80::1%eth0", port: 51820)
+        var selector = EndpointSelector([name], now: Instant(nanoseconds: 0))
+        #expect(selector.poll() == .resolve(host: "fe80::1%eth0", port: 51820))
+        #expect("\(name)" == "[fe80::1%eth0]:51820")
+        let address = IPAddress("fe80::1")!
+        selector.resolved(
+            host: "fe80::1%eth0", port: 51820,
+            [NameResolver.Address(address, scope: 4, timeToLive: .seconds(30))], now: Instant(nanoseconds: 0))
+        #expect(selector.poll() == .use(Endpoint(address: address, port: 51820, scope: 4)))
+    }
+
     @Test("without endpoints nothing happens")
     func none() {
         var bench = Bench()

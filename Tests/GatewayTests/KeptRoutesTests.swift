@@ -52,7 +52,7 @@ import WireGuard
             10.4.0.0/16 to aws
             10.5.0.0/16 via aws metric -1
             10.6.0.0/16 via aws metric 4294967296
-            224.0.0.0/4 via aws
+            224.0.0.0/40 via aws
             10.7.0.0/16 via a/../b
             \u{0}\u{1}\u{fffd}
 

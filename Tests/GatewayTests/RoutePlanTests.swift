@@ -54,6 +54,27 @@ import WireGuard
         return longest(in: NetlinkRoute.mainTable)?.end ?? .nowhere
     }
 
+    @Test func rulesOfOthersLeadToATableWhoseLastResortIsInIt() {
+        for mark: UInt32 in [0, 51820] {
+            let plan = RoutePlan(table: 100, mark: mark, makesRules: false, addresses: [])
+            let state = plan.wanted(for: carried("0.0.0.0/0"), interface: 7)
+            #expect(state.rules.isEmpty)
+            #expect(!plan.leadsOuterPackets && !plan.hasOwnTable)
+            let routes = state.routes.filter { $0.table == 100 }
+            #expect(routes.map(\.kind).sorted { "\($0)" < "\($1)" } == [.unicast, .unreachable])
+            #expect(routes.min { $0.metric < $1.metric }?.kind == .unicast)
+            #expect(state.routes.allSatisfy { plan.owns($0, interface: 7) })
+        }
+    }
+
+    @Test func theKernelHasNoRouteForMulticast() {
+        let state = plan.wanted(for: carried("224.0.0.5/32", "ff02::/16", "10.0.0.0/8"), interface: 7)
+        let destinations = Set(state.routes.map(\.destination)).subtracting([IPPrefix("0.0.0.0/32")!])
+        #expect(destinations == [IPPrefix("10.0.0.0/8")!])
+        #expect(Set(state.rules.map(\.family)) == [.v4])
+        #expect(state.rules.count == 4)
+    }
+
     private func lookup(
         _ text: String, mark: UInt32 = 0, main: [IPPrefix], _ state: KernelState
     ) -> End { lookup(IPAddress(text)!, mark: mark, main: main, state) }
@@ -154,7 +175,7 @@ import WireGuard
                     let prefix = IPPrefix(address: address, length: length)!.network
                     let isMain = main.contains(prefix)
                     let last = RoutePlan.backstopTable(of: 51820, length: length)
-                    switch ours[prefix] {
+                    switch prefix.isMulticast ? nil : ours[prefix] {
                     case .carried: right = .tun(table: 51820)
                     // The default route of the main table never takes over.
                     case .covered: right = isMain && length > 0 ? .main : .tun(table: last)

@@ -88,7 +88,7 @@ extension ConfigurationParser {
             if connection.isExclusive, let gateway, !RoutePlan(gateway).hasOwnTable {
                 reader.report(
                     node.child("exclusive") ?? node, "there are no rules that could put its prefixes first",
-                    "leave firewall-mark and table out of [gateway], so that its routes have a table of their own"
+                    "leave firewall-mark, table and rules out of [gateway], so that its routes have a table of their own"
                 )
             }
         }

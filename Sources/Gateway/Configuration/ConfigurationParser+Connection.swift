@@ -114,7 +114,12 @@ extension ConfigurationParser {
                     if !pair.has(side) { reader.report(pair, side, "is missing", "write \(example)") }
                     continue
                 }
-                if let prefix = reader.prefix(place, text) { sides.append(prefix) }
+                guard let prefix = reader.prefix(place, text) else { continue }
+                guard !prefix.isMulticast else {
+                    reader.report(place, "\(text) is multicast", "translate prefixes of hosts: \(example)")
+                    continue
+                }
+                sides.append(prefix)
             }
             guard sides.count == 2 else { continue }
             let translation = PrefixTranslationConfiguration(inside: sides[0], outside: sides[1])

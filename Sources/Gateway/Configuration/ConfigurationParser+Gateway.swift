@@ -9,7 +9,8 @@ extension ConfigurationParser {
                 known: [
                     "name", "interface", "listen-port", "private-key-file", "credential", "address", "mtu",
                     "workers",
-                    "udp-gso", "udp-gro", "tun-offload", "firewall-mark", "table", "metric",
+                    "udp-gso", "udp-gro", "tun-offload", "firewall-mark", "table", "rules",
+                    "metric",
                     "state-directory", "dns",
                 ])
         else { return nil }
@@ -37,17 +38,30 @@ extension ConfigurationParser {
             workers: workers,
             firewallMark: mark,
             routeTable: readTable(section),
+            makesRules: reader.boolean(section, "rules") ?? true,
             routeMetric: metric.flatMap { UInt32(exactly: $0) },
             stateDirectory: readStateDirectory(section),
             nameServers: readNameServers(section),
             connections: [],
             control: ControlConfiguration(socket: ""))
-        if configuration.firewallMark == nil, case .number = configuration.routeTable {
+        findRulesAmiss(configuration, section)
+        return configuration
+    }
+
+    private mutating func findRulesAmiss(
+        _ configuration: GatewayConfiguration, _ section: ConfigurationReader.Section
+    ) {
+        let isNumbered = if case .number = configuration.routeTable { true } else { false }
+        if !configuration.makesRules, !isNumbered {
+            reader.report(
+                section, "rules", "there is no table of a known number that rules of others could lead to",
+                "write table = 100, or another number, beside it, or leave rules out")
+        } else if configuration.makesRules, isNumbered, configuration.firewallMark == nil {
             reader.report(
                 section, "table", "a table of its own needs the rule that a firewall mark makes",
-                "leave firewall-mark out, or write table = \"main\"")
+                "leave firewall-mark out, write table = \"main\", or rules = false where rules of yours lead there"
+            )
         }
-        return configuration
     }
 
     private mutating func readInterface(_ section: ConfigurationReader.Section) -> String {

@@ -206,10 +206,6 @@ struct ConfigurationReader {
                 "write \"\(prefix.network)\", or \"\(IPPrefix(host: prefix.address))\" for the one address")
             return nil
         }
-        guard !prefix.isMulticast else {
-            report(node, "\(text) is multicast", "route unicast prefixes: a tunnel carries no multicast")
-            return nil
-        }
         return prefix
     }
 }

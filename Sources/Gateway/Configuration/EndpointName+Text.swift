@@ -1,14 +1,15 @@
+internal import LinuxIO
 internal import WireGuard
 
 extension EndpointName {
     /// Why a text is no endpoint, and what would be one.
-    struct Problem: Error {
-        let problem: String
-        let remedy: String
+    package struct Problem: Error {
+        package let problem: String
+        package let remedy: String
     }
 
-    /// `host:port`, `192.0.2.1:51820` or `[2001:db8::1]:51820`.
-    static func parse(_ text: String) throws(Problem) -> EndpointName {
+    /// `host:port`, `192.0.2.1:51820`, `[2001:db8::1]:51820` or `[fe80::1%eth0]:51820`.
+    package static func parse(_ text: String) throws(Problem) -> EndpointName {
         let example = "write \"vgw.example.com:51820\", \"192.0.2.1:51820\" or \"[2001:db8::1]:51820\""
         if let address = IPAddress(text) {
             let right = address.family == .v4 ? "\(address):51820" : "[\(address)]:51820"
@@ -39,11 +40,17 @@ extension EndpointName {
             else {
                 throw Problem(
                     problem: "\(endpoint.address) is link-local and names no interface",
-                    remedy:
-                        "write the interface's index (ip link) behind a percent sign: \"[\(endpoint.address)%2]:\(port)\""
-                )
+                    remedy: "write it behind a percent sign: \"[\(endpoint.address)%eth0]:\(port)\"")
             }
             return .address(endpoint)
+        }
+        if host.hasPrefix("["), host.hasSuffix("]"), host.contains("%") {
+            guard let scoped = ScopedAddress(String(host.dropFirst().dropLast())) else {
+                throw Problem(
+                    problem: "\"\(host)\" is no link-local address with its interface",
+                    remedy: "write \"[fe80::1%eth0]:\(port)\"; other addresses name no interface")
+            }
+            return .name(scoped.description, port: port)
         }
         guard Names.isHost(host) else {
             throw Problem(problem: "\"\(host)\" is neither an address nor a host name", remedy: example)

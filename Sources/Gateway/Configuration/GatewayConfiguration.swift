@@ -23,6 +23,8 @@ package struct GatewayConfiguration: Sendable {
     /// What the UDP sockets' packets are marked with; nil: no mark and no rule.
     package var firewallMark: RoutingNumbers.Wish?
     package var routeTable: RouteTable
+    /// False: rules of somebody else lead to the table, and to nothing else of ours.
+    package var makesRules = true
     /// Of the routes; nil leaves it to the kernel.
     package var routeMetric: UInt32?
     /// Where the timestamp floor and what else must outlive a run is kept.
@@ -48,7 +50,7 @@ package struct GatewayConfiguration: Sendable {
         case automatic
         /// The main table, without a rule: other daemons see the routes there.
         case main
-        /// As automatic, with this number.
+        /// As automatic, with this number; without rules of ours, somebody else's lead there.
         case number(UInt32)
         /// No route is installed; somebody else does it.
         case off
@@ -191,7 +193,8 @@ package struct UnderlayBinding: Hashable, Sendable {
     package var isDefault: Bool { self == UnderlayBinding() }
 }
 
-/// The far end as written: an address, or a name that is resolved when it is needed.
+/// The far end as written: an address, or a name that is resolved when it is needed. A link-local address whose
+/// interface is named (`fe80::1%eth0`) is a name too: the interface may come later, and with another index.
 package enum EndpointName: Hashable, Sendable, CustomStringConvertible {
     case address(Endpoint)
     case name(String, port: UInt16)
@@ -199,7 +202,7 @@ package enum EndpointName: Hashable, Sendable, CustomStringConvertible {
     package var description: String {
         switch self {
         case .address(let endpoint): endpoint.description
-        case .name(let host, let port): "\(host):\(port)"
+        case .name(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         }
     }
 }

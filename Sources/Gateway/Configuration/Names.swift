@@ -1,6 +1,6 @@
 /// Names of connections and tunnels, of interfaces, and of keys that were probably meant.
-enum Names {
-    static func isValid(_ text: String) -> Bool {
+package enum Names {
+    package static func isValid(_ text: String) -> Bool {
         guard (1...63).contains(text.utf8.count), let first = text.utf8.first, isAlphanumeric(first) else {
             return false
         }

@@ -83,7 +83,7 @@ package struct EndpointSelector: Sendable {
     package mutating func resolved(
         host: String, port: UInt16, _ addresses: [NameResolver.Address], now: Instant
     ) {
-        let usable = addresses.filter { Self.isUsable($0.address) }
+        let usable = addresses.filter { Self.isUsable($0) }
         guard !usable.isEmpty else {
             resolutionFailed(
                 host: host, port: port,
@@ -91,8 +91,8 @@ package struct EndpointSelector: Sendable {
                 now: now)
             return
         }
-        let endpoints = Self.interleaved(usable.map(\.address)).prefix(Self.addressLimit).map {
-            Endpoint(address: $0, port: port)
+        let endpoints = Self.interleaved(usable).prefix(Self.addressLimit).map {
+            Endpoint(address: $0.address, port: port, scope: $0.scope)
         }
         // The name holds for as long as the shortest-lived of its addresses.
         let shortest = usable.map(\.timeToLive).min() ?? Self.shortestTime
@@ -237,18 +237,20 @@ package struct EndpointSelector: Sendable {
         testAt = (betterCount ?? 0) > 0 ? now + testInterval : nil
     }
 
-    private static func isUsable(_ address: IPAddress) -> Bool {
+    private static func isUsable(_ found: NameResolver.Address) -> Bool {
+        let address = found.address
         // A link-local IPv6 address without its interface leads nowhere.
-        !address.isUnspecified && !address.isMulticast && !(address.family == .v6 && address.isLinkLocal)
+        return !address.isUnspecified && !address.isMulticast
+            && (address.family == .v4 || !address.isLinkLocal || found.scope != 0)
             && address.bits != 0xffff_ffff
     }
 
     /// One family after the other, each in its order.
-    private static func interleaved(_ addresses: [IPAddress]) -> [IPAddress] {
-        guard let first = addresses.first?.family else { return [] }
-        let preferred = addresses.filter { $0.family == first }
-        let others = addresses.filter { $0.family != first }
-        var result: [IPAddress] = []
+    private static func interleaved(_ addresses: [NameResolver.Address]) -> [NameResolver.Address] {
+        guard let first = addresses.first?.address.family else { return [] }
+        let preferred = addresses.filter { $0.address.family == first }
+        let others = addresses.filter { $0.address.family != first }
+        var result: [NameResolver.Address] = []
         for index in 0..<max(preferred.count, others.count) {
             if index < preferred.count { result.append(preferred[index]) }
             if index < others.count { result.append(others[index]) }

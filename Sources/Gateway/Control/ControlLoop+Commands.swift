@@ -77,7 +77,8 @@ extension ControlLoop {
         let isLearned = route.origin == .learned
         var entry = RouteEntry(
             prefix: route.prefix.description, connection: connection.name, origin: Self.origin(of: route),
-            installed: (isLearned || keeper.installsRoutes) && reason == nil, reason: reason)
+            installed: (isLearned || keeper.installsRoutes) && reason == nil && !route.prefix.isMulticast,
+            reason: reason ?? (route.prefix.isMulticast ? "multicast has no kernel route" : nil))
         entry.isSaved = route.origin == .kept
         entry.metric = connection.metric ?? route.metric
         return entry
@@ -153,11 +154,6 @@ extension ControlLoop {
 
     /// As the configuration file is checked.
     func check(_ prefix: IPPrefix) throws(APIError) {
-        guard !prefix.isMulticast else {
-            throw APIError(
-                code: .badRequest, message: "\(prefix) is multicast",
-                hint: "route unicast prefixes: a tunnel carries no multicast")
-        }
         guard keeper.leadsOuterPackets else { return }
         for tunnel in state.connections.flatMap(\.tunnels) {
             guard let peer = tunnels.peer(named: tunnel.name) else { continue }

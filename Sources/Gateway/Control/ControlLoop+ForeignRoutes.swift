@@ -8,7 +8,7 @@ internal import WireGuard
 extension ControlLoop {
     /// After routes or rules have changed, and what is carried.
     func lookAtForeignRoutes() {
-        guard settings.managesLink, isTunHere, keeper.installsRoutes else { return }
+        guard settings.managesLink, isTunHere, keeper.installsRoutes, keeper.makesRules else { return }
         do throws(SystemError) {
             let netlink = try Netlink()
             if foreign.needsDump {

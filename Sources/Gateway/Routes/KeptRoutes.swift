@@ -89,7 +89,7 @@ package struct KeptRoutes {
         let words = text.split { $0 == " " || $0 == "\t" || $0 == "\r" }
         guard words.count == 3 || words.count == 5, words[1] == "via",
             let prefix = IPPrefix(String(words[0])),
-            prefix == prefix.network, !prefix.isMulticast, Names.isValid(String(words[2]))
+            prefix == prefix.network, Names.isValid(String(words[2]))
         else { return nil }
         guard words.count == 5 else { return Route(prefix, connection: String(words[2])) }
         guard words[3] == "metric", words[4].utf8.allSatisfy({ (0x30...0x39).contains($0) }),

@@ -54,6 +54,7 @@ package struct RouteKeeper: ~Copyable {
 
     package var installsRoutes: Bool { plan.table != nil }
     package var leadsOuterPackets: Bool { plan.leadsOuterPackets }
+    package var makesRules: Bool { plan.makesRules }
 
     // MARK: The link
 

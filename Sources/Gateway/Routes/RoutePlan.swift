@@ -48,6 +48,12 @@ package import WireGuard
 /// ```
 /// So a network of this host inside P is cut off too. Who wants it has a rule of his own before these.
 ///
+/// Where the operator's own rules lead to the table (`makesRules` is false), all is in that one table, the last resort
+/// too, and nothing else sees it.
+///
+/// A multicast prefix is a matter of the data path: which tunnel takes such packets, and from which they are taken. The
+/// kernel has no route for it: who sends to a group, a routing daemon, names the interface.
+///
 /// In the main table, where there is no rule, all are beside each other and metrics decide: the carried ones'
 /// own, then everybody else's, then the covered ones, then the last resort.
 package struct RoutePlan: Hashable, Sendable {
@@ -99,6 +105,8 @@ package struct RoutePlan: Hashable, Sendable {
     package var table: UInt32?
     /// 0 is none: there are no rules then.
     package var mark: UInt32
+    /// False: rules are somebody else's business.
+    package var makesRules: Bool
     /// 0 leaves it to the kernel.
     package var metric: UInt32
     package var addresses: [IPPrefix]
@@ -106,10 +114,12 @@ package struct RoutePlan: Hashable, Sendable {
     package let tag: UInt16
 
     package init(
-        table: UInt32?, mark: UInt32, metric: UInt32 = 0, addresses: [IPPrefix], interfaceName: String = ""
+        table: UInt32?, mark: UInt32, makesRules: Bool = true, metric: UInt32 = 0, addresses: [IPPrefix],
+        interfaceName: String = ""
     ) {
         self.table = table
         self.mark = mark
+        self.makesRules = makesRules
         self.metric = metric
         self.addresses = addresses
         // FNV-1a: the same in every run, as what a killed one left must be known again.
@@ -121,7 +131,7 @@ package struct RoutePlan: Hashable, Sendable {
     package init(_ configuration: GatewayConfiguration) {
         let numbers = configuration.routingNumbers.preferred
         self.init(
-            table: numbers.table, mark: numbers.mark,
+            table: numbers.table, mark: numbers.mark, makesRules: configuration.makesRules,
             metric: configuration.routeMetric ?? 0, addresses: configuration.interfaceAddresses,
             interfaceName: configuration.interface)
     }
@@ -133,7 +143,7 @@ package struct RoutePlan: Hashable, Sendable {
         // Each prefix has a route into the TUN and one of the last resort.
         state.routes.reserveCapacity(2 * prefixes.count + 1)
         var lengths: Set<Length> = []
-        for prefix in prefixes {
+        for prefix in prefixes where !prefix.prefix.isMulticast {
             // Also where there is nothing to look up: a connection that comes and goes moves no rule.
             lengths.insert(Length(family: prefix.prefix.family, length: prefix.prefix.length))
             switch prefix.state {
@@ -162,8 +172,8 @@ package struct RoutePlan: Hashable, Sendable {
         }
         if hasOwnTable {
             for length in lengths { state.rules.formUnion(rules(for: length, table)) }
-            state.routes.insert(sign(table))
         }
+        if hasOwnTable || !makesRules { state.routes.insert(sign(table)) }
         return state
     }
 
@@ -205,11 +215,14 @@ package struct RoutePlan: Hashable, Sendable {
         ]
     }
 
-    /// Outer packets take the same routes: one over an endpoint would send the tunnel into itself.
-    package var leadsOuterPackets: Bool { table != nil && !hasOwnTable }
+    /// Outer packets take the same routes: one over an endpoint would send the tunnel into itself. Where rules are
+    /// somebody else's, so is the choice of what they lead there.
+    package var leadsOuterPackets: Bool { table != nil && makesRules && !hasOwnTable }
 
     /// There are rules of ours, which keep outer packets out of the table and can put prefixes before other tables.
-    package var hasOwnTable: Bool { mark != 0 && table.map { $0 != NetlinkRoute.mainTable } ?? false }
+    package var hasOwnTable: Bool {
+        makesRules && mark != 0 && table.map { $0 != NetlinkRoute.mainTable } ?? false
+    }
 
     // MARK: The last resort
 

@@ -31,8 +31,8 @@ package struct IPPrefix: Hashable, Sendable {
         first | (family == .v4 ? ~mask & 0xffff_ffff : ~mask)
     }
 
-    /// The prefix of all addresses is not.
-    package var isMulticast: Bool { address.isMulticast && length > 0 }
+    /// Returns true if all of its addresses are.
+    package var isMulticast: Bool { address.isMulticast && length >= (family == .v4 ? 4 : 8) }
 
     package func contains(_ other: IPAddress) -> Bool {
         other.family == family && other.bits & mask == first

@@ -103,6 +103,7 @@ let package = Package(
             name: "GatewayTests",
             dependencies: [
                 "Gateway", "LinuxIO", "WireGuard", "ControlAPI", "vgwctl",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: settings),

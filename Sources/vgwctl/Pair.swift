@@ -1,6 +1,9 @@
+internal import Gateway
 internal import WireGuard
 
 /// Two sites and the tunnel between them: from what an operator says to both ends' configurations.
+///
+/// The left one may be a gateway that exists: then it keeps its key and its configuration, and gets a drop-in.
 struct Pair {
     struct Side {
         var name: String
@@ -14,7 +17,7 @@ struct Pair {
     }
 
     static let defaultPort: UInt16 = 51820
-    /// How often the side that cannot be reached speaks, so that what is between keeps the way open.
+    /// How often the side that cannot be reached speaks, so that what is between keeps the way open. Seconds.
     static let keepalive: UInt16 = 25
 
     let left: Side
@@ -49,47 +52,105 @@ struct Pair {
         self.cipher = cipher
     }
 
+    /// For two new gateways.
     func drafts() -> (left: ConfigurationDraft, right: ConfigurationDraft) {
         let leftKey = FreshKey.privateKey()
+        let (connection, draft) = ends(leftKey: leftKey.publicKey)
+        return (self.draft(of: left, key: leftKey, connection, to: right), draft)
+    }
+
+    /// For a left side that has this public key and listens on `port`: what it gets, and the new gateway.
+    func addition(
+        to leftKey: PublicKey, port: UInt16
+    ) -> (left: ConfigurationDraft.Connection, right: ConfigurationDraft) {
+        var (connection, draft) = ends(leftKey: leftKey)
+        if left.listenPort != port { connection.listenPort = left.listenPort }
+        return (connection, draft)
+    }
+
+    private func ends(leftKey: PublicKey) -> (left: ConfigurationDraft.Connection, right: ConfigurationDraft)
+    {
         let rightKey = FreshKey.privateKey()
         let shared = FreshKey.presharedKey()
+        let toLeft = connection(of: right, to: left, peer: leftKey, shared: shared)
         return (
-            draft(of: left, key: leftKey, to: right, peer: rightKey.publicKey, shared: shared),
-            draft(of: right, key: rightKey, to: left, peer: leftKey.publicKey, shared: shared)
+            connection(of: left, to: right, peer: rightKey.publicKey, shared: shared),
+            draft(of: right, key: rightKey, toLeft, to: left)
         )
     }
 
-    private func draft(
-        of side: Side, key: PrivateKey, to other: Side, peer: PublicKey, shared: PresharedKey
-    ) -> ConfigurationDraft {
-        // The far end's inside address is not within its prefixes, and is what one pings first.
-        let inside = IPPrefix(host: other.address.address)
-        let routes = other.prefixes + (other.prefixes.contains { $0.contains(inside) } ? [] : [inside])
-        return ConfigurationDraft(
-            comment: ["\(side.name): its end of the tunnel to \(other.name), made by vgwctl pair."],
-            name: side.name,
-            listenPort: side.listenPort,
-            addresses: [side.address.description],
-            privateKey: key,
-            connections: [
-                ConfigurationDraft.Connection(
-                    name: other.name, routes: routes, publicKey: peer, presharedKey: shared, cipher: cipher,
-                    endpoint: other.endpoint, persistentKeepalive: side.endpoint == nil ? Self.keepalive : 0)
-            ])
+    private func connection(
+        of side: Side, to other: Side, peer: PublicKey, shared: PresharedKey
+    ) -> ConfigurationDraft.Connection {
+        ConfigurationDraft.Connection(
+            name: other.name, routes: other.prefixes, publicKey: peer, presharedKey: shared, cipher: cipher,
+            endpoint: other.endpoint,
+            inside: InsideLink(local: side.address.address, remote: other.address.address),
+            persistentKeepalive: side.endpoint == nil ? Self.keepalive : 0)
     }
 
-    /// What is left to do by hand, after the files are in `folder/NAME`.
+    private func draft(
+        of side: Side, key: PrivateKey, _ connection: ConfigurationDraft.Connection, to other: Side
+    ) -> ConfigurationDraft {
+        ConfigurationDraft(
+            comment: [Self.comment(side, other)], name: side.name, listenPort: side.listenPort,
+            privateKey: key, connections: [connection])
+    }
+
+    private static func comment(_ side: Side, _ other: Side) -> String {
+        "\(side.name): its end of the tunnel to \(other.name), made by vgwctl pair."
+    }
+
+    // MARK: The drop-in
+
+    /// The left side's files for the folder `conf.d`.
+    func dropIn(_ connection: ConfigurationDraft.Connection) -> [DraftFile] {
+        let lines = ["# \(Self.comment(left, right))", ""] + connection.lines
+        return [
+            DraftFile(name: "\(right.name).toml", text: lines.joined(separator: "\n") + "\n")
+        ] + [connection.keyFile].compactMap(\.self)
+    }
+
+    // MARK: What to do next
+
+    /// What is left to do by hand, after the files of both sides are in `folder/NAME`.
     func nextSteps(folder: String) -> [String] {
-        var lines: [String] = []
-        for (number, side) in [left, right].enumerated() {
-            lines += [
-                "\(number + 1). Take \(folder)/\(side.name) to \(side.name) over a way that nobody else reads:",
-                "     ssh root@\(side.name) install -d -m 700 -o vgwd -g vgwd /etc/vgwd",
-                "     scp -p \(folder)/\(side.name)/* root@\(side.name):/etc/vgwd/",
-                "     ssh root@\(side.name) 'chown -R vgwd: /etc/vgwd && vgwd check && systemctl enable --now vgwd'",
+        [left, right].enumerated().flatMap { number, side in
+            taking("\(folder)/\(side.name)", files: ".", to: side, number + 1, "systemctl enable --now vgwd")
+        } + lastSteps(removing: folder, holding: "both private keys")
+    }
+
+    /// The same after a drop-in is in `existing`, the left side's folder, and the new gateway in `folder/NAME`.
+    func nextSteps(addedTo existing: String, folder: String) -> [String] {
+        let conf = GatewayConfiguration.dropInFolder
+        let target = ConfigurationDraft.folder
+        let files = "\(conf)/\(right.name).toml \(conf)/\(right.name).psk"
+        let first =
+            existing == target
+            ? [
+                "1. Here (traffic of the other tunnels pauses for about a second):",
+                "     sudo chown -R vgwd: \(target)/\(conf) && sudo vgwd check &&",
+                "     sudo systemctl restart vgwd",
             ]
-        }
-        lines.append("3. Let these through on the way:")
+            : taking(existing, files: files, to: left, 1, "systemctl restart vgwd")
+        return first
+            + taking("\(folder)/\(right.name)", files: ".", to: right, 2, "systemctl enable --now vgwd")
+            + lastSteps(removing: folder, holding: "the new private key")
+    }
+
+    private func taking(
+        _ folder: String, files: String, to side: Side, _ number: Int, _ start: String
+    ) -> [String] {
+        let steps = OutputFolder.unpacking(to: ConfigurationDraft.folder) + ["vgwd check"]
+        return [
+            "\(number). Take it to \(side.name) by a way that nobody else reads; nothing is overwritten:",
+            "     tar -C \(folder) -c \(files) |",
+            "     ssh root@\(side.name) '",
+        ] + steps.map { "       \($0) &&" } + ["       \(start)'"]
+    }
+
+    private func lastSteps(removing folder: String, holding what: String) -> [String] {
+        var lines = ["3. Let these through on the way:"]
         for side in [left, right] {
             if let endpoint = side.endpoint {
                 lines.append("     to \(side.name): UDP to \(endpoint)")
@@ -99,15 +160,89 @@ struct Pair {
         }
         lines.append("4. Tell each site to send the other's prefixes to its gateway:")
         for (side, other) in [(left, right), (right, left)] {
-            lines.append(
-                "     at \(side.name): \(other.prefixes.map(\.description).joined(separator: ", ")), and forwarding on"
-            )
+            lines += Prose.wrapped(
+                "\(other.prefixes.map(\.description).joined(separator: ", ")), and forwarding on",
+                first: "     at \(side.name): ", width: Prose.width)
         }
-        lines += [
+        return lines + [
             "     in a cloud: a route to the instance, and its source/destination check off",
             "5. Look: vgwctl status; ping \(right.address.address) from \(left.name)",
-            "6. Remove \(folder) here: it holds both private keys.",
+            "6. Remove \(folder) here: it holds \(what).",
         ]
-        return lines
     }
+}
+
+/// A gateway that exists, which gets a connection more.
+struct ExistingGateway {
+    /// Where its configuration is, without a slash at the end.
+    let folder: String
+    let configuration: GatewayConfiguration
+
+    init(folder: String) throws(Failure) {
+        self.folder = folder.count > 1 && folder.hasSuffix("/") ? String(folder.dropLast()) : folder
+        do throws(ConfigurationErrors) {
+            configuration = try GatewayConfiguration.load(
+                path: "\(self.folder)/\(ConfigurationDraft.configurationFile)", owners: .ownAndService)
+        } catch {
+            throw Failure(
+                .data, "the gateway in \(self.folder) cannot be added to:\n\(error)",
+                hint: "--add names the folder of its vgwd.toml and keys; may you read them? Try with sudo.")
+        }
+    }
+
+    /// Where the far ends send to.
+    var listenPort: UInt16 {
+        guard configuration.listenPort == 0 else { return configuration.listenPort }
+        let taken = Set(configuration.connections.flatMap(\.tunnels).compactMap(\.binding.listenPort))
+        return (Pair.defaultPort...UInt16.max).first { !taken.contains($0) } ?? Pair.defaultPort
+    }
+
+    /// The first inside link of its kind that has nothing in common with what the gateway has: both ends, with the
+    /// link's length. Nil when all are taken.
+    var freeLink: (left: IPPrefix, right: IPPrefix)? {
+        let tunnels = configuration.connections.flatMap(\.tunnels)
+        let ends = tunnels.compactMap(\.inside).flatMap {
+            [IPPrefix(host: $0.local), IPPrefix(host: $0.remote)]
+        }
+        let routes = configuration.connections.flatMap(\.routes).filter { Self.linkLocal.contains($0) }
+        let taken = ends + routes + configuration.addresses.map(\.network)
+        for third in 100...255 where !Self.wellKnown.contains(third) {
+            for fourth in stride(from: 0, to: 256, by: 4) {
+                let link = Self.address(third, fourth, 30)
+                guard !taken.contains(where: { $0.overlaps(link) }) else { continue }
+                return (Self.address(third, fourth + 1, 30), Self.address(third, fourth + 2, 30))
+            }
+        }
+        return nil
+    }
+
+    /// RFC 3927.
+    private static let linkLocal = address(0, 0, 16)
+    /// Where clouds have their services for instances: 169.254.169.254, 169.254.170.2.
+    private static let wellKnown: Set<Int> = [169, 170]
+
+    private static func address(_ third: Int, _ fourth: Int, _ length: Int) -> IPPrefix {
+        let address = IPAddress(v4: 169 << 24 | 254 << 16 | UInt32(third) << 8 | UInt32(fourth))
+        return IPPrefix(address: address, length: length) ?? IPPrefix(host: address)
+    }
+
+    /// Throws what vgwd would say of the gateway with these files in its `conf.d`.
+    func check(_ files: [DraftFile]) throws(Failure) {
+        let paths = files.map { ("\(dropInFolder)/\($0.name)", $0.text) }
+        guard let first = paths.first else { return }
+        do throws(ConfigurationErrors) {
+            _ = try GatewayConfiguration.load(
+                path: "\(folder)/\(ConfigurationDraft.configurationFile)", owners: .ownAndService,
+                adding: GatewayConfiguration.DropIn(path: first.0, text: first.1),
+                files: DraftFiles(
+                    texts: Dictionary(paths) { first, _ in first }, below: SystemFiles(owners: .ownAndService)
+                ))
+        } catch {
+            throw Failure(
+                .data, "\(configuration.name) does not take this connection:\n\(error)",
+                hint: "Nothing was written. Say it in other words; see vgwctl pair --help.")
+        }
+    }
+
+    var dropInFolder: String { "\(folder)/\(GatewayConfiguration.dropInFolder)" }
 }

@@ -17,7 +17,19 @@ struct PairCommand: ParsableCommand {
 
             It makes onprem-cloud/onprem and onprem-cloud/cloud, each with vgwd.toml, private.key and the pre-shared \
             key, and says what to do next.
+
+            A gateway that there is gets one site more by --add, with the folder of its configuration. It is the left \
+            side then: it keeps its name, key, port and all that it has, and gets a file in conf.d beside its \
+            configuration, with an inside link that is free:
+
+              sudo vgwctl pair --add /etc/vgwd --left-prefix 192.168.10.0/24 \
+                               --right branch --right-prefix 10.30.0.0/16 --right-endpoint 203.0.113.9
             """)
+
+    @Option(
+        help: ArgumentHelp(
+            "Folder of a gateway that gets a connection more, as the left side.", valueName: "folder"))
+    var add: String?
 
     @Option(help: ArgumentHelp("Name of the left side.", valueName: "name"))
     var left: String?
@@ -25,8 +37,11 @@ struct PairCommand: ParsableCommand {
     var leftPrefix: [String] = []
     @Option(help: ArgumentHelp("Where the right side reaches the left one.", valueName: "host:port"))
     var leftEndpoint: String?
-    @Option(help: ArgumentHelp("The left end of the inside link.", valueName: "address/length"))
-    var leftAddress = "169.254.100.1/30"
+    @Option(
+        help: ArgumentHelp(
+            "The left end of the inside link. (default: 169.254.100.1/30, with --add the next that is free)",
+            valueName: "address/length"))
+    var leftAddress: String?
 
     @Option(help: ArgumentHelp("Name of the right side.", valueName: "name"))
     var right: String?
@@ -34,8 +49,11 @@ struct PairCommand: ParsableCommand {
     var rightPrefix: [String] = []
     @Option(help: ArgumentHelp("Where the left side reaches the right one.", valueName: "host:port"))
     var rightEndpoint: String?
-    @Option(help: ArgumentHelp("The right end of the inside link.", valueName: "address/length"))
-    var rightAddress = "169.254.100.2/30"
+    @Option(
+        help: ArgumentHelp(
+            "The right end of the inside link. (default: 169.254.100.2/30, with --add the next that is free)",
+            valueName: "address/length"))
+    var rightAddress: String?
 
     @Option(
         help: ArgumentHelp(
@@ -48,10 +66,25 @@ struct PairCommand: ParsableCommand {
         help: ArgumentHelp("The folder to write to. (default: LEFT-RIGHT)", valueName: "folder"))
     var output: String?
 
+    private static let firstLink = (left: "169.254.100.1/30", right: "169.254.100.2/30")
+
+    func validate() throws {
+        guard (leftAddress == nil) == (rightAddress == nil) else {
+            throw ValidationError(
+                "--left-address and --right-address are the two ends of one link: give both or none")
+        }
+        guard add == nil || left == nil else {
+            throw ValidationError(
+                "with --add the left side is the gateway in that folder, which has a name: leave --left out")
+        }
+    }
+
     func run() throws {
-        let pair = try readPair()
+        if let add { return try addPair(to: ExistingGateway(folder: add)) }
+        let pair = try readPair(nil)
         let folder = output ?? "\(pair.left.name)-\(pair.right.name)"
         let drafts = pair.drafts()
+        for draft in [drafts.left, drafts.right] { try Self.check(draft) }
         try OutputFolder.write([
             OutputFolder(path: "\(folder)/\(pair.left.name)", files: drafts.left.files),
             OutputFolder(path: "\(folder)/\(pair.right.name)", files: drafts.right.files),
@@ -60,26 +93,72 @@ struct PairCommand: ParsableCommand {
         print(pair.nextSteps(folder: folder).joined(separator: "\n"))
     }
 
-    private func readPair() throws -> Pair {
-        let isComplete =
-            left != nil && right != nil && !leftPrefix.isEmpty && !rightPrefix.isEmpty
-            && (leftEndpoint != nil || rightEndpoint != nil)
+    private func addPair(to gateway: ExistingGateway) throws {
+        let pair = try readPair(gateway)
+        let folder = output ?? "\(pair.left.name)-\(pair.right.name)"
+        let configuration = gateway.configuration
+        let (connection, draft) = pair.addition(
+            to: configuration.privateKey.publicKey, port: configuration.listenPort)
+        let files = pair.dropIn(connection)
+        try gateway.check(files)
+        try Self.check(draft)
+        try OutputFolder.write([
+            OutputFolder(path: gateway.dropInFolder, files: files),
+            OutputFolder(path: "\(folder)/\(pair.right.name)", files: draft.files),
+        ])
+        print("\nWhat to do next:")
+        print(pair.nextSteps(addedTo: gateway.folder, folder: folder).joined(separator: "\n"))
+    }
+
+    /// What vgwd does not take is not written.
+    private static func check(_ draft: ConfigurationDraft) throws(Failure) {
+        guard let error = draft.errors.first else { return }
+        throw Failure(.data, "\(draft.name): \(error.key): \(error.problem)", hint: error.remedy)
+    }
+
+    private func readPair(_ gateway: ExistingGateway?) throws -> Pair {
+        let isComplete = missing(gateway).isEmpty
         guard isComplete || Terminal.isInteractive else {
             throw ValidationError(
-                "without a terminal to ask on, these are needed: \(missing.joined(separator: ", "))")
+                "without a terminal to ask on, these are needed: \(missing(gateway).joined(separator: ", "))")
         }
-        let leftSide = try readSide(
-            "left", name: left, prefixes: leftPrefix, endpoint: leftEndpoint, address: leftAddress,
+        let link = try link(gateway)
+        var leftSide = try readSide(
+            "left", name: gateway?.configuration.name ?? left, prefixes: leftPrefix, endpoint: leftEndpoint,
+            address: link.left, defaultPort: gateway?.listenPort ?? Pair.defaultPort,
             asksEndpoint: !isComplete)
+        // Without an endpoint nobody sends to another port than the gateway's own.
+        if let gateway, leftSide.endpoint == nil { leftSide.listenPort = gateway.configuration.listenPort }
         let rightSide = try readSide(
-            "right", name: right, prefixes: rightPrefix, endpoint: rightEndpoint, address: rightAddress,
-            asksEndpoint: !isComplete)
+            "right", name: right, prefixes: rightPrefix, endpoint: rightEndpoint, address: link.right,
+            defaultPort: Pair.defaultPort, asksEndpoint: !isComplete)
         return try Pair(left: leftSide, right: rightSide, cipher: cipher)
     }
 
-    private var missing: [String] {
+    private func link(_ gateway: ExistingGateway?) throws(Failure) -> (left: IPPrefix, right: IPPrefix) {
+        if leftAddress == nil, let gateway {
+            guard let link = gateway.freeLink else {
+                throw Failure(
+                    .data, "no inside link of 169.254.0.0/16 is free in \(gateway.folder)",
+                    hint: "Say which: --left-address fd00:1::1/126 --right-address fd00:1::2/126")
+            }
+            return link
+        }
+        var ends: [IPPrefix] = []
+        for text in [leftAddress ?? Self.firstLink.left, rightAddress ?? Self.firstLink.right] {
+            guard let end = IPPrefix(text) else {
+                throw Failure(
+                    .data, "'\(text)' is no address with a length",
+                    hint: "write 169.254.100.1/30, or 2001:db8::1/126")
+            }
+            ends.append(end)
+        }
+        return (ends[0], ends[1])
+    }
+
+    private func missing(_ gateway: ExistingGateway?) -> [String] {
         var names: [String] = []
-        if left == nil { names.append("--left") }
+        if left == nil, gateway == nil { names.append("--left") }
         if leftPrefix.isEmpty { names.append("--left-prefix") }
         if right == nil { names.append("--right") }
         if rightPrefix.isEmpty { names.append("--right-prefix") }
@@ -88,8 +167,8 @@ struct PairCommand: ParsableCommand {
     }
 
     private func readSide(
-        _ word: String, name: String?, prefixes: [String], endpoint: String?, address: String,
-        asksEndpoint: Bool
+        _ word: String, name: String?, prefixes: [String], endpoint: String?, address: IPPrefix,
+        defaultPort: UInt16, asksEndpoint: Bool
     ) throws(Failure) -> Pair.Side {
         let name = try given(name, or: "Name of the \(word) side", accept: Self.acceptName)
         let parsed: [IPPrefix]
@@ -101,23 +180,18 @@ struct PairCommand: ParsableCommand {
         }
         let reached: String?
         if let endpoint {
-            reached = try EndpointText.parse(endpoint, defaultPort: Pair.defaultPort)
+            reached = try EndpointText.parse(endpoint, defaultPort: defaultPort)
         } else if asksEndpoint {
             reached = try given(nil, or: "Where \(name) is reached from outside (empty: it is not)") {
                 (text: String) throws(Failure) in
-                text.isEmpty ? nil : try EndpointText.parse(text, defaultPort: Pair.defaultPort)
+                text.isEmpty ? nil : try EndpointText.parse(text, defaultPort: defaultPort)
             }
         } else {
             reached = nil
         }
-        guard let inside = IPPrefix(address) else {
-            throw Failure(
-                .data, "'\(address)' is no address with a length",
-                hint: "write 169.254.100.1/30, or 2001:db8::1/126")
-        }
         return Pair.Side(
-            name: name, prefixes: parsed, endpoint: reached, address: inside,
-            listenPort: reached.flatMap { EndpointText.port(of: $0) } ?? Pair.defaultPort)
+            name: name, prefixes: parsed, endpoint: reached, address: address,
+            listenPort: reached.flatMap { EndpointText.port(of: $0) } ?? defaultPort)
     }
 
     /// The option's value, or the answer of the one at the terminal.

@@ -60,7 +60,8 @@ struct Check: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Check the configuration file and print what would be applied.",
         discussion:
-            "Nothing is changed. The exit status is 78 when the file has errors; all of them are printed. A warning, "
+            "The files conf.d/*.toml beside it are read too. Nothing is changed. The exit status is 78 when a file has "
+            + "errors; all of them are printed. A warning, "
             + "on standard error, is of what is true of this host now: the exit status is 0 all the same.")
 
     @OptionGroup var file: ConfigurationOption

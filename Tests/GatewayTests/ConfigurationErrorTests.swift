@@ -315,7 +315,7 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         let errors = ConfigurationExamples.errors(in: bad.text)
         let matching = errors.filter { "\($0.problem); \($0.remedy)".contains(bad.says) }
         let found = try #require(matching.first, "got: \(errors)")
-        #expect(found.line == bad.line)
+        #expect(found.line?.number == bad.line)
         #expect(found.key == bad.key)
         #expect(!found.remedy.isEmpty)
     }

@@ -43,8 +43,13 @@ import WireGuard
         #expect(toRight.endpoints == [.name("vgw.example.com", port: 51820)])
         #expect(toLeft.endpoints.isEmpty)
         #expect([toRight.persistentKeepalive, toLeft.persistentKeepalive] == [25, 0])
-        #expect(left.connections[0].routes.map(\.description) == ["10.20.0.0/16", "169.254.100.2/32"])
-        #expect(right.connections[0].routes.map(\.description) == ["192.168.10.0/24", "169.254.100.1/32"])
+        #expect(left.connections[0].routes.map(\.description) == ["10.20.0.0/16"])
+        #expect(right.connections[0].routes.map(\.description) == ["192.168.10.0/24"])
+        // What health, failover and the search for the MTU go by.
+        let (near, far) = (try #require(IPAddress("169.254.100.1")), try #require(IPAddress("169.254.100.2")))
+        #expect(toRight.inside == InsideLink(local: near, remote: far))
+        #expect(toLeft.inside == InsideLink(local: far, remote: near))
+        #expect(left.connections[0].health.isOn && right.connections[0].health.isOn)
     }
 
     @Test func nextStepsShowNoKey() throws {
@@ -66,13 +71,15 @@ import WireGuard
             right: try side("b", "10.2.0.0/16", endpoint: nil, address: "fd00::2/126"))
         let steps = pair.nextSteps(folder: "a-b")
         for name in ["a", "b"] {
-            let made = try #require(
-                steps.firstIndex {
-                    $0.contains("root@\(name) install -d -m 700 -o vgwd -g vgwd /etc/vgwd")
-                })
-            let copied = try #require(steps.firstIndex { $0.contains("scp -p a-b/\(name)/* root@\(name):") })
-            #expect(made < copied)
+            let begin = try #require(steps.firstIndex { $0.contains("tar -C a-b/\(name) -c . |") })
+            #expect(
+                steps[(begin + 1)...].prefix(6) == [
+                    "     ssh root@\(name) '", "       install -d -m 700 -o vgwd -g vgwd /etc/vgwd &&",
+                    "       tar -C /etc/vgwd -xk --no-same-owner &&", "       chown -R vgwd: /etc/vgwd &&",
+                    "       vgwd check &&", "       systemctl enable --now vgwd'",
+                ])
         }
+        #expect(steps.allSatisfy { $0.count <= 80 })
     }
 
     @Test func nextStepsOfAnImportGiveTheFilesToVgwd() {

@@ -1,7 +1,30 @@
+/// Where something stands in a configuration.
+package struct SourceLine: Hashable, Sendable, Comparable, ExpressibleByIntegerLiteral,
+    CustomStringConvertible
+{
+    /// Path of a file of the folder `conf.d`; nil is the configuration file itself.
+    package var file: String?
+    /// From 1.
+    package var number: Int
+
+    package init(_ number: Int, of file: String? = nil) {
+        self.file = file
+        self.number = number
+    }
+
+    package init(integerLiteral number: Int) { self.init(number) }
+
+    package static func < (a: SourceLine, b: SourceLine) -> Bool {
+        (a.file ?? "", a.number) < (b.file ?? "", b.number)
+    }
+
+    package var description: String { file.map { "\($0):\(number)" } ?? "line \(number)" }
+}
+
 /// One thing that is wrong with a configuration. Never holds a value that could be a secret.
 package struct ConfigurationError: Error, Hashable, Sendable {
-    /// From 1; nil where it is about the file as a whole.
-    package var line: Int?
+    /// Nil where it is about the file as a whole.
+    package var line: SourceLine?
     /// `connection[aws-vpc].routes`: a list's element by its name where it has one, and by `#` and its place
     /// else.
     package var key: String
@@ -9,7 +32,7 @@ package struct ConfigurationError: Error, Hashable, Sendable {
     /// What would be right.
     package var remedy: String
 
-    package init(line: Int?, key: String, problem: String, remedy: String) {
+    package init(line: SourceLine?, key: String, problem: String, remedy: String) {
         self.line = line
         self.key = key
         self.problem = problem
@@ -19,7 +42,7 @@ package struct ConfigurationError: Error, Hashable, Sendable {
 
 extension ConfigurationError {
     package func text(path: String) -> String {
-        let place = line.map { "\(path):\($0)" } ?? path
+        let place = line.map { "\($0.file ?? path):\($0.number)" } ?? path
         return "\(place): \(key.isEmpty ? "" : "\(key): ")\(problem); \(remedy)"
     }
 }

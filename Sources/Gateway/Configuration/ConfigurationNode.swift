@@ -13,12 +13,13 @@ struct ConfigurationNode {
     }
 
     let value: Value
-    let line: Int?
+    let line: SourceLine?
     /// `connection[aws-vpc].tunnel[#1].endpoint`
     let key: String
 
-    /// Throws what the parser found: one error, as nothing after it can be told.
-    init(parsing text: String) throws(ConfigurationError) {
+    /// The file's path where it is one of `conf.d`. Throws what the parser found: one error, as nothing after it can be
+    /// told.
+    init(parsing text: String, file: String? = nil) throws(ConfigurationError) {
         // The parser takes the text as a string of C, and would not see what is behind a zero.
         guard !text.utf8.contains(0) else {
             throw ConfigurationError(
@@ -29,14 +30,15 @@ struct ConfigurationNode {
             places = try SourceLines(text)
         } catch {
             throw ConfigurationError(
-                line: error.line, key: "", problem: "not TOML: \(error.problem)", remedy: error.remedy)
+                line: SourceLine(error.line, of: file), key: "", problem: "not TOML: \(error.problem)",
+                remedy: error.remedy)
         }
         do {
             let table = try TOMLTable(string: text)
-            self.init(table, at: [], key: "", places: places.lines, inheritedLine: nil)
+            self.init(table, at: [], key: "", places: places.lines, file: file, inheritedLine: nil)
         } catch let error as TOMLParseError {
             throw ConfigurationError(
-                line: error.source.begin.line, key: "",
+                line: SourceLine(error.source.begin.line, of: file), key: "",
                 problem: "not TOML: " + Redaction.hidingKeys(in: error.description, from: 20),
                 remedy: "values are \"text\", 123, true, [lists] or { tables = \"inline\" } (https://toml.io)"
             )
@@ -47,9 +49,9 @@ struct ConfigurationNode {
 
     private init(
         _ source: any TOMLValueConvertible, at path: [SourceLines.Step], key: String,
-        places: [[SourceLines.Step]: Int], inheritedLine: Int?
+        places: [[SourceLines.Step]: Int], file: String?, inheritedLine: SourceLine?
     ) {
-        let line = places[path] ?? inheritedLine
+        let line = places[path].map { SourceLine($0, of: file) } ?? inheritedLine
         self.line = line
         self.key = key
         if let table = source.table {
@@ -58,7 +60,7 @@ struct ConfigurationNode {
                 guard let child = table[name] else { continue }
                 entries[name] = ConfigurationNode(
                     child, at: path + [.key(name)], key: key.isEmpty ? name : "\(key).\(name)",
-                    places: places, inheritedLine: line)
+                    places: places, file: file, inheritedLine: line)
             }
             value = .table(entries)
         } else if let array = source.array {
@@ -68,7 +70,7 @@ struct ConfigurationNode {
                     return ConfigurationNode(
                         child, at: path + [.index(index)],
                         key: "\(key)[\(Self.label(of: child, at: index))]", places: places,
-                        inheritedLine: line)
+                        file: file, inheritedLine: line)
                 })
         } else if let string = source.string {
             value = .string(string)
@@ -79,6 +81,31 @@ struct ConfigurationNode {
         } else {
             value = .other
         }
+    }
+
+    private init(value: Value, line: SourceLine?, key: String) {
+        self.value = value
+        self.line = line
+        self.key = key
+    }
+
+    /// The document with the tables and lists of another file behind its own. What is no list can be in one file only.
+    func adding(_ other: ConfigurationNode) throws(ConfigurationError) -> ConfigurationNode {
+        guard case .table(var entries) = value, case .table(let more) = other.value else { return self }
+        for (name, entry) in more.sorted(by: { ($0.value.line ?? 0) < ($1.value.line ?? 0) }) {
+            guard let there = entries[name] else {
+                entries[name] = entry
+                continue
+            }
+            guard case .list(let items) = there.value, case .list(let rest) = entry.value else {
+                throw ConfigurationError(
+                    line: entry.line, key: entry.key,
+                    problem: "is there already\(there.line.map { " (\($0))" } ?? "")",
+                    remedy: "say it in one file; each may add [[connection]] and [[hook]]")
+            }
+            entries[name] = ConfigurationNode(value: .list(items + rest), line: there.line, key: there.key)
+        }
+        return ConfigurationNode(value: .table(entries), line: line, key: key)
     }
 
     /// An element is known by its name where it has a usable one, as an operator does not count.

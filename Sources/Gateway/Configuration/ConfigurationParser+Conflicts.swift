@@ -8,11 +8,11 @@ extension ConfigurationParser {
         connections: [ConnectionConfiguration?],
         gateway: GatewayConfiguration?
     ) {
-        var names: [String: Int?] = [:]
-        var tunnels: [String: Int?] = [:]
-        var keys: [KeyPair: Int?] = [:]
-        var ends: [IPAddress: Int?] = [:]
-        var routes: [Carried: (connection: String, line: Int?)] = [:]
+        var names: [String: SourceLine?] = [:]
+        var tunnels: [String: SourceLine?] = [:]
+        var keys: [KeyPair: SourceLine?] = [:]
+        var ends: [IPAddress: SourceLine?] = [:]
+        var routes: [Carried: (connection: String, line: SourceLine?)] = [:]
         let outerRoutes = routesOfOuterPackets(gateway, connections)
 
         for (node, connection) in zip(nodes, connections) {
@@ -241,7 +241,7 @@ extension ConfigurationParser {
             && document.has("gateway")
     }
 
-    private func at(_ line: Int?) -> String { line.map { " (line \($0))" } ?? "" }
+    private func at(_ line: SourceLine?) -> String { line.map { " (\($0))" } ?? "" }
 
     private func isFirst(
         _ node: ConfigurationNode, of connection: ConnectionConfiguration, _ nodes: [ConfigurationNode]

@@ -20,8 +20,11 @@ extension ConfigurationParser {
     /// None of a file that others may have written: a hook runs with the rights of vgwd.
     mutating func readHooks(_ document: ConfigurationReader.Section) -> [HookConfiguration] {
         let nodes = reader.elements(document, "hook")
-        if let first = nodes.first, let problem = files.tampering(with: path) {
-            reader.report(first, "no hook is started: \(problem.problem)", problem.remedy)
+        var known: Set<String> = []
+        for node in nodes {
+            let file = node.line?.file ?? path
+            guard known.insert(file).inserted, let problem = files.tampering(with: file) else { continue }
+            reader.report(node, "no hook is started: \(problem.problem)", problem.remedy)
         }
         return nodes.compactMap { readHook($0) }
     }

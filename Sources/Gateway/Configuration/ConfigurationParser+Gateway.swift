@@ -114,7 +114,7 @@ extension ConfigurationParser {
             )
             return nil
         }
-        var path = resolve(file)
+        var path = resolve(file, in: node)
         if isCredential {
             guard !file.contains("/"), !file.hasPrefix(".") else {
                 reader.report(

@@ -12,7 +12,7 @@ struct ConfigurationReader {
         fileprivate let entries: [String: ConfigurationNode]
 
         func key(_ name: String) -> String { node.key.isEmpty ? name : "\(node.key).\(name)" }
-        func line(_ name: String) -> Int? { entries[name]?.line ?? node.line }
+        func line(_ name: String) -> SourceLine? { entries[name]?.line ?? node.line }
         func has(_ name: String) -> Bool { entries[name] != nil }
         subscript(name: String) -> ConfigurationNode? { entries[name] }
     }

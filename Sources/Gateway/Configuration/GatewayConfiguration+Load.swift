@@ -2,7 +2,8 @@ internal import FoundationEssentials
 internal import LinuxIO
 package import WireGuard
 
-// 1. TOMLKit parses the text; a text that is not TOML is one error, and the end.
+// 1. TOMLKit parses the text; a text that is not TOML is one error, and the end. So is done with each drop-in, whose lists
+//    go behind those of the files before it.
 // 2. Every section is read into its value, wrong ones left out and reported
 //    (ConfigurationParser+*.swift).
 // 3. What contradicts something elsewhere is looked for across the sections
@@ -13,17 +14,79 @@ extension GatewayConfiguration {
     /// Bytes: some 400,000 prefixes.
     private static let sizeLimit = 16 << 20
 
-    /// Reads the file and the keys that it names. Relative paths in it start at its folder. `surroundings` make
-    /// warnings.
+    /// A file of the folder `conf.d` beside the configuration file.
+    package struct DropIn: Hashable, Sendable {
+        package let path: String
+        package let text: String
+
+        package init(path: String, text: String) {
+            self.path = path
+            self.text = text
+        }
+    }
+
+    /// Name of the folder of drop-ins.
+    package static let dropInFolder = "conf.d"
+
+    /// Reads the file, the drop-ins beside it, and the keys that they name. Relative paths in a file start at its folder.
+    /// `surroundings` make warnings. `dropIn` is read too, as if it were there, and `files` stand for those of the system.
     package static func load(
         path: String = defaultPath, environment: [String: String] = ProcessInfo.processInfo.environment,
-        owners: SystemFiles.Owners = .own, surroundings: Surroundings = Surroundings()
+        owners: SystemFiles.Owners = .own, surroundings: Surroundings = Surroundings(),
+        adding dropIn: DropIn? = nil,
+        files: (any ConfigurationFiles)? = nil
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
-        func fail(_ problem: String, _ remedy: String) -> ConfigurationErrors {
-            ConfigurationErrors(
-                path: path, errors: [ConfigurationError(line: nil, key: "", problem: problem, remedy: remedy)]
-            )
+        let text = try read(path)
+        var dropIns = try dropIns(beside: path)
+        if let dropIn { dropIns = (dropIns + [dropIn]).sorted { $0.path < $1.path } }
+        return try parse(
+            text, path: path, dropIns: dropIns, environment: environment,
+            files: files
+                ?? SystemFiles(credentialsDirectory: environment["CREDENTIALS_DIRECTORY"], owners: owners),
+            surroundings: surroundings)
+    }
+
+    /// As `load`, with the texts at hand. `path` is for the errors and for relative paths.
+    package static func parse(
+        _ text: String, path: String = defaultPath, dropIns: [DropIn] = [],
+        environment: [String: String] = [:],
+        files: any ConfigurationFiles, availableCiphers: [Cipher] = Cipher.available,
+        surroundings: Surroundings = Surroundings()
+    ) throws(ConfigurationErrors) -> GatewayConfiguration {
+        var root = try document(path: path) { () throws(ConfigurationError) in
+            try ConfigurationNode(parsing: text)
         }
+        for dropIn in dropIns {
+            root = try document(path: dropIn.path) { () throws(ConfigurationError) in
+                try root.adding(ConfigurationNode(parsing: dropIn.text, file: dropIn.path))
+            }
+        }
+        var parser = ConfigurationParser(
+            path: path, environment: environment, files: files, availableCiphers: availableCiphers,
+            surroundings: surroundings)
+        guard var configuration = parser.readDocument(root) else {
+            throw ConfigurationErrors(path: path, errors: parser.reader.errors)
+        }
+        configuration.dropIns = dropIns.map(\.path)
+        return configuration
+    }
+
+    private static func document(
+        path: String, _ read: () throws(ConfigurationError) -> ConfigurationNode
+    ) throws(ConfigurationErrors) -> ConfigurationNode {
+        do throws(ConfigurationError) { return try read() } catch {
+            throw ConfigurationErrors(path: path, errors: [error])
+        }
+    }
+
+    // MARK: Files
+
+    private static func fail(_ path: String, _ problem: String, _ remedy: String) -> ConfigurationErrors {
+        ConfigurationErrors(
+            path: path, errors: [ConfigurationError(line: nil, key: "", problem: problem, remedy: remedy)])
+    }
+
+    private static func read(_ path: String) throws(ConfigurationErrors) -> String {
         let bytes: [UInt8]
         do throws(SystemError) {
             bytes = try AtomicFile.read(path, limit: sizeLimit).bytes
@@ -32,43 +95,41 @@ extension GatewayConfiguration {
             switch error.code {
             case 2:  // ENOENT
                 throw fail(
-                    "there is no such file", "write one ('vgwctl pair' does), or name another with --config")
+                    path, "there is no such file",
+                    "write one ('vgwctl pair' does), or name another with --config")
             case 13:  // EACCES
-                throw fail("this user may not read it", "let vgwd's user own it and the folder that it is in")
-            case 22: throw fail("is not a file", "name the TOML file itself")  // EINVAL
-            case 27: throw fail("is longer than \(sizeLimit) bytes", "is this the right file?")  // EFBIG
-            default: throw fail("cannot be read: \(SystemError.text(error.code))", "is this the right file?")
+                throw fail(
+                    path, "this user may not read it", "let vgwd's user own it and the folder that it is in")
+            case 22: throw fail(path, "is not a file", "name the TOML file itself")  // EINVAL
+            case 27:  // EFBIG
+                throw fail(path, "is longer than \(sizeLimit) bytes", "is this the right file?")
+            default:
+                throw fail(
+                    path, "cannot be read: \(SystemError.text(error.code))", "is this the right file?")
             }
         }
         guard let text = String(validating: bytes, as: UTF8.self) else {
-            throw fail("is not UTF-8 text", "is this the right file?")
+            throw fail(path, "is not UTF-8 text", "is this the right file?")
         }
-        return try parse(
-            text, path: path, environment: environment,
-            files: SystemFiles(
-                credentialsDirectory: environment["CREDENTIALS_DIRECTORY"], owners: owners),
-            surroundings: surroundings)
+        return text
     }
 
-    /// As `load`, with the text at hand. `path` is for the errors and for relative paths.
-    package static func parse(
-        _ text: String, path: String = defaultPath, environment: [String: String] = [:],
-        files: some ConfigurationFiles, availableCiphers: [Cipher] = Cipher.available,
-        surroundings: Surroundings = Surroundings()
-    ) throws(ConfigurationErrors) -> GatewayConfiguration {
-        let root: ConfigurationNode
+    /// `conf.d/*.toml` in the order of their names, as `ls` under LC_ALL=C has them; hidden ones are not read.
+    private static func dropIns(beside path: String) throws(ConfigurationErrors) -> [DropIn] {
+        let folder = path.lastIndex(of: "/").map { String(path[...$0]) + dropInFolder } ?? dropInFolder
+        guard FileStatus(folder)?.kind == .directory else { return [] }
+        let names: [String]
         do {
-            root = try ConfigurationNode(parsing: text)
+            names = try FileManager.default.contentsOfDirectory(atPath: folder)
         } catch {
-            throw ConfigurationErrors(path: path, errors: [error])
+            throw fail(folder, "this user may not list it", "let vgwd's user own it, with mode 0700")
         }
-        var parser = ConfigurationParser(
-            path: path, environment: environment, files: files, availableCiphers: availableCiphers,
-            surroundings: surroundings)
-        guard let configuration = parser.readDocument(root) else {
-            throw ConfigurationErrors(path: path, errors: parser.reader.errors)
+        var dropIns: [DropIn] = []
+        for name in names.sorted(by: { $0.utf8.lexicographicallyPrecedes($1.utf8) })
+        where name.hasSuffix(".toml") && !name.hasPrefix(".") {
+            dropIns.append(DropIn(path: "\(folder)/\(name)", text: try read("\(folder)/\(name)")))
         }
-        return configuration
+        return dropIns
     }
 }
 
@@ -134,8 +195,9 @@ struct ConfigurationParser {
         return connection
     }
 
-    /// A path of the configuration: relative ones start at its folder.
-    func resolve(_ file: String) -> String {
+    /// A path of the configuration: relative ones start at the folder of the file that names them.
+    func resolve(_ file: String, in node: ConfigurationNode) -> String {
+        let path = node.line?.file ?? path
         guard !file.hasPrefix("/"), let slash = path.lastIndex(of: "/") else { return file }
         return String(path[...slash]) + file
     }

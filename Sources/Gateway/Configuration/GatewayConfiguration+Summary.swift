@@ -18,6 +18,7 @@ extension GatewayConfiguration {
             ("state", stateDirectory),
             ("control", control.socket),
         ]
+        if !dropIns.isEmpty { rows.append(("also read", dropIns.joined(separator: ", "))) }
         if !nameServers.isEmpty {
             rows.append(("names are asked of", nameServers.map(\.description).joined(separator: ", ")))
         }
@@ -136,13 +137,19 @@ extension GatewayConfiguration {
         guard let table = numbers.table else { return "no table: somebody else installs them" }
         let metric = routeMetric.map { ", metric \($0)" } ?? ""
         let place = table == RouteTable.mainNumber ? "table main" : "table \(table)"
-        guard numbers.mark != 0 else { return "\(place)\(metric); outer packets have no mark" }
+        guard makesRules else { return "\(place)\(metric), which rules of yours lead to; \(markText)" }
+        guard numbers.mark != 0 else { return "\(place)\(metric); \(markText)" }
         let rule =
             table == RouteTable.mainNumber
-            ? "; outer packets have mark \(numbers.mark)"
+            ? "; \(markText)"
             : ", for packets without mark \(numbers.mark) (outer ones have it)"
         let others = routingNumbers.first == nil ? "" : ", or the next numbers that are free"
         return place + metric + rule + others
+    }
+
+    private var markText: String {
+        let mark = routingNumbers.preferred.mark
+        return mark == 0 ? "outer packets have no mark" : "outer packets have mark \(mark)"
     }
 
     private func list(_ prefixes: [IPPrefix], or none: String) -> String {

@@ -34,6 +34,8 @@ package struct GatewayConfiguration: Sendable {
     package var connections: [ConnectionConfiguration]
     package var control: ControlConfiguration
     package var hooks: [HookConfiguration] = []
+    /// Paths of the files of `conf.d` that were read too, in their order.
+    package var dropIns: [String] = []
     /// What is right in the file and may not work on this host now, in the order of lines.
     package var warnings: [ConfigurationError] = []
 

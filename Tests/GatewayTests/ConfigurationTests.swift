@@ -265,8 +265,11 @@ import WireGuard
         "the examples in conf load",
         arguments: [
             "vgwd.toml", "examples/onprem.toml", "examples/cloud.toml", "examples/two-zones.toml",
-            "examples/dedicated-link.toml", "examples/balance.toml", "examples/bgp.toml",
+            "examples/two-zones-a.toml", "examples/two-zones-b.toml", "examples/dedicated-link.toml",
+            "examples/dedicated-link-far.toml", "examples/balance.toml", "examples/balance-far.toml",
+            "examples/bgp.toml", "examples/bgp-cloud-a.toml", "examples/bgp-cloud-b.toml",
             "examples/overlap.toml",
+            "examples/overlap-far.toml",
         ])
     func examplesLoad(_ name: String) throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()

@@ -20,9 +20,9 @@ extension Integration {
                 let (lab, onprem, vpc) = (bundle.lab, bundle.onprem, bundle.vpc[0])
                 let office = RoutingDaemon(kind, beside: onprem)
                 let cloud = RoutingDaemon(.bird, beside: vpc)
-                try await office.start(announcing: "10.10.0.0/16")
-                try await cloud.start(announcing: Self.prefix)
-                try await cloud.announce([Self.prefix, Self.second])
+                try await office.start(announcing: "10.10.0.0/16", at: .onprem)
+                try await cloud.start(announcing: Self.prefix, at: .vpc)
+                try await cloud.announce([Self.prefix, Self.second], at: .vpc)
                 try await Shell.run("ip addr add 10.21.0.1/32 dev lo", in: lab.namespace(.vpc))
                 let captures = [
                     try await lab.capture("onprem", in: lab.internet, name: "capture-internet"),
@@ -62,7 +62,7 @@ extension Integration {
 
                 // A prefix that is announced no longer is guarded until an operator lets go of it.
                 try await eventually("the second prefix is learned") { try await knock("10.21.0.1") }
-                try await cloud.announce([Self.prefix])
+                try await cloud.announce([Self.prefix], at: .vpc)
                 try await eventually("what was withdrawn is guarded") {
                     try await guarded() == [Self.second]
                 }

@@ -90,7 +90,8 @@ enum NetlinkParsing {
             index: UInt32(bitPattern: rtnl_link_get_ifindex(link)),
             name: name.map { unsafe String(cString: $0) } ?? "",
             mtu: Int(rtnl_link_get_mtu(link)), isUp: flags & UInt32(IFF_UP) != 0,
-            hasCarrier: flags & 0x1_0000 != 0)  // IFF_LOWER_UP
+            hasCarrier: flags & 0x1_0000 != 0,  // IFF_LOWER_UP
+            isPointToPoint: flags & UInt32(IFF_POINTOPOINT) != 0)
     }
 
     static func address(_ object: OpaquePointer) -> NetlinkAddress? {

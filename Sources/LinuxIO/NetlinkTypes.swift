@@ -10,13 +10,19 @@ package struct NetlinkLink: Hashable, Sendable {
     package let isUp: Bool
     /// IFF_LOWER_UP: there is something at the other end of the wire.
     package let hasCarrier: Bool
+    /// IFF_POINTOPOINT: there is one other end, as of a tunnel.
+    package let isPointToPoint: Bool
 
-    package init(index: UInt32, name: String, mtu: Int, isUp: Bool, hasCarrier: Bool = true) {
+    package init(
+        index: UInt32, name: String, mtu: Int, isUp: Bool, hasCarrier: Bool = true,
+        isPointToPoint: Bool = false
+    ) {
         self.index = index
         self.name = name
         self.mtu = mtu
         self.isUp = isUp
         self.hasCarrier = hasCarrier
+        self.isPointToPoint = isPointToPoint
     }
 }
 

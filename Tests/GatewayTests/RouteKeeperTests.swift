@@ -427,6 +427,42 @@ import WireGuard
         }
     }
 
+    @Test(
+        "a source comes to a route, changes and goes; a source that is not there leaves the route without one"
+    )
+    func sources() throws {
+        for site in Self.sites {
+            // In a table of our own, and in the main one, where nobody else's route is replaced.
+            for table in [UInt32(51820), NetlinkRoute.mainTable] {
+                try withLab(site) { lab in
+                    let plan = RoutePlan(table: table, mark: table == 51820 ? 51820 : 0, addresses: [])
+                    let (one, two) = (site.ip == "ip -4" ? ("10.1.0.1", "10.2.0.1") : ("fd01::1", "fd02::1"))
+                    for address in [one, two] {
+                        try shell(
+                            "\(site.ip) addr add \(address)/\(site.ip == "ip -4" ? "16" : "64") dev near")
+                    }
+                    // Duplicate address detection.
+                    if site.ip == "ip -6" { try shell("sleep 2") }
+                    var keeper = try RouteKeeper(plan: plan, interface: lab.tun.index, log: quiet)
+                    for source in [nil, one, two, nil, "\(one)99", two] as [String?] {
+                        var prefix = prefix(site.prefix)
+                        prefix.source = source.flatMap { IPAddress($0) }
+                        keeper.reconcile([prefix], now: now)
+                        let routes = try lab.ours().routes.filter { $0.kind == .unicast }
+                        let isThere = source != "\(one)99"
+                        #expect(
+                            routes.map(\.preferredSource) == [isThere ? prefix.source : nil],
+                            "\(site.ip) table \(table) \(source ?? "none")")
+                        #expect((keeper.deadline != nil) == !isThere)
+                    }
+                    try shell("\(site.ip) addr flush dev near")
+                    keeper.reconcile([prefix(site.prefix)], now: now)
+                    #expect(try lab.ours().routes.count { $0.kind == .unicast } == 1)
+                }
+            }
+        }
+    }
+
     @Test("our own changes disturb nobody; what others take away or put in its place comes back")
     func disturbance() throws {
         try withLab(Self.sites[0]) { lab in

@@ -259,7 +259,7 @@ import WireGuard
             changes.map { change in
                 switch change {
                 case .addAddress: 0
-                case .addRoute: 1
+                case .addRoute, .replaceRoute: 1
                 case .addRule: 2
                 case .removeRule: 3
                 case .removeRoute: 4

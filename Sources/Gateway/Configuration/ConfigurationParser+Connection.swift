@@ -8,7 +8,7 @@ extension ConfigurationParser {
                 node,
                 known: [
                     "name", "routes", "dynamic", "exclusive", "policy", "metric", "on-down", "health", "rto",
-                    "nat",
+                    "nat", "source",
                     "rate-limit", "copy-dscp", "tunnel",
                 ])
         else { return nil }
@@ -19,6 +19,7 @@ extension ConfigurationParser {
         let onDown = readOnDown(section)
         let health = readHealth(section)
         let translations = readTranslations(section)
+        let sources = readSources(section)
         let nodes = reader.elements(section, "tunnel")
         if nodes.isEmpty, section["tunnel"].map({ if case .list = $0.value { true } else { false } }) ?? true
         {
@@ -43,7 +44,8 @@ extension ConfigurationParser {
             name: name, routes: routes, isDynamic: isDynamic,
             isExclusive: reader.boolean(section, "exclusive") ?? false, policy: policy,
             metric: metric.flatMap { UInt32(exactly: $0) }, onDown: onDown, health: health,
-            recoveryTimeObjective: objective, translations: translations, rateLimit: rateLimit,
+            recoveryTimeObjective: objective, sources: sources, translations: translations,
+            rateLimit: rateLimit,
             copiesDSCP: copiesDSCP, tunnels: tunnels.compactMap { $0 })
     }
 
@@ -97,6 +99,26 @@ extension ConfigurationParser {
             node, "\(reader.quoted(text)) is nothing to do with routes",
             "write \"unreachable\", so that nothing leaves in clear, or \"withdraw\"")
         return .unreachable
+    }
+
+    private mutating func readSources(_ section: ConfigurationReader.Section) -> [IPAddress] {
+        var sources: [IPAddress] = []
+        for (node, text) in reader.strings(section, "source", example: "\"192.168.10.1\"") ?? [] {
+            guard let address = IPAddress(text), !address.isMulticast, !address.isUnspecified else {
+                reader.report(
+                    node, "\(reader.quoted(text)) is no address of a host",
+                    "write one of this gateway's, in the network behind it: source = \"192.168.10.1\"")
+                continue
+            }
+            if let other = sources.first(where: { $0.family == address.family }) {
+                reader.report(
+                    node, "is a second source of one family, beside \(other)",
+                    "write one IPv4 and one IPv6 address at most")
+            } else {
+                sources.append(address)
+            }
+        }
+        return sources
     }
 
     /// `nat = [{ inside = "10.0.0.0/16", outside = "10.99.0.0/16" }]`

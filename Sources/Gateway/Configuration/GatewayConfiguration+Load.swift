@@ -177,6 +177,7 @@ struct ConfigurationParser {
         gateway.connections = connections.compactMap { $0 }
         gateway.control = control
         gateway.hooks = hooks
+        guessSources(&gateway)
         findObstacles(document, nodes: nodes, connections: connections, gateway: gateway)
         gateway.warnings = reader.warnings.sorted { ($0.line ?? 0, $0.key) < ($1.line ?? 0, $1.key) }
         return gateway

@@ -52,6 +52,7 @@ extension GatewayConfiguration {
             ),
             ("  health", Self.text(of: connection.health)),
         ]
+        if let source = Self.text(ofSources: connection) { rows.append(("  source", source)) }
         if connection.isExclusive {
             rows.append(("  exclusive", "no route of others inside its prefixes is taken"))
         }
@@ -112,6 +113,19 @@ extension GatewayConfiguration {
             text += " asked from " + (health.source?.description ?? "the inside addresses")
         }
         return text
+    }
+
+    /// Nil where no route of ours has one.
+    private static func text(ofSources connection: ConnectionConfiguration) -> String? {
+        guard !connection.routes.isEmpty else { return nil }
+        let sources =
+            connection.sources.isEmpty
+            ? connection.guessedSources.map { "\($0.address), of \($0.interface)" }
+            : connection.sources.map(\.description)
+        guard !sources.isEmpty else {
+            return "the inside address, for what this gateway sends itself: write source = \"…\" to choose"
+        }
+        return "\(sources.joined(separator: " and ")), for what this gateway sends itself"
     }
 
     private static func text(ofRate rate: UInt64) -> String {

@@ -136,6 +136,10 @@ package struct ConnectionConfiguration: Sendable {
     package var health: HealthSettings
     /// How long traffic may be lost when a tunnel fails: what a drill is measured against.
     package var recoveryTimeObjective: Duration?
+    /// What this host sends to the far site from, of each family one at most; empty where `PreferredSource` guesses.
+    package var sources: [IPAddress] = []
+    /// What `PreferredSource` guessed when the file was read, for `vgwd check`.
+    package var guessedSources: [PreferredSource] = []
     /// Between sites whose prefixes overlap.
     package var translations: [PrefixTranslationConfiguration]
     /// Bits a second of outer packets, all tunnels together; nil is no limit.

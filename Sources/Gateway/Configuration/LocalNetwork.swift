@@ -13,13 +13,22 @@ package import WireGuard
 package struct LocalNetwork: Hashable, Sendable {
     package let interface: String
     package let network: IPPrefix
+    /// This host's own there.
+    package let address: IPAddress
     /// The interface is up and has a carrier.
     package let isInUse: Bool
+    /// Such as a TUN device of another VPN: nobody but its other end is on it.
+    package let isPointToPoint: Bool
 
-    package init(interface: String, network: IPPrefix, isInUse: Bool = true) {
+    /// `address` is this host's, with the length of its network.
+    package init(
+        interface: String, network address: IPPrefix, isInUse: Bool = true, isPointToPoint: Bool = false
+    ) {
         self.interface = interface
-        self.network = network.network
+        network = address.network
+        self.address = address.address
         self.isInUse = isInUse
+        self.isPointToPoint = isPointToPoint
     }
 
     /// Those of all interfaces but one. Empty where the kernel does not tell.
@@ -35,7 +44,8 @@ package struct LocalNetwork: Hashable, Sendable {
             }
             guard let link = links[address.interface], link.name != own else { return nil }
             return LocalNetwork(
-                interface: link.name, network: prefix, isInUse: link.isUp && link.hasCarrier)
+                interface: link.name, network: prefix, isInUse: link.isUp && link.hasCarrier,
+                isPointToPoint: link.isPointToPoint)
         }
     }
 

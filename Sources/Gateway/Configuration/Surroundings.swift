@@ -9,6 +9,11 @@ package struct Surroundings: Sendable {
     package var addresses: [IPAddress]?
     /// All name servers of /etc/resolv.conf are programs on this host.
     package var hasLocalStub = false
+    /// The interfaces by which outer packets with a mark leave, to the endpoints and bound to the devices.
+    package var outerInterfaces:
+        @Sendable (Set<IPAddress>, _ devices: [String], _ mark: UInt32) -> Set<String> = {
+            _, devices, _ in Set(devices)
+        }
     /// What rp_filter does to packets from an address that come by a device, nil being the one that the routes choose.
     package var reversePathProblem: @Sendable (IPAddress, _ device: String?) -> ReversePathProblem? = {
         _, _ in nil
@@ -22,6 +27,9 @@ package struct Surroundings: Sendable {
         surroundings.networks = LocalNetwork.all(except: "")
         surroundings.addresses = (try? (try? Netlink())?.addresses())?.map(\.prefix.address)
         surroundings.hasLocalStub = NameResolver.systemIsLocalStub
+        surroundings.outerInterfaces = {
+            PreferredSource.outerInterfaces(to: $0, boundTo: $1, mark: $2)
+        }
         surroundings.reversePathProblem = { ReversePathProblem(from: $0, boundTo: $1) }
         return surroundings
     }
@@ -59,6 +67,7 @@ extension ConfigurationParser {
                 }
             }
             warnOfTargetSource(connection, node, gateway)
+            warnOfMissingSources(connection, node, gateway)
             guard RoutePlan(gateway).hasOwnTable else { continue }
             for (place, tunnel) in pairs(of: node, connection) {
                 for case .address(let endpoint) in tunnel.endpoints {
@@ -71,6 +80,37 @@ extension ConfigurationParser {
             }
         }
         warnOfLocalStub(document, connections.compactMap(\.self), gateway)
+    }
+
+    /// For each connection that does not say which source it has.
+    func guessSources(_ gateway: inout GatewayConfiguration) {
+        let tunnels = gateway.connections.flatMap(\.tunnels)
+        let endpoints = tunnels.flatMap(\.endpoints).compactMap { endpoint -> IPAddress? in
+            if case .address(let endpoint) = endpoint { endpoint.address } else { nil }
+        }
+        let outer = surroundings.outerInterfaces(
+            Set(endpoints), tunnels.compactMap(\.binding.device), gateway.routingNumbers.preferred.mark)
+        let networks = surroundings.networks.filter { $0.interface != gateway.interface }
+        let carried = Set(networks.isEmpty ? [] : gateway.connections.flatMap(\.routes))
+        for place in gateway.connections.indices where gateway.connections[place].sources.isEmpty {
+            gateway.connections[place].guessedSources = PreferredSource.guesses(
+                from: networks, outerInterfaces: outer,
+                translations: gateway.connections[place].translations, carried: carried.contains)
+        }
+    }
+
+    private mutating func warnOfMissingSources(
+        _ connection: ConnectionConfiguration, _ node: ConfigurationNode, _ gateway: GatewayConfiguration
+    ) {
+        guard let known = surroundings.addresses else { return }
+        for source in connection.sources
+        where !known.contains(source) && !gateway.interfaceAddresses.contains(where: { $0.address == source })
+        {
+            reader.warn(
+                node.child("source") ?? node, "\(source) is no address of this host now",
+                "until it is, what this gateway itself sends to \(connection.name) has the kernel's choice: write one "
+                    + "of this host's, in the network behind it")
+        }
     }
 
     private mutating func warnOfOverlap(

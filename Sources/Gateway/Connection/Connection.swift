@@ -36,6 +36,8 @@ package struct Connection: Sendable {
     package let onDown: OnDown
     package let health: HealthSettings
     package let recoveryTimeObjective: Duration?
+    /// What this host sends to the far site from; empty where `PreferredSource` guesses.
+    package let sources: [IPAddress]
     package let translations: [PrefixTranslationConfiguration]
     package let rateLimit: UInt64?
     package let copiesDSCP: Bool
@@ -88,6 +90,7 @@ extension Connection {
         onDown = configuration.onDown
         health = configuration.health
         recoveryTimeObjective = configuration.recoveryTimeObjective
+        sources = configuration.sources
         translations = configuration.translations
         rateLimit = configuration.rateLimit
         copiesDSCP = configuration.copiesDSCP

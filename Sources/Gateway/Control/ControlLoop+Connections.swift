@@ -350,8 +350,8 @@ extension ControlLoop {
     /// himself.
     func routePrefixes() -> [RoutePlan.Prefix] {
         let ends = state.insideEnds
-        let kernel = prefixChoice(state.connections).kernel
-        return ends.map { RoutePlan.Prefix($0) }
-            + state.exclusively(kernel.filter { !ends.contains($0.prefix) }) + leftOutGuards
+        let choice = prefixChoice(state.connections)
+        let kernel = withSources(choice.kernel.filter { !ends.contains($0.prefix) }, choice)
+        return ends.map { RoutePlan.Prefix($0) } + state.exclusively(kernel) + leftOutGuards
     }
 }

@@ -132,6 +132,7 @@ extension ControlLoop {
         routesCheckAt = nil
         openReturnPath()
         lookAtForeignRoutes()
+        lookAtLocalNetworks()
         for peer in device.peers {
             guard let path = device.path(of: peer), let underlay = path.underlay else { continue }
             let hasGivenUp = tunnels[peer]?.hasGivenUp == true && device.status(of: peer)?.state == .idle

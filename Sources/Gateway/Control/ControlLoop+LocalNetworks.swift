@@ -9,10 +9,10 @@ extension ControlLoop {
     func lookAtLocalNetworks() {
         areLocalNetworksStale = false
         guard settings.managesLink else { return }
-        let networks = LocalNetwork.all(except: tun.name)
-        guard networks != localNetworks else { return }
-        localNetworks = networks
-        guard leftOutNow() != leftOut else { return }
+        let before = sources
+        localNetworks = LocalNetwork.all(except: tun.name)
+        chooseSources()
+        guard leftOutNow() != leftOut || sources != before else { return }
         publishForwarding()
         reconcileRoutes()
     }

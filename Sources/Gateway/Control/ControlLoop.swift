@@ -118,6 +118,8 @@ package final class ControlLoop {
     /// Links or addresses have changed: sockets that are bound to one may have to follow.
     var areUnderlaysStale = false
     var areLocalNetworksStale = false
+    /// By connection: what this host sends to the far site from.
+    var sources: [String: [IPAddress]] = [:]
     private var socketCheckAt: Instant
     var isServerReady: Bool
     private(set) var isAnnounced = false
@@ -282,6 +284,7 @@ package final class ControlLoop {
         if settings.managesLink {
             restoreRoutes()
             localNetworks = LocalNetwork.all(except: tun.name)
+            chooseSources()
         }
         publishForwarding()
         // Before the first packet can pass, so that nothing that belongs in a tunnel goes another way.

@@ -11,10 +11,25 @@ package struct KernelState: Hashable, Sendable {
     package init() {}
 }
 
+/// The kernel has one route there, or takes the first of several.
+struct RoutePlace: Hashable {
+    private let table: UInt32
+    private let destination: IPPrefix
+    private let metric: UInt32
+
+    init(_ route: NetlinkRoute) {
+        table = route.table
+        destination = route.destination
+        metric = route.metric
+    }
+}
+
 /// One change to the kernel's state.
 package enum KernelChange: Hashable, Sendable {
     case addAddress(IPPrefix)
     case addRoute(NetlinkRoute)
+    /// In place of one of ours to the same destination with the same metric in the same table.
+    case replaceRoute(NetlinkRoute)
     case removeRoute(NetlinkRoute)
     case addRule(NetlinkRule)
     case removeRule(NetlinkRule)
@@ -27,18 +42,25 @@ extension KernelState {
     /// it never stands alone but where that is wanted. Addresses are only added: those that are not ours are an
     /// administrator's.
     package func changes(from found: KernelState) -> [KernelChange] {
-        Self.sorted(Array(routes.lazy.filter { !found.routes.contains($0) })).map { .addRoute($0) }
+        let missing = routes.filter { !found.routes.contains($0) }
+        let superfluous = found.routes.filter { !routes.contains($0) }
+        let (taken, retaken) =
+            missing.isEmpty || superfluous.isEmpty
+            ? ([], []) : (Set(superfluous.map(RoutePlace.init)), Set(missing.map(RoutePlace.init)))
+        let left = superfluous.filter { !retaken.contains(RoutePlace($0)) }
+        return Self.sorted(missing).map {
+            taken.contains(RoutePlace($0)) ? .replaceRoute($0) : .addRoute($0)
+        }
             + Self.sorted(rules.subtracting(found.rules)).map { .addRule($0) }
             + addresses.subtracting(found.addresses).sorted { "\($0)" < "\($1)" }.map { .addAddress($0) }
             // The first rule of a length lets longer prefixes pass by: it goes last.
             + Self.sorted(found.rules.subtracting(rules)).reversed().map { .removeRule($0) }
-            + Self.sorted(Array(found.routes.lazy.filter { !routes.contains($0) })).reversed().map {
-                .removeRoute($0)
-            }
+            + Self.sorted(left).reversed().map { .removeRoute($0) }
     }
 
     /// Those of type unreachable behind the others.
-    private static func sorted(_ routes: [NetlinkRoute]) -> [NetlinkRoute] {
+    private static func sorted(_ routes: Set<NetlinkRoute>) -> [NetlinkRoute] {
+        let routes = Array(routes)
         // Routes are large: what is sorted are keys with places.
         let keys = routes.indices.map { place in
             let (route, prefix) = (routes[place], routes[place].destination)

@@ -22,25 +22,12 @@ package struct RouteKeeper: ~Copyable {
     /// What was wanted the last time, and the places of its routes: what somebody else may disturb.
     private var wanted = KernelState()
     /// Nil until somebody asks.
-    private var places: Set<Place>?
+    private var places: Set<RoutePlace>?
     /// Somebody may have taken something away: look again then.
     package private(set) var deadline: Instant?
     /// Grows while somebody else keeps undoing what we do, so that the two do not keep a processor busy.
     private var patience = Self.shortestPatience
     private var lastRepair: Instant?
-
-    /// The kernel has one route there, or takes the first of several.
-    private struct Place: Hashable {
-        let table: UInt32
-        let destination: IPPrefix
-        let metric: UInt32
-
-        init(_ route: NetlinkRoute) {
-            table = route.table
-            destination = route.destination
-            metric = route.metric
-        }
-    }
 
     private static let shortestPatience: Duration = .milliseconds(100)
     private static let longestPatience: Duration = .seconds(10)
@@ -115,6 +102,11 @@ package struct RouteKeeper: ~Copyable {
 
     package func bringUp() throws(SystemError) { try netlink.setUp(interface) }
 
+    /// Those of all interfaces; empty where the kernel does not tell.
+    package func ownAddresses() -> Set<IPAddress> {
+        Set(((try? netlink.addresses()) ?? []).map(\.prefix.address))
+    }
+
     // MARK: Routes
 
     /// Does what is wanting. What the kernel refuses is in `failures`, and logged when it is new.
@@ -148,7 +140,7 @@ package struct RouteKeeper: ~Copyable {
             switch change {
             case .addRule(let rule): return before.rules.contains(rule)
             case .addRoute(let route): return route.kind == .unreachable && before.routes.contains(route)
-            case .addAddress, .removeRoute, .removeRule: return false
+            case .addAddress, .replaceRoute, .removeRoute, .removeRule: return false
             }
         }
         guard repaired > 0 else { return }
@@ -177,9 +169,10 @@ package struct RouteKeeper: ~Copyable {
         for (change, error) in perform(changes) {
             refused[change] = error
             switch change {
-            case .addRoute(let route) where route.kind == .unicast: failures[route.destination] = error
+            case .addRoute(let route), .replaceRoute(let route):
+                if route.kind == .unicast { failures[route.destination] = error }
             case .addAddress(let address): missingAddresses[address] = error
-            case .addRoute, .removeRoute, .addRule, .removeRule: break
+            case .removeRoute, .addRule, .removeRule: break
             }
             if before[change] != error { news.append(error) }
         }
@@ -207,9 +200,14 @@ package struct RouteKeeper: ~Copyable {
                 } else {
                     rest.removeFirst(routes.count)
                     let first = routes.startIndex
+                    var sourceless: [NetlinkRouteChange] = []
                     try netlink.apply(routes.compactMap(\.route)) { place, error in
-                        refused.append((changes[first + place], error))
+                        let change = changes[first + place]
+                        refused.append((change, error))
+                        if let route = change.withoutSource(refusedFor: error) { sourceless.append(route) }
                     }
+                    // The address may have gone meanwhile: that is no reason to have no route.
+                    try netlink.apply(sourceless) { _, _ in }
                 }
             } catch {
                 refused.append((change, error))
@@ -319,9 +317,9 @@ package struct RouteKeeper: ~Copyable {
     }
 
     private mutating func isPlaceTaken(by route: NetlinkRoute) -> Bool {
-        let places = places ?? Set(wanted.routes.lazy.map(Place.init))
+        let places = places ?? Set(wanted.routes.lazy.map(RoutePlace.init))
         self.places = places
-        return places.contains(Place(route))
+        return places.contains(RoutePlace(route))
     }
 
     private func found(_ wanted: KernelState) throws(SystemError) -> KernelState {
@@ -337,7 +335,7 @@ package struct RouteKeeper: ~Copyable {
     private func apply(_ change: KernelChange) throws(SystemError) {
         switch change {
         case .addAddress(let address): try netlink.addAddress(address, to: interface)
-        case .addRoute, .removeRoute: break
+        case .addRoute, .replaceRoute, .removeRoute: break
         case .addRule(let rule): try netlink.addRule(rule)
         case .removeRule(let rule): try netlink.removeRule(rule)
         }
@@ -345,11 +343,22 @@ package struct RouteKeeper: ~Copyable {
 }
 
 extension KernelChange {
+    /// The route as the kernel takes it while the preferred source is no address of this host's (EINVAL).
+    fileprivate func withoutSource(refusedFor error: SystemError) -> NetlinkRouteChange? {
+        guard case .add(let route, let replacing) = self.route, route.preferredSource != nil, error.code == 22
+        else { return nil }
+        return .add(
+            NetlinkRoute(
+                destination: route.destination, interface: route.interface, table: route.table,
+                metric: route.metric), replacing: replacing)
+    }
+
     /// Nil where it is about no route.
     fileprivate var route: NetlinkRouteChange? {
         switch self {
         // In the main table a route to the same prefix is an administrator's, and stays.
         case .addRoute(let route): .add(route, replacing: route.table != NetlinkRoute.mainTable)
+        case .replaceRoute(let route): .add(route, replacing: true)
         case .removeRoute(let route): .remove(route)
         case .addAddress, .addRule, .removeRule: nil
         }

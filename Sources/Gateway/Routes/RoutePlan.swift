@@ -78,6 +78,8 @@ package struct RoutePlan: Hashable, Sendable {
         package let isLearned: Bool
         /// No route of others inside it is taken.
         package var isExclusive = false
+        /// What this host sends there from; nil leaves it to the kernel.
+        package var source: IPAddress?
 
         package init(
             _ prefix: IPPrefix, metric: UInt32? = nil, state: State = .carried, isLearned: Bool = false
@@ -155,13 +157,15 @@ package struct RoutePlan: Hashable, Sendable {
                 state.routes.insert(
                     NetlinkRoute(
                         destination: prefix.prefix, interface: interface, table: table,
-                        metric: hasOwnTable ? metric : prefix.metric ?? metric))
+                        metric: hasOwnTable ? metric : prefix.metric ?? metric,
+                        preferredSource: prefix.source))
             case .covered:
                 state.routes.insert(
                     NetlinkRoute(
                         destination: prefix.prefix, interface: interface,
                         table: backstopTable(of: prefix.prefix, table),
-                        metric: Self.coveredMetrics.upperBound - UInt32(tag)))
+                        metric: Self.coveredMetrics.upperBound - UInt32(tag),
+                        preferredSource: prefix.source))
             case .unreachable: break
             case .withdrawn: continue
             }

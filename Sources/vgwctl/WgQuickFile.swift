@@ -34,7 +34,9 @@ struct WgQuickFile {
         var name: String?
         var publicKey: PublicKey?
         var presharedKey: PresharedKey?
-        var prefixes: [(prefix: IPPrefix, line: Int)] = []
+        /// In the order of the file, each once.
+        var prefixes: [IPPrefix] = []
+        var prefixLines: [IPPrefix: Int] = [:]
         var endpoint: String?
         var keepalive: UInt16 = 0
         /// What it has, and on which line.
@@ -290,11 +292,12 @@ struct WgQuickFile {
                 guard let prefix = IPPrefix(part.hasPrefix("+") ? String(part.dropFirst()) : part) else {
                     return wrong(line, key, "prefixes such as 10.20.0.0/16")
                 }
-                guard !peers[last].prefixes.contains(where: { $0.prefix == prefix.network }) else {
+                guard peers[last].prefixLines[prefix.network] == nil else {
                     leaveOut(line, "AllowedIPs \(prefix.network)", "it is there already")
                     continue
                 }
-                peers[last].prefixes.append((prefix.network, line))
+                peers[last].prefixes.append(prefix.network)
+                peers[last].prefixLines[prefix.network] = line
             }
         case "endpoint":
             do throws(Failure) {
@@ -318,9 +321,10 @@ struct WgQuickFile {
     private mutating func makeConnections() {
         var names = Set(peers.compactMap(\.name))
         var used: Set<String> = []
+        var keys: Set<PublicKey> = []
         var ownerOfPrefix: [IPPrefix: Int] = [:]
         for (index, peer) in peers.enumerated() {
-            for entry in peer.prefixes { ownerOfPrefix[entry.prefix] = index }
+            for prefix in peer.prefixes { ownerOfPrefix[prefix] = index }
         }
         for (index, peer) in peers.enumerated() {
             guard let publicKey = peer.publicKey else {
@@ -329,14 +333,14 @@ struct WgQuickFile {
                 }
                 continue
             }
-            if draft.connections.contains(where: { $0.publicKey == publicKey }) {
+            if !keys.insert(publicKey).inserted {
                 refuse(peer.line, "another [Peer] has this PublicKey too", "merge the two into one")
                 continue
             }
             // As the kernel does: a prefix belongs to the peer that names it last.
-            for entry in peer.prefixes where ownerOfPrefix[entry.prefix] != index {
+            for prefix in peer.prefixes where ownerOfPrefix[prefix] != index {
                 leaveOut(
-                    entry.line, "AllowedIPs \(entry.prefix)",
+                    peer.prefixLines[prefix] ?? peer.line, "AllowedIPs \(prefix)",
                     "it stays with the last peer that names it, as with wg")
             }
             var name = peer.name ?? ""
@@ -344,7 +348,7 @@ struct WgQuickFile {
                 name = ((index + 1)...).lazy.map { "peer-\($0)" }.first { names.insert($0).inserted } ?? name
                 used.insert(name)
             }
-            let routes = peer.prefixes.map(\.prefix).filter { ownerOfPrefix[$0] == index }
+            let routes = peer.prefixes.filter { ownerOfPrefix[$0] == index }
             draft.connections.append(
                 ConfigurationDraft.Connection(
                     name: name, routes: routes, publicKey: publicKey, presharedKey: peer.presharedKey,
@@ -419,7 +423,7 @@ struct WgQuickFile {
             origins[key] = peer.line
             origins["\(key).routes"] = peer.lines["allowedips"]
             for (place, route) in connection.routes.enumerated() {
-                origins["\(key).routes[#\(place + 1)]"] = peer.prefixes.first { $0.prefix == route }?.line
+                origins["\(key).routes[#\(place + 1)]"] = peer.prefixLines[route]
             }
             for (name, written) in [
                 ("public-key", "publickey"), ("preshared-key-file", "presharedkey"), ("endpoint", "endpoint"),
@@ -430,8 +434,10 @@ struct WgQuickFile {
     }
 
     private mutating func askDaemon() {
+        let errors = draft.errors
+        guard !errors.isEmpty else { return }
         let origins = origins
-        for error in draft.errors {
+        for error in errors {
             var key = Substring(error.key)
             while origins[String(key)] == nil, let end = key.lastIndex(where: { $0 == "." || $0 == "[" }) {
                 key = key[..<end]

@@ -443,7 +443,9 @@ struct WgQuickFile {
                 key = key[..<end]
             }
             let line = origins[String(key)]
-            if !refusals.contains(where: { $0.line == line }) { refuse(line, error.problem, error.remedy) }
+            // Lines that it names are the draft's, which nobody has seen.
+            let problem = error.problem.replacing(#/ \(line \d+\)/#, with: "")
+            if !refusals.contains(where: { $0.line == line }) { refuse(line, problem, error.remedy) }
         }
     }
 

@@ -3,7 +3,8 @@ internal import FoundationEssentials
 internal import Testing
 
 extension Integration {
-    /// Every set-up of conf/examples with all its ends, as the files have them: started, and cut once.
+    /// Every set-up of conf/examples with all its ends, as the files have them, and what 'vgwctl pair' makes: started, and
+    /// cut once.
     @Suite(.enabled(if: !Lab.reference, "about vgwd's own files")) struct Examples {
         @Test("both ends work, and a cut is survived or said", arguments: Example.all)
         func bothEnds(_ example: Example) async throws {
@@ -19,7 +20,11 @@ extension Integration {
                     }
                     return true
                 }
-                try await eventually("the far site answers") { try await world.ping("-c 1 -W 1").succeeded }
+                for target in example.targets {
+                    try await eventually("\(target) answers") {
+                        try await world.ping("-c 1 -W 1", to: target).succeeded
+                    }
+                }
                 if example.isRedundant {
                     // One each 50 ms; without another tunnel all but the first ten or so would be lost.
                     async let stream = world.ping("-i 0.05 -c 100 -W 1")
@@ -60,7 +65,10 @@ struct Example: Sendable, CustomTestStringConvertible {
     let cut: Cut
     let isRedundant: Bool
     var source = "192.168.10.1"
-    var target = "10.20.0.10"
+    /// Hosts of far sites, which the ping during the cut goes to the first of.
+    var targets = ["10.20.0.10"]
+    /// The files are made by vgwctl: two sites, and a third one that is added to the first.
+    var isPaired = false
 
     private static let zones: [(Place, String)] = [
         (.office, "two-zones"), (.far, "two-zones-a"), (.secondFar, "two-zones-b"),
@@ -82,7 +90,11 @@ struct Example: Sendable, CustomTestStringConvertible {
             isRedundant: true),
         Example(
             testDescription: "overlap", ends: [(.office, "overlap"), (.far, "overlap-far")], cut: .internet,
-            isRedundant: false, source: "10.0.3.4", target: "10.99.7.8"),
+            isRedundant: false, source: "10.0.3.4", targets: ["10.99.7.8"]),
+        Example(
+            testDescription: "vgwctl pair, and one site more",
+            ends: [(.office, "onprem"), (.far, "cloud"), (.secondFar, "branch")], cut: .internet,
+            isRedundant: false, targets: ["10.20.0.10", "10.30.0.10"], isPaired: true),
         Example(testDescription: "BGP by BIRD", ends: bgp, daemon: .bird, cut: .firstFar, isRedundant: true),
         Example(testDescription: "BGP by FRR", ends: bgp, daemon: .frr, cut: .firstFar, isRedundant: true),
     ]
@@ -132,7 +144,7 @@ struct ExampleWorld: Sendable {
         }
         try await lab.addLink()
         try await addAddresses()
-        try await writeFiles()
+        if example.isPaired { try await pair() } else { try await writeFiles() }
     }
 
     private func addAddresses() async throws {
@@ -161,6 +173,7 @@ struct ExampleWorld: Sendable {
                 ip -n \(far) addr add $address/32 dev lo
                 ip -n \(secondNamespace) addr add $address/32 dev lo
             done
+            ip -n \(secondNamespace) addr add 10.30.0.10/32 dev lo
             """)
         for end in gateways where end.place != .office {
             try await lab.start(
@@ -190,12 +203,8 @@ struct ExampleWorld: Sendable {
                 ("\"eth0\"", "\"wan\""), ("\"eth1\"", "\"wan2\""),
             ] { text.replace(written, with: here) }
             let own = end.place == .office ? keys[0] : end.place == .far ? keys[2] : keys[3]
-            text.replace(
-                "[gateway]\n",
-                with:
-                    "[gateway]\ninterface = \"\(end.interface)\"\nstate-directory = \"\(end.folder)/state\"\n"
-            )
-            text += "\n[control]\nsocket = \"\(end.socket)\"\n"
+            text.replace("[gateway]\n", with: "[gateway]\n" + settings(of: end))
+            text += control(of: end)
             try FileManager.default.createDirectory(atPath: end.folder, withIntermediateDirectories: false)
             for (file, content) in [
                 ("vgwd.toml", text), ("private.key", own.privateKey), ("pair.psk", shared),
@@ -203,6 +212,34 @@ struct ExampleWorld: Sendable {
             ] { _ = try lab.write(content, to: "\(end.name)/\(file)") }
         }
     }
+
+    private func pair() async throws {
+        let (vgwctl, office) = (
+            Programs.path("vgwctl"), "--left-prefix 192.168.10.0/24 --left-endpoint 192.0.2.10"
+        )
+        try await Shell.run(
+            """
+            set -e; umask 077; cd \(lab.directory)
+            \(vgwctl) pair --left onprem \(office) --output . \
+                --right cloud --right-prefix 10.20.0.0/16 --right-endpoint \(Self.firstFar)
+            \(vgwctl) pair --add onprem \(office) --output . \
+                --right branch --right-prefix 10.30.0.0/16 --right-endpoint \(Self.secondFar)
+            """)
+        for end in gateways {
+            let file = "\(end.name)/vgwd.toml"
+            let text = try String(contentsOfFile: "\(lab.directory)/\(file)", encoding: .utf8)
+            _ = try lab.write(
+                text.replacing("interface = \"vgw0\"\n", with: settings(of: end)) + control(of: end), to: file
+            )
+        }
+    }
+
+    /// What two gateways on one machine may not share.
+    private func settings(of end: End) -> String {
+        "interface = \"\(end.interface)\"\nstate-directory = \"\(end.folder)/state\"\n"
+    }
+
+    private func control(of end: End) -> String { "\n[control]\nsocket = \"\(end.socket)\"\n" }
 
     // MARK: Life
 
@@ -232,9 +269,11 @@ struct ExampleWorld: Sendable {
         try await eventually("BFD watches both far gateways") { try await daemons[0].bfdSessionsUp() == 2 }
     }
 
-    func ping(_ arguments: String) async throws -> CommandResult {
+    /// From the office to a target; nil is the first one.
+    func ping(_ arguments: String, to target: String? = nil) async throws -> CommandResult {
         try await Shell.attempt(
-            "ping -n \(arguments) -I \(example.source) \(example.target)", in: lab.namespace(.onprem))
+            "ping -n \(arguments) -I \(example.source) \(target ?? example.targets[0])",
+            in: lab.namespace(.onprem))
     }
 
     func cut() async throws {

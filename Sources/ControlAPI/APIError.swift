@@ -9,7 +9,8 @@ package struct APIError: Codable, Error, Hashable, Sendable {
 
     package init(code: Code, message: String, hint: String? = nil) {
         self.code = code
-        self.message = message
+        // It may repeat what was asked for.
+        self.message = Printable.escaping(message)
         self.hint = hint
     }
 

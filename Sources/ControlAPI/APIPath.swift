@@ -46,4 +46,23 @@ package enum APIPath {
     /// Bodies past this size are refused unread, by both sides.
     package static let requestLimit = 64 * 1024
     package static let answerLimit = 16 * 1024 * 1024
+
+    /// What `%` and two digits of hexadecimal stand for (RFC 3986, section 2.1). Nil where that is no text.
+    package static func percentDecoded(_ text: String) -> String? {
+        var bytes: [UInt8] = []
+        var rest = text.utf8[...]
+        while let byte = rest.popFirst() {
+            guard byte == UInt8(ascii: "%") else {
+                bytes.append(byte)
+                continue
+            }
+            let digits = rest.prefix(2)
+            guard digits.count == 2, digits.allSatisfy({ Character(Unicode.Scalar($0)).isHexDigit }),
+                let value = UInt8(String(decoding: digits, as: UTF8.self), radix: 16)
+            else { return nil }
+            bytes.append(value)
+            rest = rest.dropFirst(2)
+        }
+        return String(validating: bytes, as: UTF8.self)
+    }
 }

@@ -148,8 +148,13 @@ struct ControlClient {
         } catch is ChannelError {
             // Closed by the expiry or by the daemon.
         } catch is HTTPParserError {
-            throw Failure(
-                .protocolBroken, "\(socket) does not speak HTTP", hint: "Is it the control socket of a vgwd?")
+            // An answer that had begun was cut off: the daemon was killed.
+            if status == nil {
+                throw Failure(
+                    .protocolBroken, "\(socket) does not speak HTTP",
+                    hint: "Is it the control socket of a vgwd?"
+                )
+            }
         } catch let error as IOError {
             throw Failure(.unavailable, "the connection to \(socket) broke (errno \(error.errnoCode))")
         }

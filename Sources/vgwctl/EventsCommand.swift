@@ -48,7 +48,7 @@ struct EventsCommand: AsyncParsableCommand {
                     .protocolBroken, "the gateway sent an event that this vgwctl cannot read",
                     hint: "Are vgwd and vgwctl of the same version?")
             }
-            try await output.write(Array((text.line(for: line) + "\n").utf8))
+            try await output.write(Array((StandardOutput.shown(text.line(for: line)) + "\n").utf8))
         }
         if follow { throw Failure(.unavailable, "the gateway has ended") }
     }

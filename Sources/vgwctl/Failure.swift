@@ -32,7 +32,7 @@ struct Failure: Error, Hashable {
     func exit() -> Never {
         // Nothing more goes to standard output, so its stream can write to standard error.
         _ = dup2(STDERR_FILENO, STDOUT_FILENO)
-        print(text)
+        Swift.print(Printable.escaping(text, keepsLines: true))
         Glibc.exit(status.rawValue)
     }
 }

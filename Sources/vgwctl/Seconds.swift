@@ -6,6 +6,11 @@ struct Seconds: ExpressibleByArgument, Hashable {
 
     init(value: Double) { self.value = value }
 
+    /// For --help.
+    var defaultValueDescription: String {
+        value == value.rounded() ? "\(Int(value))s" : "\(value)s"
+    }
+
     init?(argument: String) {
         let digits = argument.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
         guard let number = Double(digits), number.isFinite else { return nil }

@@ -47,11 +47,23 @@ extension StringProtocol {
 struct Palette {
     let isOn: Bool
 
-    func green(_ text: String) -> String { paint(text, "32") }
-    func yellow(_ text: String) -> String { paint(text, "33") }
-    func red(_ text: String) -> String { paint(text, "31") }
-    func bold(_ text: String) -> String { paint(text, "1") }
-    func dim(_ text: String) -> String { paint(text, "2") }
+    private enum Colour: String, CaseIterable {
+        case end = "\u{1b}[0m"
+        case bold = "\u{1b}[1m"
+        case dim = "\u{1b}[2m"
+        case red = "\u{1b}[31m"
+        case green = "\u{1b}[32m"
+        case yellow = "\u{1b}[33m"
+    }
+
+    /// All that this program ever sends to a terminal beside text.
+    static let orders = Colour.allCases.map(\.rawValue)
+
+    func green(_ text: String) -> String { paint(text, .green) }
+    func yellow(_ text: String) -> String { paint(text, .yellow) }
+    func red(_ text: String) -> String { paint(text, .red) }
+    func bold(_ text: String) -> String { paint(text, .bold) }
+    func dim(_ text: String) -> String { paint(text, .dim) }
 
     func paint(_ text: String, _ state: TunnelStatus.State) -> String {
         switch state {
@@ -62,7 +74,7 @@ struct Palette {
         }
     }
 
-    private func paint(_ text: String, _ code: String) -> String {
-        isOn ? "\u{1b}[\(code)m\(text)\u{1b}[0m" : text
+    private func paint(_ text: String, _ colour: Colour) -> String {
+        isOn ? colour.rawValue + text + Colour.end.rawValue : text
     }
 }

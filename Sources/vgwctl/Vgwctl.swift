@@ -17,7 +17,16 @@ struct Entry {
         } catch let failure as Failure {
             failure.exit()
         } catch {
-            Vgwctl.exit(withError: error)
+            let status = Vgwctl.exitCode(for: error).rawValue
+            // It may repeat an argument. An answer, such as --help's, goes to standard output.
+            let text = Vgwctl.fullMessage(for: error)
+            if status == 0 {
+                if !text.isEmpty { print(text) }
+            } else {
+                _ = dup2(STDERR_FILENO, STDOUT_FILENO)
+                if !text.isEmpty { Swift.print(Printable.escaping(text, keepsLines: true)) }
+            }
+            Glibc.exit(status)
         }
     }
 }
@@ -42,6 +51,7 @@ struct Vgwctl: AsyncParsableCommand {
             Exit statuses: 0 done; 1 the gateway refused; 64 wrong usage; 65 wrong input; 69 no gateway answers; \
             73 a file cannot be written; 74 a file cannot be read; 76 the answer makes no sense; 77 not allowed.
             """,
+        version: Release.version,
         subcommands: [
             StatusCommand.self, EventsCommand.self, RouteCommand.self, TunnelCommand.self, DrillCommand.self,
             PairCommand.self, ImportCommand.self, GenkeyCommand.self,

@@ -31,7 +31,7 @@ struct LogLine: Sendable {
         for (key, value) in metadata.sorted(by: { $0.key < $1.key }) {
             text += " \(key)=\(Self.quoted("\(value)"))"
         }
-        return text.utf8.prefix(Self.limit).map { $0 < 0x20 || $0 == 0x7f ? 0x20 : $0 } + [0x0a]
+        return Printable.blanking(text).utf8.prefix(Self.limit) + [0x0a]
     }
 
     /// As it is where no reader could mistake its end.

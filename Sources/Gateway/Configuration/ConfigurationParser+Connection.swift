@@ -247,7 +247,7 @@ extension ConfigurationParser {
         var endpoints: [EndpointName] = []
         for (node, text) in reader.strings(section, "endpoint", example: "\"vgw.example.com:51820\"") ?? [] {
             do {
-                let endpoint = try EndpointName.parse(Redaction.looksLikeKey(text) ? "" : text)
+                let endpoint = try EndpointName.parse(text, shownAs: reader.quoted(text))
                 if endpoints.contains(endpoint) {
                     reader.report(node, "\(endpoint) is there already", "leave one of the two out")
                 } else {

@@ -14,7 +14,8 @@ extension ConfigurationParser {
             }
         }
         reader.refuse(
-            node, "metrics", instead: "leave [metrics] out; 'vgwctl status --json' has the counters")
+            node, "an address to serve them at",
+            instead: "leave [metrics] out; 'vgwctl status --json' has the counters")
     }
 
     /// None of a file that others may have written: a hook runs with the rights of vgwd.

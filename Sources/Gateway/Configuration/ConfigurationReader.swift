@@ -1,3 +1,4 @@
+internal import ControlAPI
 internal import WireGuard
 
 /// Takes values out of a parsed document by type, and collects what is wrong instead of stopping at it.
@@ -101,7 +102,14 @@ struct ConfigurationReader {
             report(node, "is empty", "write \(example), or leave the key out")
             return nil
         }
-        return text
+        return isPlain(node, text) ? text : nil
+    }
+
+    /// A control character in a name or a path would be an order to the terminal that shows it, and a NUL its end.
+    private mutating func isPlain(_ node: ConfigurationNode, _ text: String) -> Bool {
+        guard !Printable.isPlain(text) else { return true }
+        report(node, "has a control character in it", "write it without, also without \\u and \\n")
+        return false
     }
 
     mutating func boolean(_ section: Section, _ name: String) -> Bool? {
@@ -137,12 +145,12 @@ struct ConfigurationReader {
         guard let node = section[name] else { return nil }
         switch node.value {
         case .string(let text):
-            return [(node, text)]
+            return isPlain(node, text) ? [(node, text)] : nil
         case .list(let items):
             var result: [(ConfigurationNode, String)] = []
             for item in items {
                 if case .string(let text) = item.value {
-                    result.append((item, text))
+                    if isPlain(item, text) { result.append((item, text)) }
                 } else {
                     report(item, "is \(item.kind)", "write text: \(example)")
                 }

@@ -8,15 +8,17 @@ extension EndpointName {
         package let remedy: String
     }
 
-    /// `host:port`, `192.0.2.1:51820`, `[2001:db8::1]:51820` or `[fe80::1%eth0]:51820`.
-    package static func parse(_ text: String) throws(Problem) -> EndpointName {
+    /// `host:port`, `192.0.2.1:51820`, `[2001:db8::1]:51820` or `[fe80::1%eth0]:51820`. `given` is the text for an error: a
+    /// key that stands in the wrong place is not repeated.
+    package static func parse(_ text: String, shownAs given: String? = nil) throws(Problem) -> EndpointName {
+        let shown = given ?? "\"\(text)\""
         let example = "write \"vgw.example.com:51820\", \"192.0.2.1:51820\" or \"[2001:db8::1]:51820\""
         if let address = IPAddress(text) {
             let right = address.family == .v4 ? "\(address):51820" : "[\(address)]:51820"
             throw Problem(problem: "\(text) has no port", remedy: "write \"\(right)\"")
         }
         guard let colon = text.lastIndex(of: ":") else {
-            throw Problem(problem: "\"\(text)\" has no port", remedy: example)
+            throw Problem(problem: "\(shown) has no port", remedy: example)
         }
         let host = String(text[..<colon])
         let digits = text[text.index(after: colon)...]
@@ -24,11 +26,11 @@ extension EndpointName {
             let port = UInt16(digits), port > 0
         else {
             throw Problem(
-                problem: "\"\(text)\" has no port from 1 to 65535 after its last colon", remedy: example)
+                problem: "\(shown) has no port from 1 to 65535 after its last colon", remedy: example)
         }
         if host.contains(":"), !host.hasPrefix("[") {
             throw Problem(
-                problem: "\"\(text)\" is ambiguous",
+                problem: "\(shown) is ambiguous",
                 remedy: "put an IPv6 address in brackets: \"[…]:\(port)\"")
         }
         if let endpoint = Endpoint(text) {
@@ -47,13 +49,16 @@ extension EndpointName {
         if host.hasPrefix("["), host.hasSuffix("]"), host.contains("%") {
             guard let scoped = ScopedAddress(String(host.dropFirst().dropLast())) else {
                 throw Problem(
-                    problem: "\"\(host)\" is no link-local address with its interface",
+                    problem: "\(shown) names no link-local address with its interface",
                     remedy: "write \"[fe80::1%eth0]:\(port)\"; other addresses name no interface")
             }
             return .name(scoped.description, port: port)
         }
         guard Names.isHost(host) else {
-            throw Problem(problem: "\"\(host)\" is neither an address nor a host name", remedy: example)
+            throw Problem(
+                problem: "\(shown) names neither an address nor a host",
+                remedy: host.utf8.count > 253 || host.split(separator: ".").contains { $0.utf8.count > 63 }
+                    ? "a host name has at most 253 characters, and 63 between two dots" : example)
         }
         return .name(host, port: port)
     }

@@ -183,6 +183,10 @@ struct SourceLines {
         while let byte = peek(), isMultiline || byte != UInt8(ascii: "\n") {
             if byte == UInt8(ascii: "\\"), quote == UInt8(ascii: "\"") {
                 position += 1
+                // The parser would end the text there.
+                guard !Self.zeroEscapes.contains(where: { text[position...].starts(with: $0.utf8) }) else {
+                    throw problem("a zero byte in a text", "leave it out: no name and no path has one")
+                }
                 if isMultiline || peek() != UInt8(ascii: "\n") { advance() }
             } else if byte != quote {
                 advance()
@@ -199,6 +203,8 @@ struct SourceLines {
         line = opening
         throw problem("a text without its end", "put a quote behind it")
     }
+
+    private static let zeroEscapes = ["u0000", "U00000000"]
 
     // MARK: Bytes
 

@@ -64,6 +64,9 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let routeRestored = Kind(rawValue: "route-restored")
         /// A route or a rule of somebody else takes packets of a carried prefix past the tunnels.
         package static let routeBypassed = Kind(rawValue: "route-bypassed")
+        /// The gateway's interface is in another network namespace, or back.
+        package static let interfaceMoved = Kind(rawValue: "interface-moved")
+        package static let interfaceReturned = Kind(rawValue: "interface-returned")
         package static let drillStarted = Kind(rawValue: "drill-started")
         package static let drillFinished = Kind(rawValue: "drill-finished")
         /// Starts no hook, lest a hook that fails starts itself.
@@ -75,8 +78,8 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let all: [Kind] = [
             tunnelUp, tunnelDegraded, tunnelDown, tunnelConnecting, tunnelIdle, tunnelDisabled, connectionUp,
             connectionDown, failover, targetsUnanswered, targetsAnswered, routeAdded, routeRemoved,
-            routeUnreachable, routeRestored, routeBypassed, drillStarted, drillFinished, hookFailed, started,
-            stopping,
+            routeUnreachable, routeRestored, routeBypassed, interfaceMoved, interfaceReturned, drillStarted,
+            drillFinished, hookFailed, started, stopping,
         ]
     }
 }

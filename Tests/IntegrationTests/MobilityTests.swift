@@ -1,3 +1,4 @@
+internal import ControlAPI
 internal import Testing
 
 extension Integration {
@@ -138,6 +139,62 @@ extension Integration {
                     )
                 }
                 try #require(try onprem.process.exitStatus == nil, "a moved TUN is not a deleted one")
+            }
+        }
+
+        @Test(
+            "a TUN moved away leaves the guard behind, and moved back it is set up as before",
+            .enabled(if: !Lab.reference, "about vgwd's own routes"))
+        func movedBack() async throws {
+            try await Tunnel.run(.ours) { tunnel in
+                let onprem = tunnel.onprem
+                let (routes, rules) = (try await onprem.ownRoutes(), try await onprem.ownRules())
+                let link =
+                    "ip addr show dev \(onprem.interface) | grep -oE 'mtu [0-9]+|inet6? [^ ]+ scope global' | sort"
+                let before = try await Shell.run(link, in: onprem.namespace)
+                let there = try await tunnel.lab.addNamespace("hidden")
+                let index = try await Shell.run(
+                    "ip -o link show dev \(onprem.interface) | cut -d: -f1", in: onprem.namespace)
+                for pause in [true, false] {
+                    try await Shell.run(
+                        "ip link set \(onprem.interface) netns \(there)", in: onprem.namespace)
+                    if pause {
+                        // Its number is another's, once it is back.
+                        try await Shell.run(
+                            "ip link add taken index \(index) type bridge", in: onprem.namespace)
+                        try await eventually("it is said") {
+                            let status = try await onprem.status()
+                            return status?.notices?.contains { $0.contains("in another network namespace") }
+                                == true
+                        }
+                        let left = try await onprem.ownRoutes()
+                        let guards = routes.split(separator: "\n").filter { $0.hasPrefix("unreachable") }
+                        for route in guards {
+                            try #require(left.contains(route), "\(route) is gone: \(left)")
+                        }
+                        try #require(!left.contains(onprem.interface) && !guards.isEmpty)
+                        try #require(try await onprem.ownRules() == rules)
+                        let answer = try await Shell.attempt(
+                            "ping -c 1 -W 1 \(Site.vpc.inside(.v4))", in: onprem.namespace)
+                        try #require(
+                            !answer.succeeded && (answer.errors + answer.output).contains("No route to host"))
+                    }
+                    try await Shell.run(
+                        "ip -n \(there) link set \(onprem.interface) netns \(onprem.namespace)")
+                    try await eventually("all is as before") {
+                        let (nowRoutes, nowRules) = (
+                            try await onprem.ownRoutes(), try await onprem.ownRules()
+                        )
+                        let now = try await Shell.run(link, in: onprem.namespace)
+                        return nowRoutes == routes && nowRules == rules && now == before
+                    }
+                    for family in Family.allCases { try await tunnel.ping(from: .onprem, family) }
+                    try #require(try await onprem.status()?.notices == nil)
+                }
+                let events = try await onprem.vgwctl("events").output
+                try #require(events.contains("interface-moved") && events.contains("interface-returned"))
+                try #require(try await onprem.process.terminate() == 0)
+                try #require(try await onprem.ownRules().isEmpty)
             }
         }
 

@@ -295,9 +295,8 @@ extension ControlLoop {
     // MARK: Routes
 
     func reconcileRoutes() {
-        guard isTunHere else { return }
-        let prefixes = routePrefixes()
-        reportRoutes(prefixes)
+        let prefixes = wantedPrefixes()
+        if isTunHere { reportRoutes(prefixes) }
         keeper.reconcile(prefixes, now: now)
     }
 

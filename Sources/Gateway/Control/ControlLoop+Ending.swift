@@ -52,16 +52,12 @@ extension ControlLoop {
         if isAnnounced { tellOfEnd() }
         dataPlane.stop()
         timestamps.end(device.lastTimestamp)
-        if isTunHere {
-            if ending.keepsGuard {
-                let prefixes = state.guardPrefixes(
-                    metric: settings.plan.metric, learned: guarded.prefixes, localNetworks)
-                keeper.reconcile(prefixes, now: now)
-            } else if let refusal = keeper.removeAll().refusal {
-                log.error(
-                    "the last resort is left behind: 'vgwd unguard' takes it away",
-                    metadata: ["error": "\(refusal)"])
-            }
+        if ending.keepsGuard {
+            keeper.reconcile(guardedOnly(), now: now)
+        } else if let refusal = keeper.removeAll().refusal {
+            log.error(
+                "the last resort is left behind: 'vgwd unguard' takes it away",
+                metadata: ["error": "\(refusal)"])
         }
         events.end()
         hooks?.stop()

@@ -16,7 +16,7 @@ extension ControlLoop {
         var hasLearned = false
         do throws(SystemError) {
             for event in try monitor.next() {
-                if isTunHere, keeper.concerns(event) { keeper.noteDisturbance(now: now) }
+                if keeper.concerns(event) { keeper.noteDisturbance(now: now) }
                 if learned?.handle(event) ?? false { hasLearned = true }
                 if foreign.handle(event) { mayHaveMoved = true }
                 mayHaveMoved = handle(event) || mayHaveMoved
@@ -36,8 +36,9 @@ extension ControlLoop {
     /// True when outer packets may leave by another way from now on.
     private func handle(_ event: NetlinkEvent) -> Bool {
         switch event {
-        case .linkChanged(let link) where link.index == tun.index && isTunHere: tunChanged()
-        case .linkRemoved(let index, _) where index == tun.index && isTunHere: tunWasRemoved()
+        case .linkChanged(let link) where link.index == tunIndex && isTunHere: tunChanged()
+        case .linkRemoved(let index, _) where index == tunIndex && isTunHere: tunHasLeft()
+        case .linkChanged where !isTunHere && tun.presence == .here: tunHasReturned()
         // The kernel does not tell of the routes that an IPv4 link takes along when it goes down.
         case .linkChanged, .linkRemoved:
             areUnderlaysStale = true
@@ -54,13 +55,14 @@ extension ControlLoop {
         case .ruleAdded(let rule), .ruleRemoved(let rule): return rule.protocol != NetlinkRoute.ownProtocol
         case .overflow:
             areLocalNetworksStale = true
+            lookForTun()
             return true
         }
         return false
     }
 
     /// Looks anew: the event may tell of a state that was left since.
-    private func tunChanged() {
+    func tunChanged() {
         guard let link = keeper.link() else { return }
         if link.isUp != isLinkUp {
             isLinkUp = link.isUp
@@ -76,19 +78,6 @@ extension ControlLoop {
             }
             publishForwarding()
             log.info("interface MTU changed", metadata: ["interface": "\(link.name)", "mtu": "\(mtu)"])
-        }
-    }
-
-    private func tunWasRemoved() {
-        switch tun.presence {
-        case .here: break
-        case .elsewhere:
-            isTunHere = false
-            keeper.removeAll()
-            log.notice(
-                "interface was moved to another network namespace: its addresses and routes are managed there from now on",
-                metadata: ["interface": "\(settings.interface)"])
-        case .deleted: tunIsGone()
         }
     }
 

@@ -107,7 +107,7 @@ extension ControlLoop {
     private func way(of packet: NetlinkPacket) -> RouteTrace.Way {
         do throws(SystemError) {
             let way = try keeper.way(of: packet)
-            if way.interface == tun.index { return .tun }
+            if way.interface == tunIndex { return .tun }
             let name = (try? Netlink().link(index: way.interface))??.name
             return .link(name: name ?? "link \(way.interface)", gateway: way.gateway, source: way.source)
         } catch {

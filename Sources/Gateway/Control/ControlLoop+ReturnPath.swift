@@ -9,7 +9,7 @@ extension ControlLoop {
     /// Where rules keep outer packets out of the tunnel: elsewhere nobody looks for a way by the mark.
     func makeReturnPath() throws(SystemError) {
         guard settings.managesLink, keeper.installsRoutes, !keeper.leadsOuterPackets else { return }
-        returnPath = try ReturnPath(interface: tun.name, tun: tun.index, log: log)
+        returnPath = try ReturnPath(interface: tun.name, tun: tunIndex, log: log)
         openReturnPath()
     }
 

@@ -27,7 +27,8 @@ extension ControlLoop {
                 tunUSO: tun.offloads.uso),
             workers: underlays.workers, isSingleThreaded: dataPlane.isSingleThreaded,
             connections: state.connections.map { self.status(of: $0) }, drops: drops)
-        if !ruleNotices.isEmpty { status.notices = ruleNotices }
+        let notices = [namespaceNotice].compactMap(\.self) + ruleNotices
+        if !notices.isEmpty { status.notices = notices }
         status.hooks = hooks?.counts
         if learned != nil { status.guarded = guardedPrefixes.map(\.description) }
         status.routeTable = settings.plan.table

@@ -38,12 +38,8 @@ extension ControlLoop: WgHandler {
         if next.firewallMark == 0 { next.firewallMark = settings.state.firewallMark }
         do throws(SystemError) {
             let isPortAsked = set.listenPort != nil
-            if isTunHere {
-                try keeper.changeMark(to: next.firewallMark, prefixes: routePrefixes()) {
-                    () throws(SystemError) in try moveSockets(to: next, isPortAsked: isPortAsked)
-                }
-            } else {
-                try moveSockets(to: next, isPortAsked: isPortAsked)
+            try keeper.changeMark(to: next.firewallMark, prefixes: wantedPrefixes()) {
+                () throws(SystemError) in try moveSockets(to: next, isPortAsked: isPortAsked)
             }
         } catch {
             log.error("wg set refused", metadata: ["error": "\(error)"])

@@ -86,6 +86,8 @@ package final class ControlLoop {
     var mtu = 1420
     /// False once the TUN is in another namespace: its addresses and routes are then somebody else's.
     var isTunHere = true
+    /// Of the interface in this namespace; 0 while it is in another one.
+    var tunIndex: UInt32
     var isLinkUp = false
     var ending: Ending?
     var tunnels = TunnelRecords()
@@ -163,6 +165,7 @@ package final class ControlLoop {
             }
             let queues = try Self.openQueues(settings, count: workers)
             tun = queues[0]
+            tunIndex = tun.index
             foreign = ForeignRoutes(tun: tun.index)
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
             learned =
@@ -345,7 +348,7 @@ package final class ControlLoop {
         device.handleTimeout(now: now)
         handleTunnelTimeouts()
         handleDrillTimeouts()
-        if isTunHere, let deadline = keeper.deadline, deadline <= now { reconcileRoutes() }
+        if let deadline = keeper.deadline, deadline <= now { reconcileRoutes() }
         if let routesCheckAt, routesCheckAt <= now { underlayHasChanged() }
         if let learnAt, learnAt <= now { learnRoutes() }
         if socketCheckAt <= now {
@@ -364,7 +367,7 @@ package final class ControlLoop {
     private func arm() {
         var next = socketCheckAt
         for deadline in [
-            device.nextTimeout, isTunHere ? keeper.deadline : nil, tunnels.earliest, drillDeadline,
+            device.nextTimeout, keeper.deadline, tunnels.earliest, drillDeadline,
             settlingDeadline, routesCheckAt, learnAt,
         ] {
             if let deadline, deadline < next { next = deadline }

@@ -9,7 +9,8 @@ package import WireGuard
 package struct RouteKeeper: ~Copyable {
     private var plan: RoutePlan
     private let netlink: Netlink
-    private let interface: UInt32
+    /// The TUN's index in this namespace; 0 while it is not here.
+    private var interface: UInt32
     private let log: Logger
     /// Why a prefix has no route.
     package private(set) var failures: [IPPrefix: SystemError] = [:]
@@ -38,6 +39,9 @@ package struct RouteKeeper: ~Copyable {
         self.log = log
         netlink = try Netlink()
     }
+
+    /// The TUN was moved to another namespace (0), or is back under this index. What is wanted stays to be reconciled.
+    package mutating func follow(interface index: UInt32) { interface = index }
 
     package var installsRoutes: Bool { plan.table != nil }
     package var leadsOuterPackets: Bool { plan.leadsOuterPackets }
@@ -96,7 +100,9 @@ package struct RouteKeeper: ~Copyable {
         return RouteTrace.Match(route: route, rule: rule)
     }
 
-    package func link() -> NetlinkLink? { (try? netlink.link(index: interface)) ?? nil }
+    package func link() -> NetlinkLink? {
+        interface == 0 ? nil : (try? netlink.link(index: interface)) ?? nil
+    }
 
     package func setMTU(_ mtu: Int) throws(SystemError) { try netlink.setMTU(interface, mtu) }
 

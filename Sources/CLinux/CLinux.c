@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 
+#include <malloc.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/if.h>
@@ -202,5 +203,7 @@ int cl_set_thread_name(const char *name) {
 
 const char *cl_errno_name(int code) { return strerrorname_np(code); }
 const char *cl_errno_text(int code) { return strerrordesc_np(code); }
+
+void cl_limit_arenas(int count) { mallopt(M_ARENA_MAX, count); }
 
 void cl_set_undumpable(void) { prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); }

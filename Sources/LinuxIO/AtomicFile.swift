@@ -121,6 +121,9 @@ package enum AtomicFile {
             let file = try System.open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode: mode)
             try System.flock(file.rawValue, LOCK_EX, path)
             let opened = try System.status(file.rawValue, "fstat \(path)")
+            guard opened.st_mode & S_IFMT == S_IFREG else {
+                throw SystemError(call: "replace \(path), which is no regular file", code: EEXIST)
+            }
             if let named = System.status(path: path), named.st_ino == opened.st_ino,
                 named.st_dev == opened.st_dev
             {

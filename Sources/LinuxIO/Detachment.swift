@@ -2,14 +2,24 @@ internal import CLinux
 internal import Glibc
 
 /// A second process of the same program in the background: `fork` alone is unsafe once there are threads, so
-/// the program is executed anew, and says through a pipe when it is ready.
+/// the program is executed anew, and says through a pipe when it is ready, or why it will not be.
 package enum Detachment {
+    package enum Outcome: Hashable, Sendable {
+        case ready
+        /// The second process has ended, or is about to. `reason` is what it said; nil where it was silent.
+        case failed(reason: String?)
+    }
+
+    /// What comes before a reason is not needed: nothing that is said begins with it.
+    private static let readyByte: UInt8 = 1
+    private static let reasonLimit = 4096
+
     /// Starts `arguments` (the first is the program's name; the running executable is what is executed) in a
     /// session of its own, and waits. The descriptor to report on is the value of `variable` in its
-    /// environment. True when it was ready; false when it ended without.
+    /// environment.
     package static func start(
         arguments: [String], environment: [String: String], variable: String, keepsOutput: Bool
-    ) throws(SystemError) -> Bool {
+    ) throws(SystemError) -> Outcome {
         var ends: [Int32] = [0, 0]
         try System.check("pipe") { unsafe Int(pipe(&ends)) }
         let reading = FileDescriptor(owning: ends[0])
@@ -37,16 +47,39 @@ package enum Detachment {
             environment: variables.map { "\($0.key)=\($0.value)" })
 
         _ = consume writing
-        var byte: UInt8 = 0
-        return System.attempt { unsafe Glibc.read(reading.rawValue, &byte, 1) } == 1
+        return outcome(reading)
+    }
+
+    /// Reads until the first byte says that the second process is ready, or until it has no more to say.
+    private static func outcome(_ pipe: borrowing FileDescriptor) -> Outcome {
+        var said: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 1024)
+        while said.count < reasonLimit {
+            let count = unsafe chunk.withUnsafeMutableBytes { chunk in
+                guard let base = chunk.baseAddress else { return 0 }
+                return unsafe System.read(pipe.rawValue, base, chunk.count)
+            }
+            guard count > 0 else { break }
+            said += chunk[..<count]
+            if said.first == readyByte { return .ready }
+        }
+        return .failed(reason: said.isEmpty ? nil : String(decoding: said, as: UTF8.self))
     }
 
     /// In the second process, from its first thread, once it is ready.
     package static func reportReady(_ descriptor: Int32) {
         // It was executed as /proc/self/exe, and `ps` and `pgrep` would know it as `exe`.
         _ = unsafe cl_set_thread_name("vgwd")
+        report([readyByte], on: descriptor)
+    }
+
+    /// In the second process, when it ends before it was ready.
+    package static func reportFailure(_ reason: String, on descriptor: Int32) {
+        report(Array(reason.utf8.prefix(reasonLimit)), on: descriptor)
+    }
+
+    private static func report(_ bytes: [UInt8], on descriptor: Int32) {
         let owned = FileDescriptor(owning: descriptor)
-        var byte: UInt8 = 1
-        _ = unsafe System.write(owned.rawValue, &byte, 1)
+        _ = StandardError.write(bytes, to: owned.rawValue)
     }
 }

@@ -86,12 +86,15 @@ enum NetlinkParsing {
     static func link(_ link: OpaquePointer) -> NetlinkLink {
         let name = unsafe rtnl_link_get_name(link)
         let flags = unsafe rtnl_link_get_flags(link)
+        var kind = unsafe rtnl_link_get_type(link).map { unsafe String(cString: $0) }
+        let hasNoHeader = unsafe rtnl_link_get_arptype(link) == 0xFFFE  // ARPHRD_NONE
+        if kind == "tun", !hasNoHeader { kind = "tap" }
         return unsafe NetlinkLink(
             index: UInt32(bitPattern: rtnl_link_get_ifindex(link)),
             name: name.map { unsafe String(cString: $0) } ?? "",
             mtu: Int(rtnl_link_get_mtu(link)), isUp: flags & UInt32(IFF_UP) != 0,
             hasCarrier: flags & 0x1_0000 != 0,  // IFF_LOWER_UP
-            isPointToPoint: flags & UInt32(IFF_POINTOPOINT) != 0)
+            isPointToPoint: flags & UInt32(IFF_POINTOPOINT) != 0, kind: kind)
     }
 
     static func address(_ object: OpaquePointer) -> NetlinkAddress? {

@@ -12,10 +12,13 @@ package struct NetlinkLink: Hashable, Sendable {
     package let hasCarrier: Bool
     /// IFF_POINTOPOINT: there is one other end, as of a tunnel.
     package let isPointToPoint: Bool
+    /// What kind of software device it is, in the kernel's words (IFLA_INFO_KIND): `bridge`, `wireguard`. A TAP device
+    /// is `tap` here, which the kernel calls `tun` too. Nil for hardware and the loopback.
+    package let kind: String?
 
     package init(
         index: UInt32, name: String, mtu: Int, isUp: Bool, hasCarrier: Bool = true,
-        isPointToPoint: Bool = false
+        isPointToPoint: Bool = false, kind: String? = nil
     ) {
         self.index = index
         self.name = name
@@ -23,7 +26,11 @@ package struct NetlinkLink: Hashable, Sendable {
         self.isUp = isUp
         self.hasCarrier = hasCarrier
         self.isPointToPoint = isPointToPoint
+        self.kind = kind
     }
+
+    /// Whether a program can attach to it as a TUN device.
+    package var isTun: Bool { kind == "tun" }
 }
 
 /// An address on an interface.

@@ -25,6 +25,17 @@ package struct SignalDescriptor: ~Copyable, Sendable {
         return number > 0 ? Int32(number) : nil
     }
 
-    /// A peer that went away must be an error of a write, not the end of the process.
-    package static func ignoreBrokenPipes() { _ = signal(SIGPIPE, SIG_IGN) }
+    /// Ignores what would end or stop a process that does not expect it: timers and limits that whoever started it set
+    /// (SIGALRM, SIGXCPU, SIGXFSZ), a terminal that is not its own (SIGTTOU), a peer that went away (SIGPIPE), and what
+    /// somebody sends by mistake. A write that fails for it is then an error of the write. Faults of the program itself
+    /// (SIGSEGV, SIGABRT), SIGTSTP, and what the default ignores stay as they are.
+    package static func ignoreStrays() {
+        let realTime = __libc_current_sigrtmin()...__libc_current_sigrtmax()
+        for number in strays + realTime { _ = signal(number, SIG_IGN) }
+    }
+
+    private static let strays = [
+        SIGPIPE, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU, SIGXFSZ, SIGPOLL, SIGPWR, SIGSTKFLT, SIGTTIN,
+        SIGTTOU,
+    ]
 }

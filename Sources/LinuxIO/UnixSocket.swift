@@ -187,6 +187,9 @@ package struct UnixStream: ~Copyable, Sendable {
         return result == -Int(EAGAIN) ? 0 : nil
     }
 
+    /// Nothing more is written; the other end sees that, and may answer.
+    package func finishWriting() { _ = shutdown(descriptor.rawValue, Int32(SHUT_WR)) }
+
     /// Of the process at the other end when it connected (SO_PEERCRED).
     package var credentials: Credentials? {
         var (process, user, group) = (UInt32(0), UInt32(0), UInt32(0))

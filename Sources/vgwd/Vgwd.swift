@@ -138,12 +138,10 @@ struct Run: ParsableCommand {
             }
             return
         }
-        guard (1...15).contains(interface.utf8.count), !interface.contains("/"), interface != ".",
-            interface != "..",
-            interface.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f })
-        else {
-            throw ValidationError(
-                "'\(interface)' is no name for an interface: at most 15 characters, no slash or space")
+        do throws(DaemonError) {
+            _ = try DaemonSettings(interface: interface, cipher: cipher)
+        } catch {
+            throw ValidationError("\(error)")
         }
     }
 
@@ -187,10 +185,14 @@ struct Run: ParsableCommand {
         if let stateDir { arguments += ["--state-dir", stateDir] }
         if let cipher { arguments += ["--cipher", cipher] }
         let level = environment["LOG_LEVEL"]?.lowercased()
-        let isReady = try Daemon.startInBackground(
-            arguments: arguments, environment: environment, variable: Self.readyVariable,
-            keepsOutput: level != nil && level != "silent")
-        if !isReady { Daemon.complain("\(interface) did not start: LOG_LEVEL=info or -f shows why") }
-        throw isReady ? ExitCode.success : ExitCode.failure
+        do throws(DaemonError) {
+            try Daemon.startInBackground(
+                interface, arguments: arguments, environment: environment, variable: Self.readyVariable,
+                keepsOutput: level != nil && level != "silent")
+        } catch {
+            Daemon.complain("\(error)")
+            throw ExitCode.failure
+        }
+        throw ExitCode.success
     }
 }

@@ -114,7 +114,7 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         .keyFile("private-key-file = \"/etc/vgwd/junk.key\"", "private-key-file", "holds no key"),
         .keyFile(
             "private-key-file = \"\(ConfigurationExamples.privateKey)\"", "private-key-file",
-            "holds a key, not the name of a file"),
+            "holds a key, or the name of a file that cannot be read"),
         .keyFile("credential = \"private-key\"", "credential", "systemd passed no credential"),
         .keyFile("credential = \"../x\"", "credential", "is no credential"),
         BadConfiguration(
@@ -203,8 +203,8 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
         .tunnel("endpoint = \"vgw.example.com\"", "endpoint", "has no port"),
         .tunnel("endpoint = \"vgw.example.com:0\"", "endpoint", "has no port from 1 to 65535"),
         .tunnel("endpoint = \"vgw.example.com:70000\"", "endpoint", "has no port from 1 to 65535"),
-        .tunnel("endpoint = \"300.1.1.1:1\"", "endpoint", "neither an address nor a host name"),
-        .tunnel("endpoint = \"a b:1\"", "endpoint", "neither an address nor a host name"),
+        .tunnel("endpoint = \"300.1.1.1:1\"", "endpoint", "names neither an address nor a host"),
+        .tunnel("endpoint = \"a b:1\"", "endpoint", "names neither an address nor a host"),
         .tunnel("endpoint = \"[fe80::1]:1\"", "endpoint", "names no interface"),
         .tunnel("endpoint = \"0.0.0.0:1\"", "endpoint", "is no host"),
         .tunnel("endpoint = [\"a.example:1\", \"a.example:1\"]", "endpoint[#2]", "is there already"),
@@ -411,6 +411,31 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
                 broken[place] = wrong
                 _ = ConfigurationExamples.errors(in: String(decoding: broken, as: UTF8.self))
             }
+        }
+    }
+
+    @Test(arguments: [39, 40, 43, 44, 45, 62, 63])
+    func aHostLabelHasUpTo63Characters(length: Int) throws {
+        for label in [String(repeating: "a", count: length), "x" + String(repeating: "1", count: length - 1)]
+        {
+            let text = ConfigurationExamples.text(tunnel: "endpoint = [\"\(label).example.com:51820\"]")
+            let tunnel = try ConfigurationExamples.load(text).connections[0].tunnels[0]
+            #expect(tunnel.endpoints == [.name("\(label).example.com", port: 51820)])
+        }
+    }
+
+    @Test func aHostNameHasUpTo253CharactersAndAnErrorSaysSo() throws {
+        func text(_ host: String) -> String {
+            ConfigurationExamples.text(tunnel: "endpoint = [\"\(host):51820\"]")
+        }
+        let label = String(repeating: "b", count: 61)
+        let longest = [label, label, label, label, "com.a"].joined(separator: ".")
+        #expect(longest.utf8.count == 253)
+        #expect(try ConfigurationExamples.load(text(longest)).connections[0].tunnels[0].endpoints.count == 1)
+        for wrong in [longest + "a", String(repeating: "a", count: 64) + ".com"] {
+            let error = ConfigurationExamples.errors(in: text(wrong)).first
+            #expect(error?.problem == "this text names neither an address nor a host")
+            #expect(error?.remedy == "a host name has at most 253 characters, and 63 between two dots")
         }
     }
 

@@ -16,13 +16,14 @@ import WireGuard
         var key: String { "\(folder)/private.key" }
         var program: String { "\(folder)/program" }
 
-        init(_ folder: String, more: String = "") throws {
+        init(_ folder: String, gateway: String = "", more: String = "") throws {
             self.folder = folder
             for (path, text) in [
                 (key, ConfigurationExamples.privateKey), (program, "#!/bin/sh\n"),
                 (
                     configuration,
-                    ConfigurationExamples.text(gateway: "private-key-file = \"private.key\"", more: more)
+                    ConfigurationExamples.text(
+                        gateway: "private-key-file = \"private.key\"\n\(gateway)", more: more)
                 ),
             ] {
                 try Data(text.utf8).write(to: URL(filePath: path))
@@ -113,6 +114,85 @@ import WireGuard
         #expect(try Self.look(folder) == before)
     }
 
+    @Test(arguments: [
+        ("mkdir DIR/state/vgw0.timestamp", "gateway.state-directory", "is a folder, not a file"),
+        ("mkfifo DIR/state/vgw0.numbers", "gateway.state-directory", "is a device or a pipe, not a file"),
+        (
+            "ln -s DIR/private.key DIR/state/vgw0.routes", "gateway.state-directory",
+            "is a symbolic link, not a file"
+        ),
+        ("rmdir DIR/sockets; echo precious >DIR/sockets", "control.socket", "is a file, not a folder"),
+    ])
+    func `what is in the place of any file that is written is an error of the file, and stays`(
+        command: String, key: String, says: String
+    ) throws {
+        try withFolder { folder in
+            try shell("mkdir \(folder)/state \(folder)/sockets")
+            let files = try Files(
+                folder, gateway: "state-directory = \"\(folder)/state\"\ninterface = \"vgw0\"",
+                more: "[control]\nsocket = \"\(folder)/sockets/s\"")
+            #expect(files.errors() == [])
+            try shell(command.replacing("DIR", with: folder))
+            let before = try Self.look(folder)
+            let error = try #require(files.errors().first)
+            #expect(error.key == key && error.problem.contains(says), "\(error)")
+            var settings = try DaemonSettings(interface: "vgw0")
+            settings.stateDirectory = "\(folder)/state"
+            if key == "gateway.state-directory" {
+                let refusal = #expect(throws: DaemonError.self) { try ControlLoop.refuseObstacles(settings) }
+                #expect(refusal?.exitStatus == 78 && refusal?.description.contains(says) == true)
+            }
+            #expect(try Self.look(folder) == before)
+        }
+    }
+
+    @Test func `what is in the place of the wg socket stops a start, and stays`() throws {
+        let name = "vgwt\(UInt16.random(in: .min ... .max))"
+        let path = WgServer.socket(of: name)
+        try shell("mkdir -p \(WgServer.directory); echo precious >\(path)")
+        defer { try? shell("rm -f \(path)") }
+        let error = #expect(throws: DaemonError.self) {
+            try ControlLoop.refuseObstacles(try DaemonSettings(interface: name))
+        }
+        #expect(error?.description.hasPrefix("\(path) is a file, not a socket") == true)
+        let text = ConfigurationExamples.text(
+            gateway: "private-key-file = \"private.key\"\ninterface = \"\(name)\"")
+        try withFolder { folder in
+            let files = try Files(folder)
+            try Data(text.utf8).write(to: URL(filePath: files.configuration))
+            #expect(files.errors().map(\.key) == ["gateway.interface"])
+        }
+        #expect(try AtomicFile.read(path, limit: 100).bytes == Array("precious\n".utf8))
+    }
+
+    @Test func `a state file that was not ours is kept beside before it is written anew`() throws {
+        try withFolder { folder in
+            let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            for file in [StateFile.timestamp, .numbers] {
+                let path = file.path(in: folder, of: "t0")
+                try Data("precious\n".utf8).write(to: URL(filePath: path))
+            }
+            var timestamps = TimestampStore(directory: folder, interface: "t0", log: quiet)
+            #expect(timestamps.load() == nil)
+            #expect(RoutingNumbersStore(directory: folder, interface: "t0", log: quiet).load() == nil)
+            for name in ["timestamp", "numbers"] {
+                let copy = try AtomicFile.read("\(folder)/t0.\(name).corrupt", limit: 100).bytes
+                #expect(copy == Array("precious\n".utf8))
+            }
+        }
+    }
+
+    @Test func `a long relative name of a key file is one, whatever it looks like`() throws {
+        try withFolder { folder in
+            let name = String(repeating: "keys", count: 12)
+            let files = try Files(folder)
+            try shell("cp \(files.key) \(folder)/\(name)")
+            let text = ConfigurationExamples.text(gateway: "private-key-file = \"\(name)\"")
+            try Data(text.utf8).write(to: URL(filePath: files.configuration))
+            #expect(files.errors() == [])
+        }
+    }
+
     @Test
     func `a socket that nobody answers at is replaced, and goes at the end; another's in its place stays`()
         async throws
@@ -179,7 +259,7 @@ import WireGuard
         defer { server.stop() }
         for _ in 0..<1000 {
             for message in mailbox.take() {
-                if case .serverHasFailed(let reason) = message { return reason }
+                if case .serverHasFailed(let reason, _) = message { return reason }
                 if case .serverIsReady = message {
                     try shell(command)
                     return nil

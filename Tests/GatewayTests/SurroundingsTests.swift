@@ -98,6 +98,26 @@ import WireGuard
             "\(warning)")
     }
 
+    // MARK: Ports
+
+    @Test(arguments: [
+        ("listen-port = 500", "", 3, "gateway.listen-port"),
+        ("listen-port = 1023", "", 3, "gateway.listen-port"),
+        ("", "listen-port = 53", 11, "connection[aws].tunnel[#1].listen-port"),
+        ("listen-port = 1024", "", 0, ""),
+        ("listen-port = 0", "", 0, ""),
+    ])
+    func `a port that the unit may not open is warned of, with the drop-in that allows it`(
+        gateway: String, tunnel: String, line: Int, key: String
+    ) throws {
+        let text = ConfigurationExamples.text(gateway: Self.key + "\n" + gateway, tunnel: tunnel)
+        let warnings = try Self.load(text) { $0.firstFreePort = 1024 }.warnings
+        #expect(warnings.map(\.key) == (key.isEmpty ? [] : [key]))
+        #expect(warnings.first?.line == (key.isEmpty ? nil : line))
+        #expect(warnings.first?.remedy.contains("systemd/low-port.conf") != false)
+        #expect(try Self.load(text) { $0.firstFreePort = 0 }.warnings == [])
+    }
+
     // MARK: Names
 
     private static let name = #"endpoint = ["vgw.example.com:51820"]"#

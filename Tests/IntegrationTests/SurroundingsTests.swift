@@ -1,3 +1,4 @@
+internal import Glibc
 internal import Testing
 
 extension Integration {
@@ -25,6 +26,63 @@ extension Integration {
                     }
                 }
                 try #require(try await !onprem.hasInterface())
+            }
+        }
+
+        @Test(
+            "limits that are too low end a start with one error that says what is needed, and touch no rule")
+        func limits() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .ours).onprem
+                let start = "exec \(Programs.path("vgwd")) --config \(try onprem.writeConfiguration())"
+                // The guard of an earlier run.
+                try await onprem.start()
+                try await onprem.kill()
+                let before = (try await onprem.ownRules(), try await onprem.ownRoutes())
+                for limit in [10, 16, 25, 28, 32, 36, 48, 64] {
+                    let answer = try await Shell.attempt(
+                        "ulimit -n \(limit); \(start)", in: onprem.namespace, limit: 20)
+                    try #require(answer.status == 1, "\(answer)")
+                    let said = answer.errors.split(separator: "\n").filter { $0.contains(" critical ") }
+                    try #require(
+                        said.count == 1 && said[0].contains("may have \(limit) open files, and needs"),
+                        "\(answer)")
+                }
+                for kilobytes in [110_000, 130_000, 150_000] {
+                    let answer = try await Shell.attempt(
+                        "ulimit -v \(kilobytes); \(start)", in: onprem.namespace, limit: 20)
+                    try #require(
+                        answer.status == 1 && answer.errors.contains("MB of address space"), "\(answer)")
+                }
+                try #require(try await onprem.ownRules() == before.0)
+                try #require(try await onprem.ownRoutes() == before.1)
+                try await onprem.start()
+            }
+        }
+
+        @Test(
+            "a signal that is not for it ends nothing, SIGQUIT is a stop, and a port that it may not open is final"
+        )
+        func signalsAndPorts() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .ours).onprem
+                try await onprem.start()
+                let process = try onprem.process
+                for signal in [
+                    SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU, SIGXFSZ, SIGPIPE, SIGPOLL, SIGPWR,
+                    SIGSTKFLT,
+                    SIGTTIN, SIGTTOU, 34, 64,
+                ] { process.signal(signal) }
+                for _ in 0..<3 { try #require(try await onprem.status() != nil) }
+                process.signal(SIGQUIT)
+                try #require(try await process.waitForExit() == 0)
+                try #require(try await onprem.ownRules().isEmpty)
+
+                onprem.change { $0.listenPort = 500 }
+                let refused = try await Shell.attempt(
+                    "setpriv --bounding-set -net_bind_service \(Programs.path("vgwd")) "
+                        + "--config \(try onprem.writeConfiguration())", in: onprem.namespace, limit: 20)
+                try #require(refused.status == 77 && refused.errors.contains("low-port.conf"), "\(refused)")
             }
         }
 

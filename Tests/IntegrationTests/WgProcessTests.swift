@@ -58,6 +58,29 @@ extension Integration {
             }
         }
 
+        @Test("a start in the background that fails tells why, in the foreground")
+        func backgroundFails() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                let vgwd = "\(Programs.path("vgwd")) --state-dir \(lab.directory)/state"
+                for (script, says) in [
+                    (
+                        "unshare -m bash -c 'mount -t tmpfs none /dev/net && exec \(vgwd) \(onprem.interface)'",
+                        "open /dev/net/tun: No such file or directory (ENOENT): load it"
+                    ),
+                    (
+                        "ip link add \(onprem.interface) type bridge; \(vgwd) \(onprem.interface)",
+                        "is a bridge of this host"
+                    ),
+                ] {
+                    let answer = try await Shell.attempt(script, in: onprem.namespace, limit: 20)
+                    let begin = "vgwd: \(onprem.interface) did not start: "
+                    try #require(answer.status == 1 && answer.errors.hasPrefix(begin), "\(answer)")
+                    try #require(answer.errors.contains(says) && !answer.errors.contains("\n"), "\(answer)")
+                }
+            }
+        }
+
         @Test("a descriptor that is none is refused by name", arguments: ["WG_TUN_FD", "WG_UAPI_FD"])
         func wrongDescriptor(_ variable: String) async throws {
             try await Lab.run { lab in

@@ -96,6 +96,20 @@ import WireGuard
         }
     }
 
+    @Test func `a FIFO that somebody reads is not written to in place of the temporary file`() throws {
+        try withFolder { folder in
+            try shell("mkfifo \(folder)/.state.new")
+            let reader = unsafe open("\(folder)/.state.new", O_RDONLY | O_NONBLOCK)
+            defer { close(reader) }
+            let error = systemError { () throws(SystemError) in
+                try AtomicFile.write([1], to: "\(folder)/state", mode: 0o600)
+            }
+            #expect(error?.code == EEXIST)
+            #expect(
+                FileStatus("\(folder)/.state.new")?.kind == .other && FileStatus("\(folder)/state") == nil)
+        }
+    }
+
     @Test func `writers at once each write a whole file`() throws {
         try withFolder { folder in
             let path = "\(folder)/state"

@@ -26,7 +26,8 @@ import WireGuard
             #expect(
                 link
                     == NetlinkLink(
-                        index: tun.index, name: "linuxio0", mtu: 1420, isUp: false, hasCarrier: false))
+                        index: tun.index, name: "linuxio0", mtu: 1420, isUp: false, hasCarrier: false,
+                        kind: "tun"))
             #expect(try netlink.link("nothere") == nil)
             #expect(try netlink.link(index: 4242) == nil)
             let error = systemError { () throws(SystemError) in try netlink.setMTU(tun.index, 1) }
@@ -216,7 +217,8 @@ import WireGuard
             while poll.wait(timeout: .milliseconds(200)) > 0 { events += try monitor.next() }
             let address = NetlinkAddress(prefix: local, interface: tun.index)
             let expected: [NetlinkEvent] = [
-                .linkChanged(NetlinkLink(index: tun.index, name: "linuxio0", mtu: 1300, isUp: true)),
+                .linkChanged(
+                    NetlinkLink(index: tun.index, name: "linuxio0", mtu: 1300, isUp: true, kind: "tun")),
                 .addressAdded(address), .routeAdded(route), .ruleAdded(rule), .ruleRemoved(rule),
                 .routeRemoved(route),
                 .addressRemoved(address), .linkRemoved(index: tun.index, name: "linuxio0"),

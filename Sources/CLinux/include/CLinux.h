@@ -112,6 +112,9 @@ int cl_tun_set_offload(int fd, unsigned int flags);
 /// A descriptor of the network namespace that the device is in.
 int cl_tun_namespace(int fd);
 
+/* Areas that malloc takes from, at most. By default it reserves 64 MB and more of address space for each thread. */
+void cl_limit_arenas(int count);
+
 int cl_set_thread_name(const char *name);
 /* PR_SET_DUMPABLE 0: no core file, no debugger of the same user. */
 void cl_set_undumpable(void);

@@ -22,6 +22,9 @@ final class ControlServer: Sendable {
     private static let stopTimeout: Duration = .seconds(1)
     private static let eventsInChunk = 100
 
+    /// One thread, whatever the machine: NIO's own group has one for each processor, with three descriptors each.
+    private static let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+
     private let path: String
     private let mailbox: Mailbox<ControlCommand>
     private let drops: DropCounters
@@ -80,18 +83,23 @@ final class ControlServer: Sendable {
                     try await group.run()
                 } catch {
                     // One whose socket was lost may end as it likes.
-                    if running.withLock({ $0.group === group }) { fail("\(error)") }
+                    if running.withLock({ $0.group === group }) { fail(error) }
                 }
                 ended.signal()
             }
         } catch {
-            fail("\(error)")
+            fail(error)
         }
     }
 
-    private func fail(_ reason: String) {
+    private func fail(_ error: any Error) {
         running.withLock { $0.stage = .failed }
-        mailbox.post(.serverHasFailed(reason))
+        let code = (error as? SystemError)?.code ?? (error as? IOError)?.errnoCode
+        let isForbidden = [SystemError.notPermitted, SystemError.accessDenied, SystemError.readOnly].contains(
+            code)
+        mailbox.post(
+            .serverHasFailed(
+                "\(error)", exitStatus: isForbidden ? DaemonError.notPermitted : DaemonError.failure))
     }
 
     /// Gives the socket its name. NIO removes whatever is at the path that it was bound to, when it ends: the name of
@@ -105,7 +113,7 @@ final class ControlServer: Sendable {
             if let group = running.withLock({ $0.group }) {
                 Task.detached { await group.triggerGracefulShutdown() }
             }
-            fail("\(error)")
+            fail(error)
         }
     }
 
@@ -161,7 +169,7 @@ final class ControlServer: Sendable {
             address: .unixDomainSocket(path: newborn), backlog: 256,
             availableConnectionsDelegate: MaximumAvailableConnections(connectionLimit, logger: quietLog))
         return try http.buildServer(
-            configuration: configuration, eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+            configuration: configuration, eventLoopGroup: Self.eventLoop,
             logger: quietLog
         ) { request, writer, _ in
             let response = await Self.respond(to: request, mailbox, drops)

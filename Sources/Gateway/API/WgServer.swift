@@ -13,6 +13,10 @@ protocol WgHandler: AnyObject {
 /// buffer of its own: one that stops in the middle of a request, or does not read its answer, waits alone.
 struct WgServer: ~Copyable {
     static let directory = "/var/run/wireguard"
+
+    /// Where `wg` looks for an interface.
+    static func socket(of interface: String) -> String { "\(directory)/\(interface).sock" }
+
     private static let readLimit = 64 * 1024
     /// Past this a client is not read from until it has taken its answers.
     private static let backlogLimit = 64 * 1024

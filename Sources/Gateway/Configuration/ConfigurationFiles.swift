@@ -10,8 +10,8 @@ package protocol ConfigurationFiles: Sendable {
     /// is nothing.
     func tampering(with path: String) -> FileProblem?
 
-    /// Why vgwd cannot have a socket, or a folder, at the path: something else is there, which stays. Nil if nothing
-    /// is in the way.
+    /// Why vgwd cannot have a file, a folder or a socket at the path: something else is there, which stays. Nil if
+    /// nothing is in the way.
     func obstacle(to kind: FileStatus.Kind, at path: String) -> FileProblem?
 }
 

@@ -69,13 +69,11 @@ extension ConfigurationParser {
         guard let text = reader.string(section, "interface", example: "\"vgw0\""),
             let node = section["interface"]
         else { return fallback }
-        guard Names.isInterface(text) else {
-            reader.report(
-                node, "\(reader.quoted(text)) cannot name an interface",
-                "use 1 to 15 characters without spaces, '/' and ':', such as \"vgw0\"")
-            return fallback
-        }
-        return text
+        let problem =
+            Names.interfaceProblem(text, shownAs: reader.quoted(text)) ?? surroundings.interfaceConflict(text)
+        guard let problem else { return text }
+        reader.report(node, problem.problem, problem.remedy)
+        return fallback
     }
 
     private mutating func readPrivateKey(_ section: ConfigurationReader.Section) -> PrivateKey? {
@@ -107,16 +105,9 @@ extension ConfigurationParser {
                 section, name, example: isCredential ? "\"private-key\"" : "\"/etc/vgwd/private.key\""),
             let node = section[name]
         else { return nil }
-        guard !Redaction.looksLikeKey(file) else {
-            reader.report(
-                node, "holds a key, not the name of a file",
-                "put the key into a file with mode 0600 and name that; if others can read this file, make a new key"
-            )
-            return nil
-        }
         var path = resolve(file, in: node)
         if isCredential {
-            guard !file.contains("/"), !file.hasPrefix(".") else {
+            guard !file.contains("/"), !file.hasPrefix("."), !Redaction.looksLikeKey(file) else {
                 reader.report(
                     node, "\(reader.quoted(file)) is no credential",
                     "write its name, as in LoadCredential=NAME:…")
@@ -136,7 +127,14 @@ extension ConfigurationParser {
                 node, "the file holds no key", "it must hold 32 bytes in base64, as '\(command)' writes them")
             return nil
         } catch {
-            reader.report(node, error.problem, error.remedy)
+            if Redaction.looksLikeKey(file) {
+                reader.report(
+                    node, "holds a key, or the name of a file that cannot be read",
+                    "put the key into a file with mode 0600 and name that; if others can read this file, make a new key"
+                )
+            } else {
+                reader.report(node, error.problem, error.remedy)
+            }
             return nil
         }
     }
@@ -247,16 +245,11 @@ extension ConfigurationParser {
         if let text = reader.string(section, "state-directory", example: "\"/var/lib/vgwd\""),
             let node = section["state-directory"]
         {
-            guard text.hasPrefix("/") else {
-                reader.report(
-                    node, "\(reader.quoted(text)) is not absolute",
-                    "write a path from the root: \"/var/lib/vgwd\"")
-                return GatewayConfiguration.defaultStateDirectory
-            }
-            if let obstacle = files.obstacle(to: .directory, at: text) {
-                reader.report(node, obstacle.problem, obstacle.remedy)
-            }
-            return text
+            if text.hasPrefix("/") { return text }
+            reader.report(
+                node, "\(reader.quoted(text)) is not absolute",
+                "write a path from the root: \"/var/lib/vgwd\"")
+            return GatewayConfiguration.defaultStateDirectory
         }
         // systemd separates several with colons; ours has one.
         let given = environment["STATE_DIRECTORY"]?.split(separator: ":").first.map { String($0) }
@@ -302,9 +295,23 @@ extension ConfigurationParser {
                 "write a path from the root, shorter than 100 bytes: \"\(fallback.socket)\"")
             return fallback
         }
-        if let obstacle = files.obstacle(to: .socket, at: text) {
-            reader.report(node, obstacle.problem, obstacle.remedy)
-        }
         return ControlConfiguration(socket: text)
+    }
+
+    /// What stands where a file of the run is to be is an error where the path is named, or of its section.
+    mutating func refuseObstacles(
+        _ document: ConfigurationReader.Section, _ gateway: GatewayConfiguration,
+        _ control: ControlConfiguration
+    ) {
+        let paths = WrittenPath.all(
+            interface: gateway.interface, stateDirectory: gateway.stateDirectory,
+            controlSocket: control.socket,
+            hasWgSocket: true)
+        for path in paths {
+            guard let obstacle = path.obstacle(files) else { continue }
+            let section = document[path.section]
+            reader.report(
+                section?.child(path.key) ?? section ?? document.node, obstacle.problem, obstacle.remedy)
+        }
     }
 }

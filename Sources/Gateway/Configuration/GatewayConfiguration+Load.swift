@@ -172,6 +172,7 @@ struct ConfigurationParser {
         if let node = document["metrics"] { readMetrics(node) }
         let hooks = readHooks(document)
 
+        if let gateway { refuseObstacles(document, gateway, control) }
         findConflicts(document, nodes: nodes, connections: connections, gateway: gateway)
         guard reader.errors.isEmpty, var gateway else { return nil }
         gateway.connections = connections.compactMap { $0 }

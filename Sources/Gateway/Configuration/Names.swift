@@ -13,6 +13,31 @@ package enum Names {
         return text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != 0x2f && $0 != 0x3a }
     }
 
+    /// Why vgwd's own interface cannot have a name that Linux takes or not, and what would be right; nil if it can.
+    /// `shown` is the text for an error.
+    static func interfaceProblem(
+        _ text: String, shownAs shown: String
+    ) -> (problem: String, remedy: String)? {
+        let problem: String? =
+            if !isInterface(text) {
+                "\(shown) cannot name an interface"
+            } else if reservedInterfaces.contains(text) {
+                "\(shown) is no name for vgwd's interface: Linux has it for itself"
+            } else if text.hasPrefix("-") {
+                "\(shown) begins with '-', so 'ip' and 'wg' take it for an option"
+            } else if text.contains("%") {
+                "\(shown) has a '%', which Linux replaces by a number"
+            } else {
+                nil
+            }
+        return problem.map {
+            ($0, "use 1 to 15 characters without spaces, '/', ':' and '%', such as \"vgw0\"")
+        }
+    }
+
+    /// The loopback, and what stands for all and for new interfaces in /proc/sys/net.
+    private static let reservedInterfaces = ["lo", "all", "default"]
+
     /// A DNS name, as far as looking it up makes sense (RFC 1123, section 2.1). One whose last label is all
     /// digits is an address gone wrong.
     static func isHost(_ text: String) -> Bool {

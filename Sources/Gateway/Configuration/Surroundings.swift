@@ -1,8 +1,8 @@
 internal import LinuxIO
 package import WireGuard
 
-/// What is true of this host at this moment. It makes warnings of `vgwd check`, and never an error: a file that was right
-/// yesterday is right today.
+/// What is true of this host at this moment. It makes warnings of `vgwd check`, and no error: a file that was right
+/// yesterday is right today. Only an interface that has the name of vgwd's own is one, as no run can get past it.
 package struct Surroundings: Sendable {
     package var networks: [LocalNetwork] = []
     /// Addresses of all interfaces; nil where they are not known.
@@ -19,6 +19,11 @@ package struct Surroundings: Sendable {
         _, _ in nil
     }
 
+    /// What has the name of vgwd's own interface and is none that it could use, and what to do; nil if nothing has.
+    var interfaceConflict: @Sendable (String) -> (problem: String, remedy: String)? = { _ in nil }
+    /// The first port that vgwd's unit may open (`LowPort`).
+    package var firstFreePort: UInt16 = 0
+
     package init() {}
 
     /// As the kernel tells it.
@@ -30,6 +35,8 @@ package struct Surroundings: Sendable {
         surroundings.outerInterfaces = {
             PreferredSource.outerInterfaces(to: $0, boundTo: $1, mark: $2)
         }
+        surroundings.interfaceConflict = { InterfaceConflict.find($0) }
+        surroundings.firstFreePort = FileStatus(LowPort.dropIn) == nil ? LowPort.firstFree : 0
         surroundings.reversePathProblem = { ReversePathProblem(from: $0, boundTo: $1) }
         return surroundings
     }
@@ -57,8 +64,12 @@ extension ConfigurationParser {
         _ document: ConfigurationReader.Section, nodes: [ConfigurationNode],
         connections: [ConnectionConfiguration?], gateway: GatewayConfiguration
     ) {
+        warnOfLowPort(gateway.listenPort, at: document["gateway"]?.child("listen-port"))
         for (node, connection) in zip(nodes, connections) {
             guard let connection else { continue }
+            for (place, tunnel) in pairs(of: node, connection) {
+                warnOfLowPort(tunnel.binding.listenPort ?? 0, at: place.child("listen-port"))
+            }
             for (route, place) in node.places(of: connection.routes) {
                 if connection.isExclusive {
                     warnOfNetworksCutOff(by: route, at: place, gateway)
@@ -111,6 +122,11 @@ extension ConfigurationParser {
                 "until it is, what this gateway itself sends to \(connection.name) has the kernel's choice: write one "
                     + "of this host's, in the network behind it")
         }
+    }
+
+    private mutating func warnOfLowPort(_ port: UInt16, at place: ConfigurationNode?) {
+        guard port > 0, port < surroundings.firstFreePort, let place else { return }
+        reader.warn(place, "port \(port) is one that vgwd's unit may not open", LowPort.remedy(port))
     }
 
     private mutating func warnOfOverlap(

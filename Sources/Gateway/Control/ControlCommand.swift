@@ -21,7 +21,7 @@ package enum ControlCommand: Sendable {
     case events(since: UInt64?, follow: Bool, Answer<EventPage>)
     /// The control server listens.
     case serverIsReady
-    case serverHasFailed(String)
+    case serverHasFailed(String, exitStatus: Int32)
     /// Of the resolver: the addresses that the name of a tunnel's endpoint stands for now, or what is wrong with
     /// it.
     case resolved(PeerID, host: String, port: UInt16, Result<[NameResolver.Address], NameResolver.Problem>)

@@ -23,7 +23,7 @@ extension ControlLoop {
         case .events(let since, let follow, let answer):
             answer(Result { () throws(APIError) in try eventPage(since: since, follow: follow) })
         case .serverIsReady: serverIsReady()
-        case .serverHasFailed(let reason): serverHasFailed(reason)
+        case .serverHasFailed(let reason, let exitStatus): serverHasFailed(reason, exitStatus)
         case .resolved(let peer, let host, let port, let answer):
             nameWasResolved(host, port: port, answer, for: peer)
         case .hookHasFailed(let failure): hookHasFailed(failure)

@@ -10,6 +10,7 @@ extension ControlLoop {
         case .hangUp: log.notice("reload is not in this version: the running configuration stays")
         // A stop that comes on top of a restart is a stop.
         case .interrupt: ending = .stopped("SIGINT")
+        case .quit: ending = .stopped("SIGQUIT")
         case .terminate: ending = .stopped("SIGTERM")
         case .user1: ending = ending ?? .handedOver("SIGUSR1: for a restart")
         case nil: break
@@ -75,9 +76,10 @@ extension ControlLoop {
 
     /// At start a configured gateway does not go on without its control socket. Later on, and for who drives `wg`, its
     /// loss is no reason to stop traffic: the server tries again.
-    func serverHasFailed(_ reason: String) {
+    func serverHasFailed(_ reason: String, _ exitStatus: Int32) {
         if settings.managesLink, !isServerReady {
-            ending = ending ?? .failed("the control socket does not work: \(reason)")
+            let text = "the control socket does not work: \(reason)"
+            ending = ending ?? .failed(text, exitStatus: exitStatus)
         } else {
             if reason != serverProblem {
                 log.warning("vgwctl cannot be used", metadata: ["error": "\(reason)"])
@@ -125,6 +127,6 @@ extension ControlLoop {
     private static func openWgSocket(_ settings: DaemonSettings) throws(SystemError) -> UnixListener {
         try AtomicFile.makeDirectory(
             WgServer.directory, mode: 0o755, sharedWith: SystemFiles.serviceUser)
-        return try UnixListener(path: "\(WgServer.directory)/\(settings.interface).sock", mode: 0o600)
+        return try UnixListener(path: WgServer.socket(of: settings.interface), mode: 0o600)
     }
 }

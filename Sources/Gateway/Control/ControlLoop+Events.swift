@@ -49,7 +49,7 @@ extension ControlLoop {
             switch ending {
             case .stopped(let text): ("asked", text)
             case .handedOver(let text): ("restart", text)
-            case .failed(let text): ("failure", text)
+            case .failed(let text, _): ("failure", text)
             case nil: ("asked", "")
             }
         raise(

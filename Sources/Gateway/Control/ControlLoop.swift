@@ -124,15 +124,18 @@ package final class ControlLoop {
     var sources: [String: [IPAddress]] = [:]
     private var socketCheckAt: Instant
     var isServerReady: Bool
+    /// Both sockets have answered once, and whoever waited for that was told.
     private(set) var isAnnounced = false
     /// It was said that keys are in memory that is not locked.
     var hasToldOfUnlockedKeys = false
 
     /// Makes everything that can fail at start; nothing is sent before `run`.
-    package init(settings given: DaemonSettings, log: Logger) throws(DaemonError) {
+    /// `descriptors` is how many the process may have.
+    package init(settings given: DaemonSettings, descriptors: Int, log: Logger) throws(DaemonError) {
         var settings = given
         self.log = log
         try Self.refuseSecond(settings)
+        try Self.refuseObstacles(settings)
         let lock = NamespaceLock()
         try settings.takeNumbers(log)
         self.settings = settings
@@ -142,9 +145,12 @@ package final class ControlLoop {
         self.kept = kept
         Self.layGuard(settings, kept, log)
         lock.release()
+        try settings.refuseTooFewDescriptors(limit: descriptors)
+        try settings.refuseTooFewThreads()
+        let sockets = try Self.openSockets(settings)
+        let queues = try Self.openQueues(settings, count: sockets.workers)
         do throws(SystemError) {
             signals = try SignalDescriptor(Signal.allCases.map(\.rawValue))
-            SignalDescriptor.ignoreBrokenPipes()
             epoll = try Epoll()
             timer = try TimerDescriptor()
             commandWake = try EventCounter()
@@ -153,17 +159,13 @@ package final class ControlLoop {
             monitor = try NetlinkMonitor()
             generation = try? GenerationMonitor()
             state = settings.state
-            underlays = try Underlays(
-                port: state.listenPort, workers: settings.workers,
-                options: Self.socketOptions(settings, state),
-                bindings: state.connections.flatMap(\.tunnels).map(\.binding))
+            underlays = sockets
             let workers = underlays.workers
             if underlays.groups[0]?.handshakes == nil {
                 log.warning(
                     "one worker, and handshakes behind data: this kernel cannot steer datagrams among sockets"
                 )
             }
-            let queues = try Self.openQueues(settings, count: workers)
             tun = queues[0]
             tunIndex = tun.index
             foreign = ForeignRoutes(tun: tun.index)
@@ -216,20 +218,6 @@ package final class ControlLoop {
         } catch {
             throw DaemonError("\(error)")
         }
-    }
-
-    private static func openQueues(
-        _ settings: DaemonSettings, count: Int
-    ) throws(SystemError) -> [TunDevice] {
-        if let descriptor = settings.tunDescriptor { return [try TunDevice.adopt(fd: descriptor)] }
-        var queues: [TunDevice] = []
-        for _ in 0..<count {
-            queues.append(
-                try TunDevice.open(
-                    name: queues.first?.name ?? settings.interface, offload: settings.offloads.tun,
-                    multiQueue: count > 1))
-        }
-        return queues
     }
 
     static func socketOptions(_ settings: DaemonSettings, _ state: GatewayState) -> UDPSocketOptions {

@@ -1,37 +1,45 @@
+internal import ControlAPI
 internal import LinuxIO
 internal import Logging
 internal import WireGuard
 
 /// A whole run of the daemon, from settings to exit status.
 package enum Daemon {
-    package static let version = "0.1.0"
+    package static let version = Release.version
 
     /// Before any key is read.
     package static func harden() { ProcessHardening.apply() }
 
-    /// Returns the exit status: 0 when asked to end, 1 when something ended it.
-    package static func run(_ settings: DaemonSettings, environment: [String: String]) -> Int32 {
+    /// Returns the exit status: 0 when asked to end, and that of a `DaemonError` when something ended it.
+    package static func run(_ given: DaemonSettings, environment: [String: String]) -> Int32 {
+        SignalDescriptor.ignoreStrays()
+        ThreadRehearsal.prepare()
+        var settings = given
+        let descriptors = DescriptorLimit.raise()
+        settings.limitClients(descriptors: descriptors)
         let log: DaemonLog
         do throws(SystemError) {
             log = try DaemonLog(environment: environment)
         } catch {
-            complain("cannot start its log: \(error)")
-            return 1
+            let needed = settings.neededDescriptors
+            let reason = "\(error): it needs \(needed) open files (ulimit -n), and may have \(descriptors)"
+            complain("cannot start its log: \(reason)")
+            settings.reportFailure(reason)
+            return DaemonError.failure
         }
         // What it has to say of its end is written before the process is gone.
         defer { log.end() }
-        return run(settings, log: log.logger)
+        return run(settings, descriptors: descriptors, log: log.logger)
     }
 
-    private static func run(_ given: DaemonSettings, log: Logger) -> Int32 {
-        var settings = given
-        settings.limitClients(descriptors: DescriptorLimit.raise())
+    private static func run(_ settings: DaemonSettings, descriptors: Int, log: Logger) -> Int32 {
         let loop: ControlLoop
         do throws(DaemonError) {
-            loop = try ControlLoop(settings: settings, log: log)
+            loop = try ControlLoop(settings: settings, descriptors: descriptors, log: log)
         } catch {
             log.critical("cannot start", metadata: ["error": "\(error)"])
-            return 1
+            settings.reportFailure("\(error)")
+            return error.exitStatus
         }
         let server = settings.controlSocket.map {
             ControlServer(
@@ -46,9 +54,10 @@ package enum Daemon {
         case .stopped(let reason), .handedOver(let reason):
             log.notice("ended", metadata: ["reason": "\(reason)"])
             return 0
-        case .failed(let reason):
+        case .failed(let reason, let exitStatus):
             log.critical("ended", metadata: ["error": "\(reason)"])
-            return 1
+            if !loop.isAnnounced { settings.reportFailure(reason) }
+            return exitStatus
         }
     }
 
@@ -73,15 +82,34 @@ package enum Daemon {
 
     /// To standard error, as a command does that ends.
     package static func complain(_ text: String, name: String? = "vgwd") {
-        StandardError.print(name.map { "\($0): \(text)" } ?? text)
+        StandardError.print(Printable.escaping(name.map { "\($0): \(text)" } ?? text, keepsLines: true))
     }
 
-    /// Executes this program again in the background; true once that one is ready (`Detachment`).
+    /// Executes this program again in the background (`Detachment`). Returns once that one is ready; throws why it will
+    /// not be.
     package static func startInBackground(
-        arguments: [String], environment: [String: String], variable: String, keepsOutput: Bool
-    ) throws -> Bool {
-        try Detachment.start(
-            arguments: arguments, environment: environment, variable: variable, keepsOutput: keepsOutput)
+        _ interface: String, arguments: [String], environment: [String: String], variable: String,
+        keepsOutput: Bool
+    ) throws(DaemonError) {
+        let outcome: Detachment.Outcome
+        do throws(SystemError) {
+            outcome = try Detachment.start(
+                arguments: arguments, environment: environment, variable: variable, keepsOutput: keepsOutput)
+        } catch {
+            throw DaemonError("\(interface) did not start: \(error)")
+        }
+        switch outcome {
+        case .ready: return
+        case .failed(let reason?): throw DaemonError("\(interface) did not start: \(reason)")
+        case .failed(nil): throw DaemonError("\(interface) did not start, and said nothing: try with -f")
+        }
+    }
+}
+
+extension DaemonSettings {
+    /// To the process that waits in the foreground, if there is one.
+    fileprivate func reportFailure(_ reason: String) {
+        if let readyDescriptor { Detachment.reportFailure(reason, on: readyDescriptor) }
     }
 }
 
@@ -93,18 +121,5 @@ extension ControlLoop {
         log.warning(
             "keys may get into swap, as this process may lock no more memory: raise LimitMEMLOCK in the unit (ulimit -l)"
         )
-    }
-
-    /// Another daemon answers on one of our sockets: it is named, and this one does not start.
-    static func refuseSecond(_ settings: DaemonSettings) throws(DaemonError) {
-        var paths = [settings.managesLink ? settings.controlSocket : nil].compactMap { $0 }
-        if settings.wgDescriptor == nil { paths.append("\(WgServer.directory)/\(settings.interface).sock") }
-        for path in paths {
-            guard UnixListener.isAnswered(path: path) else { continue }
-            let other = try? UnixStream.connect(path: path)
-            let process = other?.credentials.map { "process \($0.process)" } ?? "another process"
-            throw DaemonError(
-                "\(settings.interface) is run by \(process), which answers at \(path): end that one first")
-        }
     }
 }

@@ -29,8 +29,7 @@ package struct DaemonSettings: Sendable {
     /// Written to, and closed, once the sockets answer.
     package var readyDescriptor: Int32?
 
-    /// Connections at a time. Libraries that we stand on do not survive the want of a descriptor, so clients
-    /// must not be able to take the last one (`Daemon.run`).
+    /// Connections at a time (`ProcessNeeds`).
     var wgClientLimit = 64
     var controlClientLimit = 512
 
@@ -53,6 +52,9 @@ package struct DaemonSettings: Sendable {
     /// Addresses, routes and the mark are the business of whoever drives `wg`. `cipher` is that of every peer,
     /// by its name in a configuration; nil is WireGuard's own.
     package init(interface: String, cipher: String? = nil) throws(DaemonError) {
+        if let problem = Names.interfaceProblem(interface, shownAs: "'\(interface)'") {
+            throw DaemonError("\(problem.problem); \(problem.remedy)")
+        }
         var state = GatewayState()
         if let cipher {
             guard let known = Cipher(rawValue: cipher) else {
@@ -83,16 +85,21 @@ package struct DaemonSettings: Sendable {
         return path == GatewayConfiguration.defaultSocket ? nil : path
     }
 
-    /// About thirty descriptors are the daemon's own.
-    mutating func limitClients(descriptors: Int) {
-        wgClientLimit = min(max((descriptors - 64) / 4, 3), 64)
-        controlClientLimit = min(max((descriptors - 64) / 2, 4), 512)
-    }
 }
 
 /// Why the daemon cannot start, or cannot go on, in words for its log.
 package struct DaemonError: Error, CustomStringConvertible {
-    package let description: String
+    /// The exit status where another try may go better. systemd makes it.
+    package static let failure: Int32 = 1
+    /// Where a permission is missing, which does not come by itself (EX_NOPERM of sysexits). The unit does not restart
+    /// vgwd then.
+    package static let notPermitted: Int32 = 77
 
-    package init(_ description: String) { self.description = description }
+    package let description: String
+    package let exitStatus: Int32
+
+    package init(_ description: String, exitStatus: Int32 = failure) {
+        self.description = description
+        self.exitStatus = exitStatus
+    }
 }

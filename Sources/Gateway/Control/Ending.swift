@@ -4,12 +4,13 @@
 /// from leaving in clear. Only the operator's own stop takes it away. After every other end it stays, like after
 /// `kill -9`, and the next start adopts it.
 package enum Ending: Sendable {
-    /// The operator's stop (SIGTERM, SIGINT); without a configuration also the removal of the `wg` socket or of the
+    /// The operator's stop (SIGTERM, SIGINT, SIGQUIT); without a configuration also the removal of the `wg` socket or of the
     /// interface. Nothing is left behind.
     case stopped(String)
     /// SIGUSR1, which systemd sends for a restart: another run follows.
     case handedOver(String)
-    case failed(String)
+    /// `exitStatus` is the process's: `DaemonError` names them.
+    case failed(String, exitStatus: Int32 = DaemonError.failure)
 
     package var keepsGuard: Bool {
         switch self {
@@ -23,6 +24,7 @@ package enum Ending: Sendable {
 enum Signal: Int32, CaseIterable {
     case hangUp = 1
     case interrupt = 2
+    case quit = 3
     case user1 = 10
     case terminate = 15
 }

@@ -18,17 +18,17 @@ struct TimestampStore {
 
     init(directory: String, interface: String, log: Logger) {
         self.directory = directory
-        path = "\(directory)/\(interface).timestamp"
+        path = StateFile.timestamp.path(in: directory, of: interface)
         self.log = log
     }
 
     /// What the device begins with. A file that cannot be read is as good as none, and said so.
     mutating func load() -> TAI64N? {
         do throws(SystemError) {
-            let text = String(
-                decoding: try AtomicFile.read(path, limit: 4096).bytes.prefix { $0 > 0x20 }, as: UTF8.self)
+            let found = try AtomicFile.read(path, limit: 4096).bytes
+            let text = String(decoding: found.prefix { $0 > 0x20 }, as: UTF8.self)
             guard let bytes = Hex.decode(text, count: TAI64N.count), let stamp = TAI64N(bytes: bytes) else {
-                log.warning("state file is corrupt and not used", metadata: ["path": "\(path)"])
+                StateFile.keepBeside(found, of: path, reason: "it holds no timestamp", log)
                 return nil
             }
             written = stamp

@@ -37,7 +37,7 @@ package struct KeptRoutes {
 
     package init(directory: String, interface: String, log: Logger) {
         self.directory = directory
-        path = "\(directory)/\(interface).routes"
+        path = StateFile.routes.path(in: directory, of: interface)
         self.log = log
     }
 
@@ -78,11 +78,7 @@ package struct KeptRoutes {
             }
         }
         guard complaints > 0 else { return }
-        let copy = "\(path).corrupt"
-        try? AtomicFile.write(bytes, to: copy, mode: 0o600)
-        log.warning(
-            "state file is corrupt in part, and kept beside",
-            metadata: ["path": "\(copy)", "lines": "\(complaints)"])
+        StateFile.keepBeside(bytes, of: path, reason: "\(complaints) lines make no sense", log)
     }
 
     private static func parse(_ text: String) -> Route? {

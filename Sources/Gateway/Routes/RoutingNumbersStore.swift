@@ -12,19 +12,20 @@ struct RoutingNumbersStore {
 
     init(directory: String, interface: String, log: Logger) {
         self.directory = directory
-        path = "\(directory)/\(interface).numbers"
+        path = StateFile.numbers.path(in: directory, of: interface)
         self.log = log
     }
 
     /// Nil where there are none. A file that cannot be read is as good as none, and said so.
     func load() -> RoutingNumbers? {
         do throws(SystemError) {
-            let text = String(decoding: try AtomicFile.read(path, limit: 256).bytes, as: UTF8.self)
+            let found = try AtomicFile.read(path, limit: 4096).bytes
+            let text = String(decoding: found, as: UTF8.self)
             let words = text.split { $0 == " " || $0 == "\n" }
             guard words.count == 2 || words.count == 4, words[0] == "mark", let mark = UInt32(words[1]),
                 words.count == 2 || words[2] == "table" && UInt32(words[3]) != nil
             else {
-                log.warning("state file is corrupt and not used", metadata: ["path": "\(path)"])
+                StateFile.keepBeside(found, of: path, reason: "it holds no mark and table", log)
                 return nil
             }
             return RoutingNumbers(mark: mark, table: words.count == 4 ? UInt32(words[3]) : nil)

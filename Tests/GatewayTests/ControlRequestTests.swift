@@ -58,6 +58,32 @@ import Testing
     }
 
     @Test(
+        "what a resource is asked for by stands in one place",
+        arguments: [
+            ("/v1/status", ["GET"]), ("/v1/routes", ["GET", "POST", "DELETE"]),
+            ("/v1/tunnels/a/down", ["POST"]),
+            ("/v1/tunnels/a/prefer", ["POST", "DELETE"]), ("/v1/tunnels/a", ["GET"]), ("/v1/nothing", []),
+            ("/v1/connections/a/drill", ["POST"]),
+        ])
+    func methods(_ path: String, _ methods: [String]) {
+        #expect(ControlRequest.methods(at: path) == methods)
+    }
+
+    @Test("a control character in a path or a parameter is refused, and not repeated")
+    func unprintable() {
+        for (path, query) in [
+            ("/v1/tunnels/a\u{0}", [:]), ("/v1/\u{1b}[31m", [:]), ("/v1/connections/\u{9b}", [:]),
+            ("/v1/routes/get", ["destination": "\u{1b}c"]), ("/v1/events", ["\u{7}": "1"]),
+        ] {
+            let error = #expect(throws: APIError.self) {
+                try ControlRequest(method: "GET", path: path, query: query)
+            }
+            #expect(error?.code == .badRequest)
+            #expect(error.map { Printable.isPlain($0.message) } == true)
+        }
+    }
+
+    @Test(
         "anything else is an error with its own code",
         arguments: [
             ("GET", "/", 404), ("GET", "/v2/status", 404), ("GET", "/v1/connections/", 404),

@@ -279,4 +279,97 @@ import WireGuard
             #expect(try await other.tunnel == "b")
         }
     }
+
+    /// The answer to what is sent in one go, up to its end or for five seconds; `halfCloses` ends the sending there.
+    private static func exchange(_ daemon: Daemon, _ request: String) async throws -> String {
+        let stream = try UnixStream.connect(path: daemon.path)
+        let bytes = Array(request.utf8)
+        #expect(stream.write(bytes[...]) == bytes.count)
+        stream.finishWriting()
+        var answer: [UInt8] = []
+        for _ in 0..<500 {
+            switch stream.read(into: &answer) {
+            case .bytes: continue
+            case .closed: return String(decoding: answer, as: UTF8.self)
+            case .wouldBlock: try await Task.sleep(for: .milliseconds(10))
+            }
+        }
+        return String(decoding: answer, as: UTF8.self)
+    }
+
+    @Test(
+        arguments: [
+            ("HEAD /v1/events", "200 OK", nil), ("HEAD /v1/nothing", "404 Not Found", nil),
+            ("HEAD /v1/tunnels/a/down", "405 Method Not Allowed", "POST"),
+            ("PUT /v1/status", "405 Method Not Allowed", "GET, HEAD"),
+            ("DELETE /v1/tunnels/a/prefer/x", "404 Not Found", nil),
+            ("GET /v1/tunnels/a/prefer", "405 Method Not Allowed", "POST, DELETE"),
+            ("GET /v1/tunnels/a%00%1b%5B31m", "400 Bad Request", nil),
+            ("GET /v1/tunnels/%zz", "400 Bad Request", nil),
+        ] as [(String, String, String?)])
+    func `HEAD has no body, and 405 says what is allowed`(line: String, status: String, allow: String?)
+        async throws
+    {
+        try await run { daemon in
+            daemon.raise(.started)
+            let answer = try await Self.exchange(
+                daemon, "\(line) HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            #expect(answer.hasPrefix("HTTP/1.1 \(status)\r\n"), "\(answer)")
+            #expect(answer.contains("\r\nAllow: \(allow ?? "")\r\n") == (allow != nil), "\(answer)")
+            #expect(answer.hasSuffix("\r\n\r\n") == line.hasPrefix("HEAD"), "\(answer)")
+            #expect(!answer.contains("\u{1b}") && !answer.contains("\u{0}"))
+        }
+    }
+
+    @Test func `a body that is cut off is not called too long, and one that is too long is`() async throws {
+        try await run { daemon in
+            let head = "POST /v1/routes HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            for cut in ["Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"pre\r\n"] {
+                let answer = try await Self.exchange(daemon, head + cut)
+                #expect(
+                    answer.hasPrefix("HTTP/1.1 400 ") && answer.contains("ended before it was whole"),
+                    "\(answer)")
+            }
+            let long = String(repeating: " ", count: APIPath.requestLimit + 1)
+            let answer = try await Self.exchange(
+                daemon, head + "Content-Length: \(long.count)\r\n\r\n\(long)")
+            #expect(answer.hasPrefix("HTTP/1.1 413 ") && answer.contains("longer than"), "\(answer)")
+            let name = #"{"prefix": "10.0.0.0/8", "connection": "\u001b[31m"}"#
+            let refused = try await Self.exchange(
+                daemon, head + "Content-Length: \(name.utf8.count)\r\n\r\n\(name)")
+            #expect(refused.hasPrefix("HTTP/1.1 400 ") && refused.contains("control character"), "\(refused)")
+        }
+    }
+
+    @Test func `whoever asks is answered among any number of clients that say nothing`() async throws {
+        try await run { daemon in
+            var silent: [SilentClient] = []
+            // The limit is 16, and a silent client is let go by itself after 10 s.
+            let start = SystemClock.now()
+            for round in 1...10 {
+                for _ in 0..<20 {
+                    let client = try SilentClient(daemon.path)
+                    // Half a request is silence too.
+                    if round % 2 == 0 {
+                        client.say("POST /v1/routes HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+                    }
+                    silent.append(client)
+                }
+                let answer = try await Self.exchange(
+                    daemon, "GET /v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                #expect(answer.hasPrefix("HTTP/1.1 404 "), "round \(round): \(answer)")
+            }
+            #expect(SystemClock.now() - start < .seconds(9))
+            #expect(silent.count == 200)
+        }
+    }
+
+    /// Stays connected for as long as it lives.
+    private final class SilentClient {
+        private let stream: UnixStream
+
+        init(_ path: String) throws { stream = try UnixStream.connect(path: path) }
+
+        func say(_ text: String) { _ = stream.write(Array(text.utf8)[...]) }
+    }
 }

@@ -18,66 +18,106 @@ package enum ControlRequest: Hashable, Sendable {
     /// Those after number `since`; nil is all that are kept.
     case events(since: UInt64?, follow: Bool)
 
-    /// `query` holds decoded parameters.
+    /// `path` and `query` are decoded.
     package init(method: String, path: String, query: [String: String] = [:]) throws(APIError) {
-        func only(_ methods: String..., then request: ControlRequest) throws(APIError) -> ControlRequest {
-            guard methods.contains(method) else { throw Self.wrongMethod(method, path, methods) }
-            return request
+        guard Printable.isPlain(path),
+            query.allSatisfy({ Printable.isPlain($0.key) && Printable.isPlain($0.value) })
+        else { throw Self.unprintable }
+        let methods = Self.methods(at: path)
+        guard !methods.isEmpty else {
+            throw APIError(
+                code: .notFound, message: "there is nothing at \(path.prefix(128))",
+                hint: "try \(APIPath.status)")
+        }
+        guard methods.contains(method) else {
+            throw APIError(
+                code: .methodNotAllowed, message: "\(method.prefix(16)) is not for \(path.prefix(128))",
+                hint: "it takes \(methods.joined(separator: ", "))")
         }
         switch path {
-        case APIPath.status: self = try only("GET", then: .status)
-        case APIPath.connections: self = try only("GET", then: .connections)
-        case APIPath.tunnels: self = try only("GET", then: .tunnels)
-        case APIPath.routes:
-            switch method {
-            case "GET": self = .routes
-            case "POST": self = .addRoute
-            case "DELETE":
-                guard let prefix = query[APIPath.prefixParameter] else {
-                    throw APIError(
-                        code: .badRequest, message: "which route?",
-                        hint: "DELETE \(APIPath.routes)?\(APIPath.prefixParameter)=10.20.0.0/16")
-                }
-                self = .removeRoute(prefix: prefix, save: try Self.flag(APIPath.saveParameter, in: query))
-            default: throw Self.wrongMethod(method, path, ["GET", "POST", "DELETE"])
-            }
-        case APIPath.routeGet:
-            guard method == "GET" else { throw Self.wrongMethod(method, path, ["GET"]) }
-            guard let destination = query[APIPath.destinationParameter] else {
-                throw APIError(
-                    code: .badRequest, message: "the way to where?",
-                    hint: "GET \(APIPath.routeGet)?\(APIPath.destinationParameter)=10.20.0.10")
-            }
-            self = .explainRoute(
-                RouteQuestion(
-                    destination: destination, source: query[APIPath.sourceParameter],
-                    incoming: query[APIPath.incomingParameter]))
+        case APIPath.status: self = .status
+        case APIPath.connections: self = .connections
+        case APIPath.tunnels: self = .tunnels
+        case APIPath.routes where method == "GET": self = .routes
+        case APIPath.routes where method == "POST": self = .addRoute
+        case APIPath.routes: self = try Self.removal(query)
+        case APIPath.routeGet: self = try Self.question(query)
         case APIPath.events:
-            guard method == "GET" else { throw Self.wrongMethod(method, path, ["GET"]) }
             self = .events(
                 since: try Self.number(APIPath.sinceParameter, in: query),
                 follow: try Self.flag(APIPath.followParameter, in: query))
+        default: self = Self.named(path, method)
+        }
+    }
+
+    /// What a resource is asked for by; none where there is no such path.
+    package static func methods(at path: String) -> [String] {
+        switch path {
+        case APIPath.status, APIPath.connections, APIPath.tunnels, APIPath.routeGet, APIPath.events: ["GET"]
+        case APIPath.routes: ["GET", "POST", "DELETE"]
         default:
-            if let name = Self.name(in: path, under: APIPath.connections) {
-                self = try only("GET", then: .connection(name))
-            } else if let name = Self.name(in: path, under: APIPath.tunnels) {
-                self = try only("GET", then: .tunnel(name))
-            } else if let name = Self.name(in: path, under: APIPath.connections, before: "/drill") {
-                self = try only("POST", then: .drill(connection: name))
-            } else if let name = Self.name(in: path, under: APIPath.tunnels, before: "/down") {
-                self = try only("POST", then: .order(.down, tunnel: name))
-            } else if let name = Self.name(in: path, under: APIPath.tunnels, before: "/up") {
-                self = try only("POST", then: .order(.up, tunnel: name))
-            } else if let name = Self.name(in: path, under: APIPath.tunnels, before: "/prefer") {
-                self = try only(
-                    "POST", "DELETE", then: .order(method == "POST" ? .prefer : .unprefer, tunnel: name))
-            } else {
-                throw APIError(
-                    code: .notFound, message: "there is nothing at \(path.prefix(128))",
-                    hint: "try \(APIPath.status)")
+            switch place(of: path)?.end {
+            case "": ["GET"]
+            case "/prefer": ["POST", "DELETE"]
+            case nil: []
+            default: ["POST"]
             }
         }
     }
+
+    /// A connection or a tunnel, and what is to be done with it.
+    private static func place(of path: String) -> (folder: String, name: String, end: String)? {
+        for (folder, ends) in [
+            (APIPath.connections, ["", "/drill"]), (APIPath.tunnels, ["", "/down", "/up", "/prefer"]),
+        ] {
+            for end in ends {
+                if let name = name(in: path, under: folder, before: end) { return (folder, name, end) }
+            }
+        }
+        return nil
+    }
+
+    /// `methods` has an answer for the path.
+    private static func named(_ path: String, _ method: String) -> ControlRequest {
+        guard let (folder, name, end) = place(of: path) else { return .status }
+        return switch end {
+        case "/drill": .drill(connection: name)
+        case "/down": .order(.down, tunnel: name)
+        case "/up": .order(.up, tunnel: name)
+        case "/prefer": .order(method == "POST" ? .prefer : .unprefer, tunnel: name)
+        default: folder == APIPath.tunnels ? .tunnel(name) : .connection(name)
+        }
+    }
+
+    private static func removal(_ query: [String: String]) throws(APIError) -> ControlRequest {
+        guard let prefix = query[APIPath.prefixParameter] else {
+            throw APIError(
+                code: .badRequest, message: "which route?",
+                hint: "DELETE \(APIPath.routes)?\(APIPath.prefixParameter)=10.20.0.0/16")
+        }
+        return .removeRoute(prefix: prefix, save: try flag(APIPath.saveParameter, in: query))
+    }
+
+    private static func question(_ query: [String: String]) throws(APIError) -> ControlRequest {
+        guard let destination = query[APIPath.destinationParameter] else {
+            throw APIError(
+                code: .badRequest, message: "the way to where?",
+                hint: "GET \(APIPath.routeGet)?\(APIPath.destinationParameter)=10.20.0.10")
+        }
+        return .explainRoute(
+            RouteQuestion(
+                destination: destination, source: query[APIPath.sourceParameter],
+                incoming: query[APIPath.incomingParameter]))
+    }
+
+    /// For a name with a control character in it: it would be repeated in an answer, and so on a terminal.
+    static let unprintable = APIError(
+        code: .badRequest, message: "there is a control character in what was asked for",
+        hint: "names and paths are text")
+
+    static let undecodable = APIError(
+        code: .badRequest, message: "the path is no text of UTF-8",
+        hint: "behind a % there are two digits of hexadecimal")
 
     /// Of `FOLDER/NAME` and what is behind it.
     private static func name(in path: String, under folder: String, before end: String = "") -> String? {
@@ -103,11 +143,5 @@ package enum ControlRequest: Hashable, Sendable {
                 hint: "write the sequence of the last one that you have: \(name)=17")
         }
         return number
-    }
-
-    private static func wrongMethod(_ method: String, _ path: String, _ right: [String]) -> APIError {
-        APIError(
-            code: .methodNotAllowed, message: "\(method.prefix(16)) is not for \(path.prefix(128))",
-            hint: "it takes \(right.joined(separator: ", "))")
     }
 }

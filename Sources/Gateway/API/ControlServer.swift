@@ -20,6 +20,7 @@ final class ControlServer: Sendable {
     /// Half of the descriptors that a process usually has: clients that say nothing do not keep others out,
     /// or the daemon short.
     private static let stopTimeout: Duration = .seconds(1)
+    private static let complaintInterval: Duration = .seconds(60)
     private static let eventsInChunk = 100
 
     /// One thread, whatever the machine: NIO's own group has one for each processor, with three descriptors each.
@@ -31,6 +32,9 @@ final class ControlServer: Sendable {
     private let log: Logger
     private let connectionLimit: Int
     private let running = Mutex(Running())
+    private let clients: Mutex<ControlClients<ObjectIdentifier>>
+    private let channels = Mutex<[ObjectIdentifier: any Channel]>([:])
+    private let quietUntil = Mutex(Instant(nanoseconds: 0))
 
     private struct Running: Sendable {
         enum Stage: Sendable {
@@ -52,6 +56,7 @@ final class ControlServer: Sendable {
     ) {
         self.path = path
         self.connectionLimit = connectionLimit
+        clients = Mutex(ControlClients(limit: connectionLimit))
         self.mailbox = mailbox
         self.drops = drops
         self.log = log
@@ -157,13 +162,11 @@ final class ControlServer: Sendable {
     /// HummingbirdCore's server without Hummingbird's application around it: that keeps a clock for a header
     /// that nobody reads here, and wakes an idle gateway six times a second for it.
     private func makeServer(listeningAt newborn: String) throws -> any Service {
-        let mailbox = mailbox
-        let drops = drops
         let decoder = HTTP1Channel.Configuration.DecoderConfiguration(
             maxHeaderFieldSize: 8 * 1024, maxHeaderListSize: 16 * 1024, maxHeaderFieldCount: 64)
         let http = HTTPServerBuilder.http1(
             configuration: HTTP1Channel.Configuration(
-                additionalChannelHandlers: [JunkCounter(drops)], idleTimeout: Self.idleTimeout,
+                additionalChannelHandlers: [ConnectionWatch(self)], idleTimeout: Self.idleTimeout,
                 httpDecoderConfiguration: decoder))
         let configuration = ServerConfiguration(
             address: .unixDomainSocket(path: newborn), backlog: 256,
@@ -171,43 +174,71 @@ final class ControlServer: Sendable {
         return try http.buildServer(
             configuration: configuration, eventLoopGroup: Self.eventLoop,
             logger: quietLog
-        ) { request, writer, _ in
-            let response = await Self.respond(to: request, mailbox, drops)
+        ) { [self] request, writer, channel in
+            let client = ObjectIdentifier(channel)
+            // Also when the answer cannot be written.
+            defer { clients.withLock { $0.wasAnswered(client) } }
+            let response = await respond(to: request, of: client)
             try await writer.write(response: response.head, body: response.body)
         } onServerRunning: { [self] _ in
             noteListening(at: newborn)
         }
     }
 
-    private static func respond(
-        to request: Request, _ mailbox: Mailbox<ControlCommand>, _ drops: DropCounters
-    ) async -> Response {
+    private func respond(to request: Request, of client: ObjectIdentifier) async -> Response {
+        // As RFC 9110, section 9.3.2, has it: what GET would say, without the body.
+        let isHead = request.method == .head
+        var path = request.uri.path
         var isUnderstood = false
         do throws(APIError) {
             var query: [String: String] = [:]
             for parameter in request.uri.queryParameters {
                 query[String(parameter.key)] = String(parameter.value)
             }
-            let asked = try ControlRequest(
-                method: request.method.rawValue, path: request.uri.path, query: query)
+            guard let decoded = APIPath.percentDecoded(path) else { throw ControlRequest.undecodable }
+            path = decoded
+            var asked = try ControlRequest(
+                method: isHead ? "GET" : request.method.rawValue, path: path, query: query)
+            if isHead, case .events(let since, _) = asked { asked = .events(since: since, follow: false) }
             isUnderstood = true
-            return try await answer(asked, request, mailbox)
+            let response = try await answer(asked, Exchange(request: request, client: client))
+            return isHead ? response.createHeadResponse() : response
         } catch {
             if !isUnderstood || error.code == .badRequest || error.code == .tooLarge {
                 drops.add(.controlRequestMalformed)
             }
-            return encode(error, status: HTTPResponse.Status(code: error.code.httpStatus))
+            var response = Self.encode(error, status: HTTPResponse.Status(code: error.code.httpStatus))
+            if error.code == .methodNotAllowed {
+                // RFC 9110, section 15.5.6.
+                let methods = ControlRequest.methods(at: path)
+                response.headers[.allow] =
+                    (methods + (methods.contains("GET") ? ["HEAD"] : [])).joined(separator: ", ")
+            }
+            return isHead ? response.createHeadResponse() : response
         }
     }
 
-    /// Counts what is no HTTP, or past the limits of a header. Its sender is turned away by what comes next.
-    private final class JunkCounter: ChannelInboundHandler, RemovableChannelHandler {
+    /// One request, and the connection that it came by.
+    private struct Exchange: Sendable {
+        let request: Request
+        let client: ObjectIdentifier
+    }
+
+    /// Tells `clients` of a connection, and counts what is no HTTP, or past the limits of a header: its sender is turned
+    /// away by what comes next.
+    private final class ConnectionWatch: ChannelInboundHandler, RemovableChannelHandler {
         /// What is HTTP passes unseen.
         typealias InboundIn = Never
 
-        private let drops: DropCounters
+        private let server: ControlServer
+        private var drops: DropCounters { server.drops }
 
-        init(_ drops: DropCounters) { self.drops = drops }
+        init(_ server: ControlServer) { self.server = server }
+
+        func channelActive(context: ChannelHandlerContext) {
+            server.hasOpened(context.channel)
+            context.fireChannelActive()
+        }
 
         func errorCaught(context: ChannelHandlerContext, error: any Error) {
             // A connection that broke is no request.
@@ -216,21 +247,65 @@ final class ControlServer: Sendable {
         }
     }
 
-    private static func answer(
-        _ asked: ControlRequest, _ request: Request, _ mailbox: Mailbox<ControlCommand>
-    ) async throws(APIError) -> Response {
-        func status() async throws(APIError) -> GatewayStatus { try await ask(mailbox) { .status($0) } }
+    /// Makes room where it is crowded.
+    private func hasOpened(_ channel: any Channel) {
+        let id = ObjectIdentifier(channel)
+        channel.closeFuture.whenComplete { [self] _ in
+            clients.withLock { $0.closed(id) }
+            channels.withLock { _ = $0.removeValue(forKey: id) }
+        }
+        channels.withLock { $0[id] = channel }
+        guard let socket = channel as? any SocketOptionProvider else { return }
+        let credentials: EventLoopFuture<PeerCredentials> = socket.unsafeGetSocketOption(
+            level: .socket, name: NIOBSDSocket.Option(rawValue: PeerCredentials.option))
+        credentials.map { $0.user == 0 }.recover { _ in false }.whenSuccess { [self] isRoot in
+            guard channel.isActive, let victim = clients.withLock({ $0.opened(id, isRoot: isRoot) }) else {
+                return
+            }
+            channels.withLock { $0[victim] }?.close(promise: nil)
+            tellOfTurningOut()
+        }
+    }
+
+    /// Once a minute at most: whoever connects in a loop does not fill the log.
+    private func tellOfTurningOut() {
+        let now = SystemClock.now()
+        let isDue = quietUntil.withLock { quietUntil in
+            guard now >= quietUntil else { return false }
+            quietUntil = now + Self.complaintInterval
+            return true
+        }
+        guard isDue else { return }
+        log.notice(
+            "clients of the control socket that say nothing are turned out",
+            metadata: ["reason": "more than \(clients.withLock { $0.share }) are connected"])
+    }
+
+    /// struct ucred of Linux.
+    private struct PeerCredentials: Sendable {
+        /// SO_PEERCRED.
+        static let option: CInt = 17
+
+        var process: Int32
+        var user: UInt32
+        var group: UInt32
+    }
+
+    private func answer(_ asked: ControlRequest, _ exchange: Exchange) async throws(APIError) -> Response {
+        let request = exchange.request
+        func status() async throws(APIError) -> GatewayStatus { try await ask(exchange) { .status($0) } }
         switch asked {
-        case .status: return encode(try await status())
-        case .connections: return encode(ConnectionList(connections: try await status().connections))
+        case .status: return Self.encode(try await status())
+        case .connections: return Self.encode(ConnectionList(connections: try await status().connections))
         case .connection(let name):
             guard let found = try await status().connections.first(where: { $0.name == name }) else {
                 throw APIError(
                     code: .notFound, message: "there is no connection \(name)",
                     hint: "see \(APIPath.connections)")
             }
-            return encode(found)
-        case .tunnels: return encode(TunnelList(tunnels: try await status().connections.flatMap(\.tunnels)))
+            return Self.encode(found)
+        case .tunnels:
+            return Self.encode(TunnelList(tunnels: try await status().connections.flatMap(\.tunnels)))
         case .tunnel(let name):
             guard
                 let found = try await status().connections.flatMap(\.tunnels).first(where: { $0.name == name }
@@ -239,49 +314,50 @@ final class ControlServer: Sendable {
                 throw APIError(
                     code: .notFound, message: "there is no tunnel \(name)", hint: "see \(APIPath.tunnels)")
             }
-            return encode(found)
+            return Self.encode(found)
         case .routes:
-            let routes: RouteList = try await ask(mailbox) { .routes($0) }
-            return encode(routes)
+            let routes: RouteList = try await ask(exchange) { .routes($0) }
+            return Self.encode(routes)
         case .addRoute:
-            let wanted: RouteRequest = try await decodeBody(
+            let wanted: RouteRequest = try await Self.decodeBody(
                 request.body, like: #"{"prefix": "10.20.0.0/16", "connection": "NAME"}"#)
-            let entry: RouteEntry = try await ask(mailbox) { .addRoute(wanted, $0) }
-            return encode(entry, status: .created)
+            guard Printable.isPlain(wanted.prefix), Printable.isPlain(wanted.connection) else {
+                throw ControlRequest.unprintable
+            }
+            let entry: RouteEntry = try await ask(exchange) { .addRoute(wanted, $0) }
+            return Self.encode(entry, status: .created)
         case .removeRoute(let prefix, let save):
-            let entry: RouteEntry = try await ask(mailbox) { .removeRoute(prefix: prefix, save: save, $0) }
-            return encode(entry)
+            let entry: RouteEntry = try await ask(exchange) { .removeRoute(prefix: prefix, save: save, $0) }
+            return Self.encode(entry)
         case .explainRoute(let question):
-            let way: RouteExplanation = try await ask(mailbox) {
+            let way: RouteExplanation = try await ask(exchange) {
                 .explainRoute(question, $0)
             }
-            return encode(way)
+            return Self.encode(way)
         case .order(let order, let name):
-            let tunnel: TunnelStatus = try await ask(mailbox) { .tunnel(order, name: name, $0) }
-            return encode(tunnel)
+            let tunnel: TunnelStatus = try await ask(exchange) { .tunnel(order, name: name, $0) }
+            return Self.encode(tunnel)
         case .drill(let name):
-            var response = encode(try await drill(name, request, mailbox))
+            var response = Self.encode(try await drill(name, exchange))
             // The server closes it, as it has listened for the client's closing.
             response.headers[.connection] = "close"
             return response
         case .events(let since, let follow):
-            let page: EventPage = try await ask(mailbox) { .events(since: since, follow: follow, $0) }
-            return stream(page, to: request)
+            let page: EventPage = try await ask(exchange) { .events(since: since, follow: follow, $0) }
+            return Self.stream(page, to: request)
         }
     }
 
     /// As long as the drill takes, and no longer than its client waits: nobody cuts a site's tunnel and goes away,
     /// or loses his own session to it, for longer than he must.
-    private static func drill(
-        _ connection: String, _ request: Request, _ mailbox: Mailbox<ControlCommand>
-    ) async throws(APIError) -> DrillReport {
+    private func drill(_ connection: String, _ exchange: Exchange) async throws(APIError) -> DrillReport {
         let waiter = DrillWaiter()
         do {
-            return try await request.body.consumeWithInboundCloseHandler { body in
-                let wanted: DrillRequest = try await decodeBody(
+            return try await exchange.request.body.consumeWithInboundCloseHandler { [self] body in
+                let wanted: DrillRequest = try await Self.decodeBody(
                     body, like: #"{"duration": 10}"#, whenEmpty: DrillRequest())
-                return try await ask(mailbox) { .drill(connection: connection, wanted, waiter, $0) }
-            } onInboundClosed: {
+                return try await ask(exchange) { .drill(connection: connection, wanted, waiter, $0) }
+            } onInboundClosed: { [self] in
                 waiter.leave()
                 mailbox.post(.drillIsAbandoned)
             }
@@ -319,10 +395,11 @@ final class ControlServer: Sendable {
         return buffer
     }
 
-    private static func ask<Value: Sendable>(
-        _ mailbox: Mailbox<ControlCommand>,
-        _ command: (@escaping ControlCommand.Answer<Value>) -> ControlCommand
+    /// Its request is whole by now.
+    private func ask<Value: Sendable>(
+        _ exchange: Exchange, _ command: (@escaping ControlCommand.Answer<Value>) -> ControlCommand
     ) async throws(APIError) -> Value {
+        clients.withLock { $0.asks(exchange.client) }
         let answer: Result<Value, APIError> = await withCheckedContinuation { continuation in
             mailbox.post(command { continuation.resume(returning: $0) })
         }
@@ -336,8 +413,12 @@ final class ControlServer: Sendable {
         let bytes: ByteBuffer
         do {
             bytes = try await body.collect(upTo: APIPath.requestLimit)
-        } catch {
+        } catch is NIOTooManyBytesError {
             throw APIError(code: .tooLarge, message: "the body is longer than \(APIPath.requestLimit) bytes")
+        } catch {
+            throw APIError(
+                code: .badRequest, message: "the body ended before it was whole",
+                hint: "its length is in Content-Length, or its last chunk is empty")
         }
         if bytes.readableBytes == 0, let fallback { return fallback }
         do {

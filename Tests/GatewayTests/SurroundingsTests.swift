@@ -113,7 +113,7 @@ import WireGuard
         let text = ConfigurationExamples.text(gateway: Self.key + "\n" + gateway, tunnel: tunnel)
         let warnings = try Self.load(text) { $0.firstFreePort = 1024 }.warnings
         #expect(warnings.map(\.key) == (key.isEmpty ? [] : [key]))
-        #expect(warnings.first?.line == (key.isEmpty ? nil : line))
+        #expect(warnings.first?.line == (key.isEmpty ? nil : SourceLine(line)))
         #expect(warnings.first?.remedy.contains("systemd/low-port.conf") != false)
         #expect(try Self.load(text) { $0.firstFreePort = 0 }.warnings == [])
     }

@@ -64,6 +64,8 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let routeRestored = Kind(rawValue: "route-restored")
         /// A route or a rule of somebody else takes packets of a carried prefix past the tunnels.
         package static let routeBypassed = Kind(rawValue: "route-bypassed")
+        /// Somebody began handshakes with this gateway, which it refused: a wrong key at one of the two ends.
+        package static let handshakeRefused = Kind(rawValue: "handshake-refused")
         /// The gateway's interface is in another network namespace, or back.
         package static let interfaceMoved = Kind(rawValue: "interface-moved")
         package static let interfaceReturned = Kind(rawValue: "interface-returned")
@@ -78,7 +80,8 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let all: [Kind] = [
             tunnelUp, tunnelDegraded, tunnelDown, tunnelConnecting, tunnelIdle, tunnelDisabled, connectionUp,
             connectionDown, failover, targetsUnanswered, targetsAnswered, routeAdded, routeRemoved,
-            routeUnreachable, routeRestored, routeBypassed, interfaceMoved, interfaceReturned, drillStarted,
+            routeUnreachable, routeRestored, routeBypassed, handshakeRefused, interfaceMoved,
+            interfaceReturned, drillStarted,
             drillFinished, hookFailed, started, stopping,
         ]
     }

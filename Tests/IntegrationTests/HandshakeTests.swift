@@ -38,6 +38,17 @@ extension Integration {
                 tunnel[site].change { $0.peerPublicKey = stranger }
                 try await tunnel.start()
                 try await tunnel.stayDown()
+                // Who refuses says so: the other one hears nothing.
+                guard !Lab.reference, tunnel.vpc.kind == .configured else { return }
+                let words =
+                    site == .vpc
+                    ? "refused: key \(tunnel.onprem.settings.keys.publicKey) is of no tunnel"
+                    : "refused: they are for another public key than this gateway's"
+                let notices = try await tunnel.vpc.status()?.notices ?? []
+                #expect(notices.contains { $0.contains(words) }, "\(notices)")
+                let events = try await tunnel.vpc.events(.handshakeRefused)
+                #expect(events.contains { $0.message.contains(words) } && events.count <= 2)
+                #expect(try lab.log(of: tunnel.vpc.process).contains("handshake refused"))
             }
         }
 

@@ -27,7 +27,7 @@ extension ControlLoop {
                 tunUSO: tun.offloads.uso),
             workers: underlays.workers, isSingleThreaded: dataPlane.isSingleThreaded,
             connections: state.connections.map { self.status(of: $0) }, drops: drops)
-        let notices = [namespaceNotice].compactMap(\.self) + ruleNotices
+        let notices = [namespaceNotice].compactMap(\.self) + ruleNotices + refusalNotices
         if !notices.isEmpty { status.notices = notices }
         status.hooks = hooks?.counts
         if learned != nil { status.guarded = guardedPrefixes.map(\.description) }
@@ -166,6 +166,11 @@ extension ControlLoop {
         }
         if let problem = record.endpoints.problem, status.underlay == nil { return problem }
         if state.privateKey == nil { return "this gateway has no private key" }
+        // It spoke, though this end may not know from where.
+        if case .dropped(.cipherMismatch) = status.lastFailure {
+            let theirs = status.foreignCipher?.rawValue ?? "another"
+            return "the far end uses cipher \(theirs), this end \(status.cipher.rawValue)"
+        }
         guard let endpoint = status.underlay?.endpoint else {
             return "the far end's endpoint is not known: it must speak first"
         }
@@ -179,9 +184,6 @@ extension ControlLoop {
         case .noEndpoint: return "the far end's endpoint is not known: it must speak first"
         case .noPrivateKey: return "this gateway has no private key"
         case .noFreeIndex: return "too many sessions"
-        case .dropped(.cipherMismatch):
-            let theirs = status.foreignCipher?.rawValue ?? "another"
-            return "the far end uses cipher \(theirs), this end \(status.cipher.rawValue)"
         case .dropped(let reason): return "a handshake with \(endpoint) was refused: \(reason.name)"
         case nil:
             return if case .handshaking = status.state { "waiting for an answer from \(endpoint)" } else {
@@ -197,6 +199,11 @@ extension ControlLoop {
         }
         if status.lastFailure == .noReply, let problem = returnProblem(of: status.id) {
             return "\(problem): \(problem.remedy)"
+        }
+        if status.underlay == nil, let stranger = latestStranger {
+            let key = stranger.key.map { ": its key \($0.base64) is not the one that is configured here" }
+            return "is the far end the one at \(stranger.endpoint), which is refused"
+                + (key ?? ", as it has another public key for this gateway") + "?"
         }
         return switch status.lastFailure {
         case .noReply where status.cipher != .chacha20Poly1305:

@@ -120,6 +120,7 @@ package final class ControlLoop {
     /// Links or addresses have changed: sockets that are bound to one may have to follow.
     var areUnderlaysStale = false
     var areLocalNetworksStale = false
+    var toldRefusals = ToldRefusals()
     /// By connection: what this host sends to the far site from.
     var sources: [String: [IPAddress]] = [:]
     private var socketCheckAt: Instant
@@ -343,6 +344,7 @@ package final class ControlLoop {
             socketCheckAt = now + Self.socketCheckInterval
             keepSockets()
             tellOfUnlockedKeys()
+            tellOfRefusals()
         }
         flush()
         settleConnections()

@@ -11,12 +11,14 @@ extension Device {
     /// A datagram that is not transport data, whatever is in it.
     package mutating func receive(_ message: [UInt8], from underlay: UnderlayPath, now: Instant) {
         var sender: Slot?
+        var initiator: PublicKey?
         do throws(DropReason) {
             guard message.count >= 4 else { throw .datagramTruncated }
             switch MessageType(of: message) {
             case .initiation:
                 guard let initiation = HandshakeInitiation(message) else { throw .messageLengthWrong }
-                try receiveInitiation(initiation, message, from: underlay, now: now, sender: &sender)
+                try receiveInitiation(
+                    initiation, message, from: underlay, now: now, sender: &sender, initiator: &initiator)
             case .response:
                 guard let response = HandshakeResponse(message) else { throw .messageLengthWrong }
                 try receiveResponse(response, message, from: underlay, now: now, sender: &sender)
@@ -30,6 +32,9 @@ extension Device {
             sender?.peer.path.noteHandshakeReceived(bytes: message.count)
         } catch {
             if error.comesAfterDiffieHellman { load.noteWorkInVain(now: now) }
+            if error.isRefusal, MessageType(of: message) == .initiation {
+                refusedHandshakes.note(error, of: initiator, from: underlay.endpoint, now: now)
+            }
             drop(error, of: sender, from: underlay.endpoint, now: now)
         }
         if let sender { reschedule(sender) }
@@ -70,7 +75,7 @@ extension Device {
 
     private mutating func receiveInitiation(
         _ initiation: HandshakeInitiation, _ message: [UInt8], from underlay: UnderlayPath, now: Instant,
-        sender: inout Slot?
+        sender: inout Slot?, initiator: inout PublicKey?
     ) throws(DropReason) {
         let own = try addressee(of: message)
         try checkLoad(
@@ -80,7 +85,9 @@ extension Device {
             throw .mac1Invalid
         }
         let received = try ReceivedInitiation.open(initiation, static: privateKey) { key in
-            slot(for: key, of: own)?.peer.staticStatic
+            // Of a stranger it is not proven: it is what the message says.
+            initiator = key
+            return slot(for: key, of: own)?.peer.staticStatic
         }
         guard let slot = slot(for: received.peer, of: own) else { throw .peerUnknown }
         sender = slot
@@ -90,6 +97,7 @@ extension Device {
             throw .cipherMismatch
         }
         try slot.peer.admit(received.timestamp, at: now)
+        refusedHandshakes.forget(received.peer)
 
         let worker = keypairs.worker(of: slot.peer.id)
         guard let index = keypairs.reserveIndex(for: worker, entropy: &entropy) else {
@@ -237,6 +245,14 @@ extension Device {
 }
 
 extension DropReason {
+    /// True if an operator has something to mend at one end.
+    fileprivate var isRefusal: Bool {
+        switch self {
+        case .mac1Invalid, .peerUnknown, .cipherMismatch, .timestampNotNewer: true
+        default: false
+        }
+    }
+
     /// True if a Diffie-Hellman was done for the handshake message before the fault was found.
     fileprivate var comesAfterDiffieHellman: Bool {
         switch self {

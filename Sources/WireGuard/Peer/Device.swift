@@ -85,6 +85,7 @@ package struct Device: ~Copyable {
     package internal(set) var lastTimestamp: TAI64N?
     /// What was dropped here; the data threads count their own.
     package let dropCounters = DropCounters()
+    package internal(set) var refusedHandshakes = RefusedHandshakes()
 
     package init(
         privateKey: PrivateKey?, keypairs: KeypairTable, entropy: some Entropy, timestampFloor: TAI64N? = nil

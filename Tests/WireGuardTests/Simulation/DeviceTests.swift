@@ -118,6 +118,9 @@ import Testing
         simulation.run(for: .seconds(1))
         #expect(right.drops(.mac1Invalid) == 1)
         #expect(right.status(of: left).lastFailure?.description == "mac1 invalid")
+        var refused = try #require(right.device.refusedHandshakes.all.first)
+        #expect(refused.reason == .mac1Invalid && refused.key == nil && refused.count == 1)
+        #expect(refused.endpoint == left.address)
 
         // It does not know our key.
         simulation = Simulation()
@@ -129,6 +132,40 @@ import Testing
         simulation.run(for: .seconds(1))
         #expect(right.drops(.peerUnknown) == 1)
         #expect(right.status(of: left).lastFailure == .dropped(.peerUnknown))
+        simulation.run(for: .seconds(11))
+        refused = try #require(right.device.refusedHandshakes.all.first)
+        #expect(right.device.refusedHandshakes.all.count == 1)
+        #expect(refused.reason == .peerUnknown && refused.key == left.privateKey.publicKey)
+        #expect(refused.count == 3 && refused.last > now)
+
+        // Once it is known, it is no news any more.
+        right.know(left, now: simulation.now)
+        simulation.run(for: .seconds(10))
+        #expect(right.status(of: left).lastHandshake != nil && right.device.refusedHandshakes.all.isEmpty)
+    }
+
+    @Test("of refused handshakes few are kept, and those that name a key longest")
+    func refusedHandshakes() throws {
+        let simulation = Simulation()
+        let node = simulation.addNode()
+        var entropy = RepeatableEntropy(seed: 12)
+        func initiate(_ key: PrivateKey, knowing own: PublicKey, from address: UInt32) throws {
+            var (message, _) = try InitiatorHandshake.begin(
+                static: key, peer: own, staticStatic: try key.sharedSecret(with: own), presharedKey: .none,
+                cipher: .chacha20Poly1305, index: 1, timestamp: TAI64N(unixNanoseconds: 0), entropy: &entropy)
+            var macs = MacGenerator(peer: own)
+            macs.stamp(&message, now: simulation.now)
+            let sender = UnderlayPath(endpoint: Endpoint(address: IPAddress(v4: address), port: 7))
+            simulation.command(node) { $0.receive(message.bytes, from: sender, now: simulation.now) }
+        }
+        let stranger = PrivateKey.generate(from: &entropy)
+        let another = PrivateKey.generate(from: &entropy).publicKey
+        try initiate(stranger, knowing: node.privateKey.publicKey, from: 1)
+        for address in 2..<UInt32(100) { try initiate(stranger, knowing: another, from: address) }
+        let all = node.device.refusedHandshakes.all
+        #expect(all.count == 16)
+        #expect(all.filter { $0.key != nil }.map(\.key) == [stranger.publicKey])
+        #expect(all.last?.address == IPAddress(v4: 99))
     }
 
     @Test("a reason is forgotten when a handshake succeeds")

@@ -156,6 +156,7 @@ struct BadConfiguration: Sendable, CustomTestStringConvertible {
             "routes = []\nnat = [{ inside = \"10.0.0.0/8\", outside = \"225.0.0.0/8\" }]", "nat[#1].outside",
             "is multicast"
         ).on(line: 7),
+        .gateway("dns = [\"[fe80::1%2]:53\"]", "dns[#1]", "is link-local"),
         .gateway("rules = false", "rules", "no table of a known number"),
         .gateway(
             "table = 100\nfirewall-mark = \"off\"", "table", "needs the rule that a firewall mark makes"),

@@ -182,6 +182,19 @@ import WireGuard
         #expect(try folder.load().connections[1].tunnels[0].binding.listenPort == 4500)
     }
 
+    @Test func aGatewayWithoutAPortOfItsOwnGetsAFreeOneForEachSite() throws {
+        let folder = try Folder("name = \"onprem\"\nlisten-port = 0")
+        for (name, prefix) in [("one", "10.31.0.0/16"), ("two", "10.32.0.0/16")] {
+            try pair(
+                in: folder, "--add", folder.path, "--left-prefix", "192.168.10.0/24", "--left-endpoint",
+                "192.0.2.1", "--right", name, "--right-prefix", prefix, "--output", "\(folder.path)/out")
+        }
+        let tunnels = try folder.load().connections.flatMap(\.tunnels)
+        #expect(tunnels.map(\.binding.listenPort) == [nil, 51820, 51821])
+        let there = try GatewayConfiguration.load(path: "\(folder.path)/out/two/vgwd.toml", environment: [:])
+        #expect(there.connections[0].tunnels[0].endpoints.map(\.description) == ["192.0.2.1:51821"])
+    }
+
     @Test(
         "what vgwd would not take is not written",
         arguments: [

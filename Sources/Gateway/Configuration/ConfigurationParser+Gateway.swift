@@ -267,6 +267,12 @@ extension ConfigurationParser {
                     "write its address, such as \"192.0.2.53\" or \"[2001:db8::53]:5353\"")
                 continue
             }
+            guard server.address.family == .v4 || !server.address.isLinkLocal else {
+                reader.report(
+                    node, "\(server.address) is link-local, and the resolver asks by no interface",
+                    "write an address of the name server that needs none")
+                continue
+            }
             if !servers.contains(server) { servers.append(server) }
         }
         return servers

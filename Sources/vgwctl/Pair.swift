@@ -185,7 +185,7 @@ struct ExistingGateway {
                 path: "\(self.folder)/\(ConfigurationDraft.configurationFile)", owners: .ownAndService)
         } catch {
             throw Failure(
-                .data, "the gateway in \(self.folder) cannot be added to:\n\(error)",
+                .data, "the gateway in \(self.folder) cannot be added to:\n\(Self.text(error))",
                 hint: "--add names the folder of its vgwd.toml and keys; may you read them? Try with sudo.")
         }
     }
@@ -239,9 +239,13 @@ struct ExistingGateway {
                 ))
         } catch {
             throw Failure(
-                .data, "\(configuration.name) does not take this connection:\n\(error)",
+                .data, "\(configuration.name) does not take this connection:\n\(Self.text(error))",
                 hint: "Nothing was written. Say it in other words; see vgwctl pair --help.")
         }
+    }
+
+    private static func text(_ errors: ConfigurationErrors) -> String {
+        errors.errors.map { "  \($0.text(path: errors.path))" }.joined(separator: "\n")
     }
 
     var dropInFolder: String { "\(folder)/\(GatewayConfiguration.dropInFolder)" }

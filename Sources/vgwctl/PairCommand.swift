@@ -13,7 +13,8 @@ struct PairCommand: ParsableCommand {
               vgwctl pair
 
               vgwctl pair --left onprem --left-prefix 192.168.10.0/24 \\
-                          --right cloud --right-prefix 10.20.0.0/16 --right-endpoint vgw.example.com:51820
+                  --right cloud --right-prefix 10.20.0.0/16 \\
+                  --right-endpoint vgw.example.com:51820
 
             It makes onprem-cloud/onprem and onprem-cloud/cloud, each with vgwd.toml, private.key and the pre-shared \
             key, and says what to do next.
@@ -22,8 +23,9 @@ struct PairCommand: ParsableCommand {
             side then: it keeps its name, key, port and all that it has, and gets a file in conf.d beside its \
             configuration, with an inside link that is free:
 
-              sudo vgwctl pair --add /etc/vgwd --left-prefix 192.168.10.0/24 \
-                               --right branch --right-prefix 10.30.0.0/16 --right-endpoint 203.0.113.9
+              sudo vgwctl pair --add /etc/vgwd --left-prefix 192.168.10.0/24 \\
+                  --right branch --right-prefix 10.30.0.0/16 \\
+                  --right-endpoint 203.0.113.9
             """)
 
     @Option(

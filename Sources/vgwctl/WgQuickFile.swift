@@ -408,27 +408,32 @@ struct WgQuickFile {
 
     // MARK: What vgwd says
 
-    /// Where each value of the draft comes from, by the key that vgwd's errors have.
-    private var origins: [String: Int] {
-        var origins: [String: Int] = [:]
-        for (key, name) in [
-            ("name", "privatekey"), ("private-key-file", "privatekey"), ("listen-port", "listenport"),
-            ("mtu", "mtu"),
-            ("firewall-mark", "fwmark"), ("table", "table"), ("rules", "table"), ("address", "address"),
-        ] { origins["gateway.\(key)"] = lines[name] }
-        for (place, line) in addressLines.enumerated() { origins["gateway.address[#\(place + 1)]"] = line }
+    /// Where each value of the draft comes from, by the key that vgwd's errors have: the line, and the key in it.
+    private var origins: [String: (line: Int, key: String)] {
+        var origins: [String: (line: Int, key: String)] = [:]
+        func note(_ name: String, _ line: Int?, _ key: String) {
+            if let line { origins[name] = (line, key) }
+        }
+        for (name, key) in [
+            ("name", "PrivateKey"), ("private-key-file", "PrivateKey"), ("listen-port", "ListenPort"),
+            ("mtu", "MTU"), ("firewall-mark", "FwMark"), ("table", "Table"), ("rules", "Table"),
+            ("address", "Address"),
+        ] { note("gateway.\(name)", lines[key.lowercased()], key) }
+        for (place, line) in addressLines.enumerated() {
+            note("gateway.address[#\(place + 1)]", line, "Address")
+        }
         for connection in draft.connections {
             guard let peer = peers.last(where: { $0.publicKey == connection.publicKey }) else { continue }
-            let key = "connection[\(connection.name)]"
-            origins[key] = peer.line
-            origins["\(key).routes"] = peer.lines["allowedips"]
+            let connectionKey = "connection[\(connection.name)]"
+            note(connectionKey, peer.line, "[Peer]")
+            note("\(connectionKey).routes", peer.lines["allowedips"], "AllowedIPs")
             for (place, route) in connection.routes.enumerated() {
-                origins["\(key).routes[#\(place + 1)]"] = peer.prefixLines[route]
+                note("\(connectionKey).routes[#\(place + 1)]", peer.prefixLines[route], "AllowedIPs")
             }
-            for (name, written) in [
-                ("public-key", "publickey"), ("preshared-key-file", "presharedkey"), ("endpoint", "endpoint"),
-                ("persistent-keepalive", "persistentkeepalive"),
-            ] { origins["\(key).tunnel[#1].\(name)"] = peer.lines[written] }
+            for (name, key) in [
+                ("public-key", "PublicKey"), ("preshared-key-file", "PresharedKey"), ("endpoint", "Endpoint"),
+                ("persistent-keepalive", "PersistentKeepalive"),
+            ] { note("\(connectionKey).tunnel[#1].\(name)", peer.lines[key.lowercased()], key) }
         }
         return origins
     }
@@ -438,14 +443,15 @@ struct WgQuickFile {
         guard !errors.isEmpty else { return }
         let origins = origins
         for error in errors {
-            var key = Substring(error.key)
-            while origins[String(key)] == nil, let end = key.lastIndex(where: { $0 == "." || $0 == "[" }) {
-                key = key[..<end]
+            var name = Substring(error.key)
+            while origins[String(name)] == nil, let end = name.lastIndex(where: { $0 == "." || $0 == "[" }) {
+                name = name[..<end]
             }
-            let line = origins[String(key)]
+            let origin = origins[String(name)]
+            guard !refusals.contains(where: { $0.line == origin?.line }) else { continue }
             // Lines that it names are the draft's, which nobody has seen.
             let problem = error.problem.replacing(#/ \(line \d+\)/#, with: "")
-            if !refusals.contains(where: { $0.line == line }) { refuse(line, problem, error.remedy) }
+            refuse(origin?.line, "\(origin?.key ?? error.key): \(problem)", error.remedy)
         }
     }
 

@@ -56,16 +56,18 @@ import WireGuard
             "a table by a name that nobody knows", interface: "Table = upling",
             .refused(says: "line 3: Table is neither")),
         Case(
-            "the local table", interface: "Table = 255", .refused(says: "line 3: is no routing table of ours")
+            "the local table", interface: "Table = 255",
+            .refused(says: "line 3: Table: is no routing table of ours")
         ),
         Case(
             "the local table by name", interface: "Table = local",
-            .refused(says: "line 3: is no routing table")),
-        Case("no table", interface: "Table = 0", .refused(says: "line 3: is no routing table of ours")),
+            .refused(says: "line 3: Table: is no routing table")),
+        Case(
+            "no table", interface: "Table = 0", .refused(says: "line 3: Table: is no routing table of ours")),
         Case(
             "the main table under a route over the endpoint", interface: "Table = main",
             peers: peer + "Endpoint = 192.0.2.1:51820\nAllowedIPs = 192.0.2.0/24",
-            .refused(says: "line 6: route 192.0.2.0/24 covers 192.0.2.1")),
+            .refused(says: "line 6: Endpoint: route 192.0.2.0/24 covers 192.0.2.1")),
         Case(
             "a table of one's own under a route over the endpoint", interface: "Table = 1234",
             peers: peer + "Endpoint = 192.0.2.1:51820\nAllowedIPs = 0.0.0.0/0", .taken(says: "3 Table:")),
@@ -73,11 +75,11 @@ import WireGuard
         Case("a name in letters of others", name: "Büro-Köln", .taken(says: "the interface is vgw0")),
         Case(
             "a network as Address", interface: "Address = 10.0.0.0/24",
-            .refused(says: "line 3: 10.0.0.0/24 is the link")),
+            .refused(says: "line 3: Address: 10.0.0.0/24 is the link")),
         Case(
             "the second of two addresses",
             interface: "Address = 10.0.0.1/24, fd00::1/64\nAddress = 239.1.1.1",
-            .refused(says: "line 4: 239.1.1.1 cannot be an interface's address")),
+            .refused(says: "line 4: Address: 239.1.1.1 cannot be an interface's address")),
         Case(
             "an address twice", interface: "Address = 10.0.0.1/24\nAddress = 10.0.0.1/24",
             .taken(says: "4 Address 10.0.0.1/24 is left out: it is there already")),
@@ -92,7 +94,7 @@ import WireGuard
             .taken(says: "5 AllowedIPs: multicast is carried")),
         Case(
             "its own key", peers: "[Peer]\nPublicKey = \(ownKey)",
-            .refused(says: "line 4: is this gateway's own public key")),
+            .refused(says: "line 4: PublicKey: is this gateway's own public key")),
         Case("a peer twice", peers: peer + peer, .refused(says: "line 5: another [Peer] has this PublicKey")),
         Case("peers without a name", peers: peer + other, .taken(says: "5 [Peer] is connection peer-2")),
         Case(

@@ -1,4 +1,3 @@
-internal import ControlAPI
 internal import Gateway
 internal import WireGuard
 
@@ -54,7 +53,7 @@ struct WgQuickFile {
     private var taken: [String] = []
     private var interfaceLine: Int?
     private var addressLines: [Int] = []
-    private var commands: [(key: String, line: Int, text: String)] = []
+    private var commands: [WgQuickCommand] = []
 
     /// `name` is the interface's: the file's name without `.conf`.
     init(_ text: String, name: String, tables: RouteTableNames = RouteTableNames(texts: [])) throws(Failure) {
@@ -73,7 +72,8 @@ struct WgQuickFile {
         if draft.firewallMark == nil, draft.table == Self.offTable || !draft.makesRules {
             draft.firewallMark = TOMLText.quoted("off")
         }
-        makeHooks()
+        draft.hooks = WgQuickCommand.hooks(of: commands)
+        fates += commands.map(\.fate)
         makeConnections()
         if let line = interfaceLine {
             fates.append(Fate(line: line, text: "[Interface] is gateway \(draft.name): \(list(taken))"))
@@ -161,6 +161,10 @@ struct WgQuickFile {
         if let earlier = lines.updateValue(line, forKey: key.lowercased()), !isRepeatable {
             leaveOut(earlier, key, "line \(line) says it again, and the last one counts, as with wg")
         }
+        if let moment = WgQuickCommand.Moment(rawValue: key.lowercased()) {
+            let text = value.replacing("%i", with: draft.interface)
+            return commands.append(WgQuickCommand(moment: moment, key: key, line: line, text: text))
+        }
         switch key.lowercased() {
         case "privatekey":
             guard let privateKey = PrivateKey(base64: value) else {
@@ -198,8 +202,6 @@ struct WgQuickFile {
                 "vgwd leaves this host's name resolution alone; set it by resolvconf or systemd-resolved")
         case "saveconfig":
             return leaveOut(line, key, "vgwd never writes its configuration")
-        case "preup", "postup", "predown", "postdown":
-            return commands.append((key, line, value.replacing("%i", with: draft.interface)))
         default:
             return leaveOut(line, key, "it is no key of wg-quick's [Interface]")
         }
@@ -360,49 +362,6 @@ struct WgQuickFile {
                         line: peer.lines["allowedips"] ?? peer.line,
                         text: "AllowedIPs: multicast is carried, and the kernel gets no route for it"))
             }
-        }
-    }
-
-    // MARK: Commands
-
-    /// wg-quick runs commands as root and waits for them; a hook runs as vgwd's user, with its right to set up networks.
-    /// So a command that only does that becomes a hook, in the order of the file: what is done after the start, and what
-    /// is undone before the end. The rest is for the unit, which runs it as root.
-    private mutating func makeHooks() {
-        let units = [
-            "preup": "ExecStartPre", "postup": "ExecStartPost", "predown": "ExecStop",
-            "postdown": "ExecStopPost",
-        ]
-        var scripts: [GatewayEvent.Kind: [String]] = [:]
-        for key in ["preup", "postup", "predown", "postdown"] {
-            for command in commands where command.key.lowercased() == key {
-                let event: GatewayEvent.Kind = key == "postup" ? .started : .stopping
-                if key != "preup", ShellCommand.onlySetsUpNetworks(command.text) {
-                    scripts[event, default: []].append(command.text)
-                    fates.append(
-                        Fate(
-                            line: command.line,
-                            text: "\(command.key) is run by a [[hook]] when vgwd "
-                                + (event == .started ? "has started" : "is told to stop")
-                                + ", as its user: \(command.text)"))
-                } else {
-                    let why =
-                        key == "preup"
-                        ? "no hook runs before the interface is there" : "a hook has not root's rights"
-                    leaveOut(
-                        command.line, command.key,
-                        "\(why); 'systemctl edit vgwd' takes it: [Service] \(units[key] ?? "")=+/bin/bash -c '…'"
-                    )
-                }
-            }
-        }
-        for (event, words) in [(GatewayEvent.Kind.started, "PostUp"), (.stopping, "PreDown and PostDown")] {
-            guard let script = scripts[event] else { continue }
-            draft.hooks.append(
-                ConfigurationDraft.Hook(
-                    comment:
-                        "\(words) of wg-quick. It runs as vgwd's user, with the right to set up networks.",
-                    on: event, run: ["/bin/bash", "-ec", script.joined(separator: "\n")]))
         }
     }
 

@@ -127,6 +127,9 @@ import WireGuard
             .taken(says: "3 PostUp is left out: a hook has not root's rights; 'systemctl edit vgwd' takes it")
         ),
         Case(
+            "another namespace", interface: "PostUp = ip netns exec x ip link",
+            .taken(says: "3 PostUp is left out: a hook has not root's rights")),
+        Case(
             "what bash expands", interface: "PostUp = ip route add $(cat /x)",
             .taken(says: "3 PostUp is left out")),
         Case(

@@ -8,15 +8,18 @@ package struct NetlinkPacket: Hashable, Sendable {
     package var source: IPAddress?
     /// Nil where this host itself makes the packet. One that comes by an interface needs a source.
     package var incoming: NetlinkLink?
+    /// Index of the interface that the sending socket is bound to, or that a link-local destination names; 0 for none.
+    package var outgoing: UInt32
     package var mark: UInt32
 
     package init(
         to destination: IPAddress, from source: IPAddress? = nil, by incoming: NetlinkLink? = nil,
-        mark: UInt32 = 0
+        outOf outgoing: UInt32 = 0, mark: UInt32 = 0
     ) {
         self.destination = destination
         self.source = source
         self.incoming = incoming
+        self.outgoing = outgoing
         self.mark = mark
     }
 }
@@ -73,6 +76,7 @@ extension Netlink {
         message.put(1, packet.destination.bytes)  // RTA_DST
         if let source = packet.source { message.put(2, source.bytes) }  // RTA_SRC
         if let link = packet.incoming { message.put(3, link.index) }  // RTA_IIF
+        if packet.outgoing != 0 { message.put(4, packet.outgoing) }  // RTA_OIF
         if packet.mark != 0 { message.put(16, packet.mark) }  // RTA_MARK
         try unsafe query("look up way to \(packet.destination)", message, body)
     }

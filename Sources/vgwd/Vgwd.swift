@@ -132,6 +132,7 @@ struct Run: ParsableCommand {
     var interface: String?
 
     func validate() throws {
+        if let advice = interface.flatMap({ CommandWords.advice(on: $0) }) { throw ValidationError(advice) }
         guard let interface else {
             guard cipher == nil else {
                 throw ValidationError("--cipher goes with INTERFACE; a configuration has a key for it")

@@ -15,6 +15,9 @@ extension Integration {
                     sysctl -qw net.ipv4.conf.wan2.rp_filter=2
                     ip route add 100.64.2.10/32 via \(Site.onprem.router(.v4)) dev wan metric 0
                     """, in: lab.namespace(.onprem))
+                let way = try await bundle.onprem.ask("route get 10.20.0.1", RouteExplanation.self)
+                let source = Wire.link.underlay(.onprem)
+                try #require(way.interface == "wan2" && way.source == source, "\(way)")
                 let capture = try await lab.capture("onprem", in: lab.internet)
                 let before = try await bundle.onprem.tunnel(over: .link).rxPackets
                 for family in Family.allCases { try await bundle.traffic.ping(from: .onprem, family) }

@@ -66,9 +66,7 @@ extension ControlLoop {
             leftOut: leftOut.first { $0.key.contains(packet.destination) }.map {
                 "\($0.key) is left out: \(Self.words($0.value, $0.key))"
             },
-            way: { _, endpoint in
-                way(of: NetlinkPacket(to: endpoint.address, mark: state.firewallMark))
-            })
+            way: { tunnel, endpoint in wayOfOuterPackets(of: tunnel, to: endpoint) })
         var answer = RouteExplanation(explanation)
         let held = guardedPrefixes.filter { $0.contains(packet.destination) }.max { $0.length < $1.length }
         if answer.verdict == .unreachable, let held, held.length > explanation.prefix?.length ?? -1 {
@@ -78,6 +76,21 @@ extension ControlLoop {
             )
         }
         return answer
+    }
+
+    /// By the tunnel's own socket: what that is bound to counts more than the routes.
+    private func wayOfOuterPackets(of tunnel: String, to endpoint: Endpoint) -> RouteTrace.Way {
+        let binding = state.tunnel(named: tunnel)?.binding ?? UnderlayBinding()
+        var outer = NetlinkPacket(
+            to: endpoint.address, from: binding.source, outOf: endpoint.scope, mark: state.firewallMark)
+        if let device = binding.device {
+            guard let link = (try? Netlink().link(device)) ?? nil else {
+                return .nowhere("there is no interface \(device), which the tunnel is bound to")
+            }
+            outer.outgoing = link.index
+        }
+        guard case .link(let name, let gateway, let source) = way(of: outer) else { return way(of: outer) }
+        return .link(name: name, gateway: gateway, source: binding.source ?? source)
     }
 
     private func packet(_ question: RouteQuestion) throws(APIError) -> NetlinkPacket {

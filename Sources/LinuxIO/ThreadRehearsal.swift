@@ -6,8 +6,14 @@ internal import Glibc
 /// Limits on threads (RLIMIT_NPROC, a cgroup's pids.max) and on address space (RLIMIT_AS) show only where they are met,
 /// and libraries that make threads of their own end the process there.
 package enum ThreadRehearsal {
-    /// What the kernel gives a thread whose maker does not say.
-    private static let stackSize = 8 << 20
+    /// In bytes: what a thread gets whose maker does not say (RLIMIT_STACK).
+    private static var stackSize: Int {
+        var attributes = pthread_attr_t()
+        unsafe pthread_attr_init(&attributes)
+        defer { unsafe pthread_attr_destroy(&attributes) }
+        var size = 0
+        return unsafe pthread_attr_getstacksize(&attributes, &size) == 0 ? size : 8 << 20
+    }
 
     /// Before any thread is made. Where address space is limited, threads must not reserve more of it than they use: they
     /// would take the room of the stacks that come later.
@@ -28,6 +34,7 @@ package enum ThreadRehearsal {
             gate.signal()
             for thread in threads { thread.join() }
         }
+        let stackSize = stackSize
         for _ in 0..<count {
             threads.append(
                 try Thread.spawn(name: "vgwd-rehearsal", stackSize: stackSize) {

@@ -167,20 +167,30 @@ struct ControlClient {
     }
 
     private func connect() async throws -> Channel {
-        do {
-            return try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-                .connectTimeout(timeout)
-                .connect(unixDomainSocketPath: socket) { channel in
-                    channel.eventLoop.makeCompletedFuture {
-                        try channel.pipeline.syncOperations.addHTTPClientHandlers()
-                        return try Channel(wrappingChannelSynchronously: channel)
-                    }
-                }
-        } catch let error as IOError {
-            throw Self.failure(error.errnoCode, socket: socket)
-        } catch is SocketAddressError {
-            throw Failure(.unavailable, "\(socket) is too long for the path of a socket")
+        let deadline = NIODeadline.now() + timeout
+        while true {
+            do {
+                return try await connectOnce()
+            } catch let error as IOError where error.errnoCode == EAGAIN && NIODeadline.now() < deadline {
+                // Too many others wait to be let in.
+                try await Task.sleep(for: .milliseconds(20))
+            } catch let error as IOError {
+                throw Self.failure(error.errnoCode, socket: socket)
+            } catch is SocketAddressError {
+                throw Failure(.unavailable, "\(socket) is too long for the path of a socket")
+            }
         }
+    }
+
+    private func connectOnce() async throws -> Channel {
+        try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connectTimeout(timeout)
+            .connect(unixDomainSocketPath: socket) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHTTPClientHandlers()
+                    return try Channel(wrappingChannelSynchronously: channel)
+                }
+            }
     }
 
     private static func failure(_ code: CInt, socket: String) -> Failure {
@@ -195,6 +205,8 @@ struct ControlClient {
                 hint: "vgwd was ended without taking its socket along. Start it: systemctl start vgwd")
         case EPERM, EACCES:
             Failure(.notPermitted, "not allowed to talk to \(socket)", hint: "Try again with sudo.")
+        case EAGAIN:
+            Failure(.unavailable, "\(socket) lets nobody in: too many clients wait", hint: "Try again later.")
         default:
             Failure(.unavailable, "cannot connect to \(socket) (errno \(code))", hint: "Is vgwd running?")
         }

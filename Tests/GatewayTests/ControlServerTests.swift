@@ -10,8 +10,9 @@ import WireGuard
 @testable import Gateway
 @testable import vgwctl
 
-/// The server and the client over a real socket; a task stands in for the control thread.
-@Suite struct ControlServerTests {
+/// The server and the client over a real socket; a task stands in for the control thread. One after the other: a server
+/// that stops keeps a thread of the runtime, and there may be two.
+@Suite(.serialized) struct ControlServerTests {
     private final class Daemon: Sendable {
         let path = "/tmp/vgwd-control-\(UInt64.random(in: .min ... .max)).sock"
         let hub = EventHub(limit: 3)
@@ -362,6 +363,34 @@ import WireGuard
             #expect(SystemClock.now() - start < .seconds(9))
             #expect(silent.count == 200)
         }
+    }
+
+    @Test(arguments: [
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"k", Failure.Status.unavailable),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", .unavailable), ("SSH-2.0-x\r\n", .protocolBroken),
+    ])
+    func `an answer that is cut off is a gateway that has gone, and no HTTP is none`(
+        answer: String, status: Failure.Status
+    ) async throws {
+        let path = "/tmp/vgwd-control-\(UInt64.random(in: .min ... .max)).sock"
+        var listener = try UnixListener(path: path)
+        let client = ControlClient(socket: path, timeout: .seconds(60))
+        let asking = Task { try await client.lines(APIPath.events, query: [("follow", "1")]) { _ in } }
+        // Without keeping a thread that the client may need.
+        var isAnswered = false
+        while !isAnswered {
+            try await Task.sleep(for: .milliseconds(10))
+            guard let stream = try listener.accept() else { continue }
+            var request: [UInt8] = []
+            while request.isEmpty {
+                try await Task.sleep(for: .milliseconds(10))
+                _ = stream.read(into: &request)
+            }
+            #expect(stream.write(Array(answer.utf8)[...]) == answer.utf8.count)
+            isAnswered = true
+        }
+        let failure = await #expect(throws: Failure.self) { try await asking.value }
+        #expect(failure?.status == status, "\(String(describing: failure))")
     }
 
     /// Stays connected for as long as it lives.

@@ -240,6 +240,8 @@ extension Integration {
                 try #require(peer.sent >= Int(shown.txBytes) && peer.received >= Int(shown.rxBytes))
                 let secret = onprem.settings.keys.privateKey
                 try #require(!table.output.contains(secret) && !json.output.contains(secret))
+                let full = try await onprem.vgwctl("status >/dev/full")
+                try #require(full.status == 74 && full.errors.contains("cannot be written"), "\(full)")
                 let drops = try await onprem.vgwctl("status --drops")
                 try #require(drops.succeeded, "\(drops)")
             }

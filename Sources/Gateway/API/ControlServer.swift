@@ -19,6 +19,8 @@ final class ControlServer: Sendable {
     private static let idleTimeout = TimeAmount.seconds(10)
     /// Half of the descriptors that a process usually has: clients that say nothing do not keep others out,
     /// or the daemon short.
+    /// Clients that wait to be let in: past this the kernel refuses them. As many as net.core.somaxconn allows.
+    private static let backlog = 4096
     private static let stopTimeout: Duration = .seconds(1)
     private static let complaintInterval: Duration = .seconds(60)
     private static let eventsInChunk = 100
@@ -169,7 +171,7 @@ final class ControlServer: Sendable {
                 additionalChannelHandlers: [ConnectionWatch(self)], idleTimeout: Self.idleTimeout,
                 httpDecoderConfiguration: decoder))
         let configuration = ServerConfiguration(
-            address: .unixDomainSocket(path: newborn), backlog: 256,
+            address: .unixDomainSocket(path: newborn), backlog: Self.backlog,
             availableConnectionsDelegate: MaximumAvailableConnections(connectionLimit, logger: quietLog))
         return try http.buildServer(
             configuration: configuration, eventLoopGroup: Self.eventLoop,

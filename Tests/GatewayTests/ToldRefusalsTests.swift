@@ -24,7 +24,7 @@ import Testing
         #expect(told.news(of: one, now: now) == 3)
         let later = try #require(refusals(1..<2, times: 8, at: now).all.first)
         #expect(told.news(of: later, now: now + .seconds(30)) == nil)
-        now += .seconds(61)
+        now = now + .seconds(61)
         #expect(told.news(of: later, now: now) == 5)
         #expect(told.news(of: later, now: now + .seconds(61)) == nil)
 

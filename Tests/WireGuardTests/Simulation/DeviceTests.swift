@@ -88,7 +88,7 @@ import Testing
     }
 
     @Test("each way to fail is counted, and shown with the peer and the time")
-    func reasons() {
+    func reasons() throws {
         // Another pre-shared key at the far end.
         var (simulation, left, right) = Simulation.pair()
         var entropy = RepeatableEntropy(seed: 8)

@@ -6,6 +6,8 @@ internal import Glibc
 /// Limits on threads (RLIMIT_NPROC, a cgroup's pids.max) and on address space (RLIMIT_AS) show only where they are met,
 /// and libraries that make threads of their own end the process there.
 package enum ThreadRehearsal {
+    /// In bytes: with less, threads of the libraries run over its end.
+    private static let leastStack = 1 << 20
     /// In bytes: what a thread gets whose maker does not say (RLIMIT_STACK).
     private static var stackSize: Int {
         var attributes = pthread_attr_t()
@@ -28,13 +30,18 @@ package enum ThreadRehearsal {
     /// `count` threads at once, with stacks of the usual size, and `heap` bytes of address space beside them. Nothing of
     /// it is left when this returns.
     package static func run(threads count: Int, heap: Int) throws(SystemError) {
+        let stackSize = stackSize
+        guard stackSize >= leastStack else {
+            throw SystemError(
+                call: "make threads with \(stackSize) bytes of stack (ulimit -s), less than \(leastStack)",
+                code: ENOMEM)
+        }
         let gate = try EventCounter()
         var threads: [Thread] = []
         defer {
             gate.signal()
             for thread in threads { thread.join() }
         }
-        let stackSize = stackSize
         for _ in 0..<count {
             threads.append(
                 try Thread.spawn(name: "vgwd-rehearsal", stackSize: stackSize) {

@@ -54,6 +54,9 @@ extension Integration {
                     try #require(
                         answer.status == 1 && answer.errors.contains("MB of address space"), "\(answer)")
                 }
+                let short = try await Shell.attempt(
+                    "ulimit -s 512; \(start)", in: onprem.namespace, limit: 20)
+                try #require(short.status == 1 && short.errors.contains("of stack (ulimit -s)"), "\(short)")
                 try #require(try await onprem.ownRules() == before.0)
                 try #require(try await onprem.ownRoutes() == before.1)
                 try await onprem.start()

@@ -139,6 +139,13 @@ import Testing
         #expect(refused.count == 3 && refused.last > now)
 
         // Once it is known, it is no news any more.
+        simulation = Simulation()
+        left = simulation.addNode()
+        right = simulation.addNode()
+        left.know(right, now: now)
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        #expect(right.device.refusedHandshakes.all.map(\.reason) == [.peerUnknown])
         right.know(left, now: simulation.now)
         simulation.run(for: .seconds(10))
         #expect(right.status(of: left).lastHandshake != nil && right.device.refusedHandshakes.all.isEmpty)

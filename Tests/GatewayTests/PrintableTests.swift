@@ -63,6 +63,17 @@ import Testing
         }
     }
 
+    @Test func `a hook's script may have several lines, and its program's path none`() {
+        func problems(_ run: String) -> [String] {
+            ConfigurationExamples.errors(
+                in: ConfigurationExamples.text() + "\n[[hook]]\non = [\"started\"]\nrun = \(run)\n"
+            ).map(\.problem)
+        }
+        #expect(problems(#"["/bin/sh", "-c", "one\n\ttwo"]"#) == [])
+        #expect(problems(#"["/bin/sh", "-c", "one\u001btwo"]"#) == ["has a control character in it"])
+        #expect(problems(#"["/bin/sh\n", "-c"]"#) == ["names no program"])
+    }
+
     @Test(arguments: [#"state-directory = "/var/lib/x\u0000y""#, #"interface = """vgw0\U00000000""""#])
     func `the escape of a zero byte does not cut a text off`(line: String) {
         let text = ConfigurationExamples.text(

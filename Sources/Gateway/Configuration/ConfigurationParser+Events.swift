@@ -45,9 +45,12 @@ extension ConfigurationParser {
         {
             reader.report(node, "names no event", "write on = [\"connection-down\"], or \"*\" for all")
         }
-        let arguments = reader.strings(section, "run", example: "\"/path/of/program\"") ?? []
+        let arguments =
+            reader.strings(section, "run", example: "\"/path/of/program\"", mayHaveLines: true) ?? []
         if let (program, text) = arguments.first {
-            if !text.hasPrefix("/") {
+            if !Printable.isPlain(text) {
+                reader.report(program, "names no program", "write its path, and scripts behind it")
+            } else if !text.hasPrefix("/") {
                 reader.report(
                     program, "is not absolute",
                     "write the program's path from the root, then its arguments")

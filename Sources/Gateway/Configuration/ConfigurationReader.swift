@@ -106,8 +106,12 @@ struct ConfigurationReader {
     }
 
     /// A control character in a name or a path would be an order to the terminal that shows it, and a NUL its end.
-    private mutating func isPlain(_ node: ConfigurationNode, _ text: String) -> Bool {
-        guard !Printable.isPlain(text) else { return true }
+    private mutating func isPlain(
+        _ node: ConfigurationNode, _ text: String, mayHaveLines: Bool = false
+    ) -> Bool {
+        guard !Printable.isPlain(mayHaveLines ? text.filter { $0 != "\n" && $0 != "\t" } : text) else {
+            return true
+        }
         report(node, "has a control character in it", "write it without, also without \\u and \\n")
         return false
     }
@@ -138,19 +142,19 @@ struct ConfigurationReader {
         return number
     }
 
-    /// A single text counts as a list of one.
-    mutating func strings(_ section: Section, _ name: String, example: String) -> [(
-        ConfigurationNode, String
-    )]? {
+    /// A single text counts as a list of one. With `mayHaveLines` line ends and tabs are taken, as in a script.
+    mutating func strings(
+        _ section: Section, _ name: String, example: String, mayHaveLines: Bool = false
+    ) -> [(ConfigurationNode, String)]? {
         guard let node = section[name] else { return nil }
         switch node.value {
         case .string(let text):
-            return isPlain(node, text) ? [(node, text)] : nil
+            return isPlain(node, text, mayHaveLines: mayHaveLines) ? [(node, text)] : nil
         case .list(let items):
             var result: [(ConfigurationNode, String)] = []
             for item in items {
                 if case .string(let text) = item.value {
-                    if isPlain(item, text) { result.append((item, text)) }
+                    if isPlain(item, text, mayHaveLines: mayHaveLines) { result.append((item, text)) }
                 } else {
                     report(item, "is \(item.kind)", "write text: \(example)")
                 }

@@ -1,3 +1,4 @@
+internal import ControlAPI
 internal import WireGuard
 
 extension GatewayConfiguration {
@@ -6,7 +7,7 @@ extension GatewayConfiguration {
         var rows: [(String, String)] = [
             ("gateway", name),
             ("interface", "\(interface), mtu \(mtuText)"),
-            ("addresses", list(addresses, or: "none: the interface is unnumbered")),
+            ("addresses", list(interfaceAddresses, or: "none: the interface is unnumbered")),
             (
                 "listens on",
                 "UDP port \(listenPort == 0 ? "of the kernel's choice" : String(listenPort)), IPv4 and IPv6"
@@ -28,7 +29,7 @@ extension GatewayConfiguration {
         for connection in connections { rows += self.rows(of: connection) }
         for hook in hooks {
             rows.append(("", ""))
-            rows.append(("hook", hook.run.joined(separator: " ")))
+            rows.append(("hook", Printable.blanking(hook.run.joined(separator: " "))))
             rows.append(("  on", hook.on.joined(separator: ", ")))
             rows.append(("  timeout", Durations.text(hook.timeout)))
         }
@@ -118,10 +119,11 @@ extension GatewayConfiguration {
     /// Nil where no route of ours has one.
     private static func text(ofSources connection: ConnectionConfiguration) -> String? {
         guard !connection.routes.isEmpty else { return nil }
+        let families = Set(connection.routes.map(\.family))
+        let guesses = connection.guessedSources.filter { families.contains($0.address.family) }
         let sources =
             connection.sources.isEmpty
-            ? connection.guessedSources.map { "\($0.address), of \($0.interface)" }
-            : connection.sources.map(\.description)
+            ? guesses.map { "\($0.address), of \($0.interface)" } : connection.sources.map(\.description)
         guard !sources.isEmpty else {
             return "the inside address, for what this gateway sends itself: write source = \"…\" to choose"
         }

@@ -46,6 +46,12 @@ extension Integration {
                     : "refused: they are for another public key than this gateway's"
                 let notices = try await tunnel.vpc.status()?.notices ?? []
                 #expect(notices.contains { $0.contains(words) }, "\(notices)")
+                // Nothing was ever up that could have flapped.
+                for gateway in [tunnel.onprem, tunnel.vpc] {
+                    #expect(try await gateway.status()?.connections.first?.flaps == 0)
+                    let down = try await gateway.events(.connectionDown)
+                    #expect(down.allSatisfy { $0.from == "connecting" })
+                }
                 let events = try await tunnel.vpc.events(.handshakeRefused)
                 #expect(events.contains { $0.message.contains(words) } && events.count <= 2)
                 #expect(try lab.log(of: tunnel.vpc.process).contains("handshake refused"))

@@ -12,7 +12,7 @@ struct ConnectionRecord {
     var since: Instant
     /// An operator's choice.
     var preferred: String?
-    /// How often it became unusable.
+    /// How often it became unusable after it had carried packets.
     var failures = 0
     /// A tunnel of it has carried packets.
     var hasBeenUp = false
@@ -150,10 +150,13 @@ extension ControlLoop {
         if isUsable {
             tellOfUp(connection, from: "down")
         } else {
-            connections[connection.name]?.failures += 1
+            // What never carried a packet has not flapped.
+            let hasBeenUp = connections[connection.name]?.hasBeenUp ?? false
+            if hasBeenUp { connections[connection.name]?.failures += 1 }
             let reason = peers(of: connection).first.flatMap { tunnels[$0]?.health.reason }
             raise(
-                .connectionDown, connection: connection.name, from: "up", to: "down", reason: reason?.name,
+                .connectionDown, connection: connection.name, from: hasBeenUp ? "up" : "connecting",
+                to: "down", reason: reason?.name,
                 "\(connection.name) is down: no tunnel of it is usable", level: .warning)
         }
     }

@@ -27,7 +27,7 @@ import WireGuard
                 link
                     == NetlinkLink(
                         index: tun.index, name: "linuxio0", mtu: 1420, isUp: false, hasCarrier: false,
-                        kind: "tun"))
+                        isPointToPoint: true, kind: "tun"))
             #expect(try netlink.link("nothere") == nil)
             #expect(try netlink.link(index: 4242) == nil)
             let error = systemError { () throws(SystemError) in try netlink.setMTU(tun.index, 1) }
@@ -218,7 +218,9 @@ import WireGuard
             let address = NetlinkAddress(prefix: local, interface: tun.index)
             let expected: [NetlinkEvent] = [
                 .linkChanged(
-                    NetlinkLink(index: tun.index, name: "linuxio0", mtu: 1300, isUp: true, kind: "tun")),
+                    NetlinkLink(
+                        index: tun.index, name: "linuxio0", mtu: 1300, isUp: true, isPointToPoint: true,
+                        kind: "tun")),
                 .addressAdded(address), .routeAdded(route), .ruleAdded(rule), .ruleRemoved(rule),
                 .routeRemoved(route),
                 .addressRemoved(address), .linkRemoved(index: tun.index, name: "linuxio0"),

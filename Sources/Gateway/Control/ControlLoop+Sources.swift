@@ -22,8 +22,12 @@ extension ControlLoop {
     }
 
     private func outerInterfaces() -> Set<String> {
-        PreferredSource.outerInterfaces(
-            to: Set(tunnels.peers.compactMap { device.path(of: $0)?.underlay?.endpoint.address }),
+        let endpoints = tunnels.peers.flatMap { peer in
+            (tunnels[peer]?.endpoints.candidates.map(\.address) ?? [])
+                + [device.path(of: peer)?.underlay?.endpoint.address].compactMap(\.self)
+        }
+        return PreferredSource.outerInterfaces(
+            to: Set(endpoints),
             boundTo: underlays.bindings.compactMap(\.device), mark: state.firewallMark)
     }
 

@@ -9,8 +9,8 @@ package import WireGuard
 /// - not of one that is named as those of container and virtual machine managers are, whose networks end at this host;
 /// - private (RFC 1918, RFC 4193), and under `nat` one that has a number at the far site;
 /// - not where a tunnel carries the network itself;
-/// - where there are several, not of an interface that outer packets leave by.
-/// Are there still several, the kernel chooses: a wrong guess is worse than none.
+/// - not of an interface that outer packets leave by: the far end could answer to it past the tunnel, in clear.
+/// Where there are several, the kernel chooses: a wrong guess is worse than none.
 package struct PreferredSource: Hashable, Sendable {
     package let address: IPAddress
     package let interface: String
@@ -23,14 +23,13 @@ package struct PreferredSource: Hashable, Sendable {
         IPAddress.Family.allCases.compactMap { family in
             let candidates = networks.filter { network in
                 network.address.family == family && network.isInUse && !network.isPointToPoint
+                    && !outerInterfaces.contains(network.interface)
                     && !network.endsAtThisHost
                     && network.address.isPrivate
                     && (translations.isEmpty || translations.contains { $0.inside.contains(network.address) })
                     && !network.isCarried(carried)
             }
-            let inner = candidates.filter { !outerInterfaces.contains($0.interface) }
-            let found = candidates.count == 1 ? candidates : inner
-            guard found.count == 1, let network = found.first else { return nil }
+            guard candidates.count == 1, let network = candidates.first else { return nil }
             return PreferredSource(address: network.address, interface: network.interface)
         }
     }

@@ -96,7 +96,7 @@ import WireGuard
             written.summary.contains("  source            192.168.10.9, for what this gateway sends itself"))
         #expect(written.warnings.map(\.problem) == ["192.168.10.9 is no address of this host now"])
         #expect(try Self.load("", []).summary.contains("  source            the inside address"))
-        // Of a family that has no route.
+        // A source of a family that has no route.
         let other = LocalNetwork(interface: "lan", network: IPPrefix("fd01::1/64")!)
         #expect(try Self.load("", [other]).summary.contains("  source            the inside address"))
     }

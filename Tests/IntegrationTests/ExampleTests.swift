@@ -45,7 +45,7 @@ extension Integration {
             }
         }
 
-        /// Of `100 packets transmitted, 87 received, …`.
+        /// The numbers of `100 packets transmitted, 87 received, …`.
         private static func received(in output: String) throws -> Int {
             let words = output.split { $0 == " " || $0 == "," }
             let place = try #require(words.firstIndex(of: "received"), "\(output)")

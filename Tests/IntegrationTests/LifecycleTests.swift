@@ -166,7 +166,7 @@ extension Integration {
                     try #require(!answer.succeeded && answer.errors.contains(says), "\(answer)")
                     try #require(try await gateway.ownRoutes() == before)
                 }
-                // Of multicast the kernel has no route: who sends to a group names the interface.
+                // The kernel has no route of multicast: who sends to a group names the interface.
                 let before = try await tunnel.onprem.ownRoutes()
                 let group = try await tunnel.onprem.vgwctl("route add 224.0.0.5/32 via vpc")
                 try #require(group.succeeded, "\(group)")

@@ -16,7 +16,7 @@ package struct ConnectionRoutes: Sequence, Sendable {
 
     package subscript(prefix: IPPrefix) -> Connection.Route? { places[prefix].flatMap { slots[$0] } }
 
-    /// Of equal prefixes the first stays.
+    /// The first of equal prefixes stays.
     package mutating func append(_ route: Connection.Route) {
         guard places[route.prefix] == nil else { return }
         places[route.prefix] = slots.count

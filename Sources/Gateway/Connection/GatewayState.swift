@@ -52,7 +52,7 @@ package struct GatewayState: Sendable {
 
     package func connection(of key: TunnelKey) -> Connection? { ownerOfTunnel[key].flatMap { byName[$0] } }
 
-    /// Of a peer that knows us by the gateway's key, as all peers of `wg` do.
+    /// The connection of a peer that knows us by the gateway's key, as all peers of `wg` do.
     package func connection(of peer: PublicKey) -> Connection? {
         connection(of: TunnelKey(ours: nil, theirs: peer))
     }

@@ -24,7 +24,7 @@ struct TunnelHashing: Sendable {
     /// By bucket, a place in `members`; empty when none of them is in. Computed when something changed.
     mutating func assign(_ members: [Member]) -> [Int] {
         guard members != self.members else { return buckets }
-        // Of all of them, whoever is in: the salt, and with it what goes where, must not change by a failure.
+        // All members choose the salt, whoever is in: what goes where must not change by a failure.
         if members.map(\.identity) != self.members.map(\.identity) { salt = Self.fairestSalt(of: members) }
         self.members = members
         buckets = Self.spread(members, salt: salt)

@@ -6,7 +6,7 @@ internal import WireGuard
 /// What the kernel says of links, addresses and routes.
 extension ControlLoop {
     private static let routesSettleTime: Duration = .milliseconds(250)
-    /// Of one change: what is more is one event for all.
+    /// Events that one change of routes makes: what is more is one event for all.
     static let routeEventLimit = 20
 
     /// What has come so far, up to some dozens: the descriptor stays readable while there is more, and a burst must not

@@ -70,7 +70,7 @@ extension ControlLoop {
     /// In the status: what a tunnel's own row does not say.
     var refusalNotices: [String] { recentRefusals.map { words($0, count: $0.count) } }
 
-    /// Of senders that no tunnel is for.
+    /// The latest refusal of a sender that no tunnel is for.
     var latestStranger: RefusedHandshakes.Refusal? {
         recentRefusals.last { $0.reason == .peerUnknown || $0.reason == .mac1Invalid }
     }

@@ -86,7 +86,7 @@ package final class ControlLoop {
     var mtu = 1420
     /// False once the TUN is in another namespace: its addresses and routes are then somebody else's.
     var isTunHere = true
-    /// Of the interface in this namespace; 0 while it is in another one.
+    /// Index of the interface in this namespace; 0 while it is in another one.
     var tunIndex: UInt32
     var isLinkUp = false
     var ending: Ending?

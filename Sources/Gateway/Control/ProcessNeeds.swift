@@ -7,7 +7,7 @@ internal import LinuxIO
 extension DaemonSettings {
     /// The daemon's own: the control loop, its files, the server, a question to the kernel, names being resolved.
     private static let fixedDescriptors = 56
-    /// Of a hook that runs: its pipes, and what tells of its end.
+    /// Descriptors of a hook that runs: its pipes, and what tells of its end.
     private static let descriptorsOfHook = 5
     /// The fewest clients of both sockets.
     private static let fewestClients = (wg: 3, control: 4)

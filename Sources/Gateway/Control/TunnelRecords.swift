@@ -22,7 +22,7 @@ struct TunnelRecord {
     // For the log and the status.
 
     var isUp = false
-    /// Of the last completed handshake, in nanoseconds of Unix time: as the clock was then.
+    /// When the last handshake was completed, in nanoseconds of Unix time: as the clock was then.
     var handshakeAt: Int64?
     var hasGivenUp = false
     /// When the first unanswered initiation went out.

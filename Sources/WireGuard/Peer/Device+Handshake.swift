@@ -85,7 +85,7 @@ extension Device {
             throw .mac1Invalid
         }
         let received = try ReceivedInitiation.open(initiation, static: privateKey) { key in
-            // Of a stranger it is not proven: it is what the message says.
+            // A stranger's key is not proven: it is what the message says.
             initiator = key
             return slot(for: key, of: own)?.peer.staticStatic
         }

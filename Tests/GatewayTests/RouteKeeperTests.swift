@@ -294,7 +294,7 @@ import WireGuard
                     destination: IPPrefix(site.long)!, interface: 0, table: 51820, metric: .max - 1,
                     kind: .unreachable),
             ]
-            for route in old { try lab.netlink.addRoute(route) }
+            try lab.netlink.apply(old.map { .add($0, replacing: true) }) { Issue.record("\(old[$0]): \($1)") }
             for rule in [
                 NetlinkRule(
                     family: family, priority: 32_000 + 2 * width, mark: 51820, isInverted: true, table: 254,

@@ -2,17 +2,20 @@
 package struct IPPrefix: Hashable, Sendable {
     /// As given, host bits included: `169.254.100.2/30` is an address with its link's prefix.
     package let address: IPAddress
-    package let length: Int
+    // In one byte: there may be 100,000.
+    private let bitCount: UInt8
+
+    package var length: Int { Int(bitCount) }
 
     package init?(address: IPAddress, length: Int) {
         guard (0...address.family.width).contains(length) else { return nil }
         self.address = address
-        self.length = length
+        bitCount = UInt8(truncatingIfNeeded: length)
     }
 
     package init(host address: IPAddress) {
         self.address = address
-        length = address.family.width
+        bitCount = UInt8(truncatingIfNeeded: address.family.width)
     }
 
     package var family: IPAddress.Family { address.family }

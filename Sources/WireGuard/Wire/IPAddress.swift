@@ -8,35 +8,34 @@ package struct IPAddress: Hashable, Sendable, BitwiseCopyable {
         @inlinable package var width: Int { self == .v4 ? 32 : 128 }
     }
 
+    // Two halves: a UInt128 would be aligned to 16 bytes, and so would all that holds an address, tables of 100,000
+    // routes among them.
+    @usableFromInline let high: UInt64
+    @usableFromInline let low: UInt64
     package let family: Family
+
     /// Host order; an IPv4 address is in the low 32 bits.
-    package let bits: UInt128
+    @inlinable package var bits: UInt128 { UInt128(high) << 64 | UInt128(low) }
 
     @inlinable package init(family: Family, bits: UInt128) {
         self.family = family
-        self.bits = family == .v4 ? bits & 0xffff_ffff : bits
+        high = family == .v4 ? 0 : UInt64(truncatingIfNeeded: bits >> 64)
+        low = UInt64(truncatingIfNeeded: bits) & (family == .v4 ? 0xffff_ffff : .max)
     }
 
-    @inlinable package init(v4 bits: UInt32) {
-        family = .v4
-        self.bits = UInt128(bits)
-    }
+    @inlinable package init(v4 bits: UInt32) { self.init(family: .v4, bits: UInt128(bits)) }
 
-    @inlinable package init(v6 bits: UInt128) {
-        family = .v6
-        self.bits = bits
-    }
+    @inlinable package init(v6 bits: UInt128) { self.init(family: .v6, bits: bits) }
 
     /// 4 or 16 bytes in network order; anything else is no address.
-    package init?(bytes: some Collection<UInt8>) {
+    @inlinable package init?(bytes: some Collection<UInt8>) {
+        let family: Family
         switch bytes.count {
         case 4: family = .v4
         case 16: family = .v6
         default: return nil
         }
-        var bits: UInt128 = 0
-        for byte in bytes { bits = bits << 8 | UInt128(byte) }
-        self.bits = bits
+        self.init(family: family, bits: bytes.reduce(0) { $0 << 8 | UInt128($1) })
     }
 
     /// Network order, 4 or 16 bytes.

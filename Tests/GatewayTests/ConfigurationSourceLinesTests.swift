@@ -3,7 +3,19 @@ import Testing
 @testable import Gateway
 
 @Suite struct ConfigurationSourceLinesTests {
-    private func line(_ source: SourceLines, _ path: SourceLines.Step...) -> Int? { source.lines[path] }
+    private enum Step {
+        case key(String)
+        case index(Int)
+    }
+
+    private func line(_ source: SourceLines, _ path: Step...) -> Int? {
+        path.reduce(Optional(source.document)) { place, step in
+            switch step {
+            case .key(let name): place?.keys[name]
+            case .index(let index): place.flatMap { $0.items.indices.contains(index) ? $0.items[index] : nil }
+            }
+        }?.line
+    }
 
     @Test func keysListsInlineTablesAndArraysOfTablesAreFound() throws {
         let source = try SourceLines(

@@ -2,7 +2,7 @@ internal import TOMLKit
 
 /// A parsed document with the line and the readable path of each value.
 struct ConfigurationNode {
-    indirect enum Value {
+    enum Value {
         case table([String: ConfigurationNode])
         case list([ConfigurationNode])
         case string(String)
@@ -14,8 +14,16 @@ struct ConfigurationNode {
 
     let value: Value
     let line: SourceLine?
+    /// The key, but for a nameless element of a list its list's: a list may have 100,000, and few are ever named.
+    private let stem: String
+    private let index: Int?
+
     /// `connection[aws-vpc].tunnel[#1].endpoint`
-    let key: String
+    var key: String { Self.key(stem, index) }
+
+    private static func key(_ stem: String, _ index: Int?) -> String {
+        index.map { "\(stem)[#\($0 + 1)]" } ?? stem
+    }
 
     /// The file's path where it is one of `conf.d`. Throws what the parser found: one error, as nothing after it can be
     /// told.
@@ -35,7 +43,7 @@ struct ConfigurationNode {
         }
         do {
             let table = try TOMLTable(string: text)
-            self.init(table, at: [], key: "", places: places.lines, file: file, inheritedLine: nil)
+            self.init(table, key: "", place: places.document, file: file, inheritedLine: nil)
         } catch let error as TOMLParseError {
             throw ConfigurationError(
                 line: SourceLine(error.source.begin.line, of: file), key: "",
@@ -48,32 +56,36 @@ struct ConfigurationNode {
     }
 
     private init(
-        _ source: any TOMLValueConvertible, at path: [SourceLines.Step], key: String,
-        places: [[SourceLines.Step]: Int], file: String?, inheritedLine: SourceLine?
+        _ source: any TOMLValueConvertible, key: String, index: Int? = nil, place: SourceLines.Place?,
+        file: String?, inheritedLine: SourceLine?
     ) {
-        let line = places[path].map { SourceLine($0, of: file) } ?? inheritedLine
+        let line = place?.line.map { SourceLine($0, of: file) } ?? inheritedLine
         self.line = line
-        self.key = key
-        if let table = source.table {
+        stem = key
+        self.index = index
+        if let string = source.string {
+            value = .string(string)
+        } else if let table = source.table {
+            let key = Self.key(key, index)
             var entries: [String: ConfigurationNode] = [:]
             for name in table.keys {
                 guard let child = table[name] else { continue }
                 entries[name] = ConfigurationNode(
-                    child, at: path + [.key(name)], key: key.isEmpty ? name : "\(key).\(name)",
-                    places: places, file: file, inheritedLine: line)
+                    child, key: key.isEmpty ? name : "\(key).\(name)", place: place?.keys[name],
+                    file: file, inheritedLine: line)
             }
             value = .table(entries)
         } else if let array = source.array {
+            let key = Self.key(key, index)
+            let places = place?.items ?? []
             value = .list(
                 (0..<array.count).map { index in
                     let child = array[index]
+                    let name = Self.name(of: child)
                     return ConfigurationNode(
-                        child, at: path + [.index(index)],
-                        key: "\(key)[\(Self.label(of: child, at: index))]", places: places,
-                        file: file, inheritedLine: line)
+                        child, key: name.map { "\(key)[\($0)]" } ?? key, index: name == nil ? index : nil,
+                        place: index < places.count ? places[index] : nil, file: file, inheritedLine: line)
                 })
-        } else if let string = source.string {
-            value = .string(string)
         } else if let integer = source.int {
             value = .integer(integer)
         } else if let boolean = source.bool {
@@ -86,7 +98,8 @@ struct ConfigurationNode {
     private init(value: Value, line: SourceLine?, key: String) {
         self.value = value
         self.line = line
-        self.key = key
+        stem = key
+        index = nil
     }
 
     /// The document with the tables and lists of another file behind its own. What is no list can be in one file only.
@@ -109,9 +122,9 @@ struct ConfigurationNode {
     }
 
     /// An element is known by its name where it has a usable one, as an operator does not count.
-    private static func label(of child: any TOMLValueConvertible, at index: Int) -> String {
-        if let name = child.table?["name"]?.string, Names.isValid(name) { return name }
-        return "#\(index + 1)"
+    private static func name(of element: any TOMLValueConvertible) -> String? {
+        guard let name = element.table?["name"]?.string, Names.isValid(name) else { return nil }
+        return name
     }
 
     /// What was written, for an error: `a number`.

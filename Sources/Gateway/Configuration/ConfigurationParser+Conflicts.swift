@@ -13,6 +13,7 @@ extension ConfigurationParser {
         var keys: [KeyPair: SourceLine?] = [:]
         var ends: [IPAddress: SourceLine?] = [:]
         var routes: [Carried: (connection: String, line: SourceLine?)] = [:]
+        routes.reserveCapacity(connections.reduce(0) { $0 + ($1?.routes.count ?? 0) })
         let outerRoutes = routesOfOuterPackets(gateway, connections)
 
         for (node, connection) in zip(nodes, connections) {
@@ -27,15 +28,13 @@ extension ConfigurationParser {
             }
             for (route, place) in node.places(of: connection.routes) {
                 let carried = Carried(prefix: route, metric: connection.metric ?? gateway?.routeMetric ?? 0)
-                if let first = routes[carried],
-                    first.connection != connection.name || !isFirst(node, of: connection, nodes)
-                {
+                let first = routes.updateValue((connection.name, place.line), forKey: carried)
+                if let first, first.connection != connection.name || !isFirst(node, of: connection, nodes) {
+                    routes[carried] = first
                     reader.report(
                         place, "connection \"\(first.connection)\" has \(route) already\(at(first.line))",
                         "two ways to one site need a metric each, the better one the lower: metric = 100; two sites "
                             + "with the same prefix need nat at one of them")
-                } else {
-                    routes[carried] = (connection.name, place.line)
                 }
                 findOverlap(of: route, at: place, connection)
             }
@@ -266,10 +265,11 @@ extension ConfigurationNode {
         return items
     }
 
-    /// Where a connection names each of its routes. They were read in this order, some left out: one pass finds the
-    /// places of 100,000.
+    /// Where a connection names each of its routes. They were read in this order, some left out where the file is wrong:
+    /// one pass finds the places of 100,000.
     func places(of routes: [IPPrefix]) -> [(route: IPPrefix, place: ConfigurationNode)] {
         guard let list = child("routes") else { return routes.map { ($0, self) } }
+        if list.elements.count == routes.count { return Array(zip(routes, list.elements)) }
         var elements = ([list] + list.elements).makeIterator()
         return routes.map { route in
             while let place = elements.next() {

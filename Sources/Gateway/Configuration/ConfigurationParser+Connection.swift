@@ -62,9 +62,11 @@ extension ConfigurationParser {
                 "write the prefixes behind the far end: routes = [\"10.20.0.0/16\"]")
             return []
         }
+        let texts = reader.strings(section, "routes", example: "\"10.20.0.0/16\"") ?? []
         var routes: [IPPrefix] = []
         var known: Set<IPPrefix> = []
-        for (node, text) in reader.strings(section, "routes", example: "\"10.20.0.0/16\"") ?? [] {
+        known.reserveCapacity(texts.count)
+        for (node, text) in texts {
             guard let prefix = reader.prefix(node, text) else { continue }
             guard known.insert(prefix).inserted else {
                 reader.report(node, "\(prefix) is there already", "leave one of the two out")

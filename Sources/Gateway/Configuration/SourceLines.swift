@@ -5,10 +5,13 @@
 /// The walk is strict, and the parser is given only what passed it: toml++ 3.4.0 inside TOMLKit ends the
 /// process on some malformed texts, such as `[=]`, where it should throw.
 struct SourceLines {
-    /// A key, or the place in a list.
-    enum Step: Hashable {
-        case key(String)
-        case index(Int)
+    /// A value of the document, or the table that a header opens.
+    struct Place {
+        /// From 1. Nil for the document.
+        fileprivate(set) var line: Int?
+        fileprivate(set) var keys: [String: Place] = [:]
+        /// The elements of a list.
+        fileprivate(set) var items: [Place] = []
     }
 
     /// The first thing that is not TOML. What is behind it was not looked at.
@@ -18,32 +21,79 @@ struct SourceLines {
         var remedy: String
     }
 
-    private(set) var lines: [[Step]: Int] = [:]
+    let document: Place
+
+    init(_ source: String) throws(Problem) {
+        var walk = Walk(source)
+        document = try walk.readDocument()
+    }
+}
+
+extension SourceLines.Place {
+    /// Puts what was read to where these keys lead from here; what is there already keeps its line. A key of a list of
+    /// tables means its last one. `isElement`: as one more of such a list.
+    fileprivate mutating func put(
+        _ value: Self, at path: ArraySlice<String>, isElement: Bool = false
+    ) {
+        guard let key = path.first else {
+            line = line ?? value.line
+            keys.merge(value.keys) { first, _ in first }
+            if items.isEmpty { items = value.items }
+            return
+        }
+        keys[key, default: Self(line: value.line)].put(value, inside: path.dropFirst(), isElement)
+    }
+
+    private mutating func put(_ value: Self, inside path: ArraySlice<String>, _ isElement: Bool) {
+        if isElement, path.isEmpty {
+            items.append(value)
+        } else if path.isEmpty || items.isEmpty {
+            put(value, at: path, isElement: isElement)
+        } else {
+            items[items.count - 1].put(value, at: path, isElement: isElement)
+        }
+    }
+}
+
+private struct Walk {
+    private typealias Place = SourceLines.Place
+    private typealias Problem = SourceLines.Problem
 
     private let text: [UInt8]
     private var position = 0
     private var line = 1
-    private var elementCounts: [[Step]: Int] = [:]
     private var depth = 0
 
     /// No configuration nests deeper; this bounds the recursion, here and in the parser.
     private static let depthLimit = 16
 
-    init(_ source: String) throws(Problem) {
+    init(_ source: String) {
         let bytes = Array(source.utf8)
         text = Array(bytes.starts(with: [0xef, 0xbb, 0xbf]) ? bytes.dropFirst(3) : bytes[...])
-        var table: [Step] = []
-        while true {
-            try skipBlank(newlines: true)
-            guard let byte = peek() else { return }
-            if byte == UInt8(ascii: "[") { table = try readHeader() } else { try readPair(in: table) }
-            try expectEndOfLine()
-        }
     }
 
     // MARK: The document
 
-    private mutating func readHeader() throws(Problem) -> [Step] {
+    mutating func readDocument() throws(SourceLines.Problem) -> SourceLines.Place {
+        var document = Place()
+        var header: (keys: [String], isElement: Bool) = ([], false)
+        var table = Place()
+        while true {
+            try skipBlank(newlines: true)
+            let byte = peek()
+            if byte == nil || byte == UInt8(ascii: "[") {
+                document.put(table, at: header.keys[...], isElement: header.isElement)
+                guard byte != nil else { return document }
+                table = Place(line: line)
+                header = try readHeader()
+            } else {
+                try readPair(in: &table)
+            }
+            try expectEndOfLine()
+        }
+    }
+
+    private mutating func readHeader() throws(Problem) -> (keys: [String], isElement: Bool) {
         position += 1
         let isElement = peek() == UInt8(ascii: "[")
         if isElement { position += 1 }
@@ -55,31 +105,17 @@ struct SourceLines {
             }
             position += 1
         }
-        var path: [Step] = []
-        for (place, key) in keys.enumerated() {
-            path.append(.key(key))
-            if isElement && place == keys.count - 1 {
-                let index = elementCounts[path, default: 0]
-                elementCounts[path] = index + 1
-                if index == 0 { lines[path] = line }
-                path.append(.index(index))
-            } else if let count = elementCounts[path] {
-                path.append(.index(count - 1))
-            }
-            if lines[path] == nil { lines[path] = line }
-        }
-        return path
+        return (keys, isElement)
     }
 
-    private mutating func readPair(in table: [Step]) throws(Problem) {
-        var path = table
-        for key in try readKeys() {
-            path.append(.key(key))
-            if lines[path] == nil { lines[path] = line }
-        }
+    private mutating func readPair(in table: inout Place) throws(Problem) {
+        let start = line
+        let keys = try readKeys()
         guard peek() == UInt8(ascii: "=") else { throw problem("a key without '='", "write KEY = VALUE") }
         position += 1
-        try readValue(at: path)
+        var value = try readValue()
+        value.line = start
+        table.put(value, at: keys[...])
     }
 
     /// `a."b c".d`, and the blanks behind it.
@@ -120,17 +156,19 @@ struct SourceLines {
 
     // MARK: Values
 
-    private mutating func readValue(at path: [Step]) throws(Problem) {
+    /// With the line on which the value begins.
+    private mutating func readValue() throws(Problem) -> Place {
         depth += 1
         defer { depth -= 1 }
         guard depth <= Self.depthLimit else {
             throw problem("too many brackets within each other", "nest less")
         }
         try skipBlank(newlines: false)
+        var place = Place(line: line)
         switch peek() {
         case UInt8(ascii: "\""), UInt8(ascii: "'"): _ = try readString()
-        case UInt8(ascii: "["): try readList(at: path)
-        case UInt8(ascii: "{"): try readInlineTable(at: path)
+        case UInt8(ascii: "["): place.items = try readList()
+        case UInt8(ascii: "{"): try readInlineTable(&place)
         default:
             let start = position
             while let byte = peek(), Self.isScalar(byte) { position += 1 }
@@ -140,30 +178,29 @@ struct SourceLines {
                     "write \"text\" in quotes, a whole number, true, false, [a list] or { a = \"table\" }")
             }
         }
+        return place
     }
 
-    private mutating func readList(at path: [Step]) throws(Problem) {
+    private mutating func readList() throws(Problem) -> [Place] {
         position += 1
-        var index = 0
+        var items: [Place] = []
         while true {
             try skipBlank(newlines: true)
-            if take(UInt8(ascii: "]")) { return }
-            lines[path + [.index(index)]] = line
-            try readValue(at: path + [.index(index)])
-            index += 1
+            if take(UInt8(ascii: "]")) { return items }
+            items.append(try readValue())
             try skipBlank(newlines: true)
             if take(UInt8(ascii: ",")) { continue }
-            if take(UInt8(ascii: "]")) { return }
+            if take(UInt8(ascii: "]")) { return items }
             throw problem("a list without its end", "put commas between its elements and ']' behind the last")
         }
     }
 
-    private mutating func readInlineTable(at path: [Step]) throws(Problem) {
+    private mutating func readInlineTable(_ table: inout Place) throws(Problem) {
         position += 1
         try skipBlank(newlines: false)
         if take(UInt8(ascii: "}")) { return }
         while true {
-            try readPair(in: path)
+            try readPair(in: &table)
             try skipBlank(newlines: false)
             if take(UInt8(ascii: ",")) { continue }
             if take(UInt8(ascii: "}")) { return }

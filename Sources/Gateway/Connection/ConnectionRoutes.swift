@@ -8,6 +8,8 @@ package struct ConnectionRoutes: Sequence, Sendable {
     private var places: [IPPrefix: Int] = [:]
 
     package init(_ routes: some Sequence<Connection.Route> = []) {
+        slots.reserveCapacity(routes.underestimatedCount)
+        places.reserveCapacity(routes.underestimatedCount)
         for route in routes { append(route) }
     }
 
@@ -18,9 +20,11 @@ package struct ConnectionRoutes: Sequence, Sendable {
 
     /// The first of equal prefixes stays.
     package mutating func append(_ route: Connection.Route) {
-        guard places[route.prefix] == nil else { return }
-        places[route.prefix] = slots.count
-        slots.append(route)
+        if let first = places.updateValue(slots.count, forKey: route.prefix) {
+            places[route.prefix] = first
+        } else {
+            slots.append(route)
+        }
     }
 
     package mutating func remove(_ prefix: IPPrefix) {

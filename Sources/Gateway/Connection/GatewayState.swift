@@ -86,7 +86,14 @@ package struct GatewayState: Sendable {
             ownerOfTunnel[tunnel.key] = connection.name
             ownerOfName[tunnel.name] = connection.name
         }
-        for route in connection.routes { ownersOfPrefix[route.prefix, default: []].append(connection.name) }
+        // One array for all that have no other owner.
+        let sole = [connection.name]
+        ownersOfPrefix.reserveCapacity(ownersOfPrefix.count + connection.routes.count)
+        for route in connection.routes {
+            if let others = ownersOfPrefix.updateValue(sole, forKey: route.prefix) {
+                ownersOfPrefix[route.prefix] = others + sole
+            }
+        }
         return true
     }
 
@@ -112,9 +119,12 @@ package struct GatewayState: Sendable {
 
     /// From all other connections that have it.
     package mutating func give(_ route: Connection.Route, to name: String) {
-        guard byName[name] != nil, owners(of: route.prefix) != [name] else { return }
-        for owner in owners(of: route.prefix) where owner != name { takeOut(route.prefix, of: owner) }
-        add(route, to: name)
+        let before = ownersOfPrefix[route.prefix] ?? []
+        guard byName[name] != nil, before.count != 1 || before.first != name else { return }
+        for owner in before where owner != name { byName[owner]?.routes.remove(route.prefix) }
+        ownersOfPrefix[route.prefix] = [name]
+        // The first of equal prefixes stays.
+        byName[name]?.routes.append(route)
     }
 
     package mutating func takeOut(_ prefix: IPPrefix, of name: String) {

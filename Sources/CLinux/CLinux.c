@@ -56,14 +56,16 @@ _Static_assert(CL_SO_MARK == SO_MARK && CL_SO_BINDTODEVICE == SO_BINDTODEVICE, "
 _Static_assert(CL_SO_SNDBUFFORCE == SO_SNDBUFFORCE && CL_SO_RCVBUFFORCE == SO_RCVBUFFORCE, "socket");
 _Static_assert(CL_SO_REUSEPORT == SO_REUSEPORT, "socket");
 _Static_assert(CL_SO_BINDTOIFINDEX == SO_BINDTOIFINDEX, "socket");
+_Static_assert(CL_SO_ATTACH_FILTER == SO_ATTACH_FILTER, "socket");
+_Static_assert(CL_SO_ATTACH_REUSEPORT_CBPF == SO_ATTACH_REUSEPORT_CBPF, "socket");
 
 int cl_recvmmsg(int fd, struct cl_mmsghdr *messages, unsigned int count, int flags) {
     return recvmmsg(fd, (struct mmsghdr *)messages, count, flags, NULL);
 }
 
-int cl_attach_reuseport_filter(int fd, const struct cl_sock_filter *program, unsigned short count) {
+int cl_attach_filter(int fd, int option, const struct cl_sock_filter *program, unsigned short count) {
     struct sock_fprog filter = {.len = count, .filter = (struct sock_filter *)program};
-    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &filter, sizeof filter);
+    return setsockopt(fd, SOL_SOCKET, option, &filter, sizeof filter);
 }
 
 int cl_receive_queue(int fd, uint32_t *used, uint32_t *size, uint32_t *drops) {

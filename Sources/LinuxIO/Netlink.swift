@@ -10,8 +10,18 @@ package import WireGuard
 /// Concurrency: the control thread's. Every call waits for the kernel's answer, which never takes long.
 package struct Netlink: ~Copyable {
     private let socket: NetlinkSocket
+    /// For routes in batches: libnl counts the answers on the other, and here only refusals and each last request have one.
+    let routeSocket: NetlinkSocket
 
-    package init() throws(SystemError) { socket = try NetlinkSocket() }
+    package init() throws(SystemError) {
+        let first = try NetlinkSocket()
+        let second = try NetlinkSocket()
+        socket = first
+        routeSocket = second
+    }
+
+    /// What the kernel calls the one who changes routes by this (`NetlinkMonitor.ignoreRoutes`).
+    package var routePort: UInt32 { routeSocket.port }
 
     // MARK: Links
 
@@ -136,15 +146,18 @@ package struct Netlink: ~Copyable {
 
     // MARK: Routes
 
-    /// Those of one protocol, in all tables and both families.
-    package func routes(protocol: UInt8 = NetlinkRoute.ownProtocol) throws(SystemError) -> [NetlinkRoute] {
+    /// Those of one protocol that `isWanted` takes, in all tables and both families.
+    package func routes(
+        protocol: UInt8 = NetlinkRoute.ownProtocol, where isWanted: (NetlinkRoute) -> Bool = { _ in true }
+    ) throws(SystemError) -> [NetlinkRoute] {
         try eachFamily { family throws(SystemError) in
             // struct rtmsg: family, destination and source length, class, table, protocol, scope, type,
             // flags.
             let header = [UInt8(NetlinkParsing.number(family)), 0, 0, 0, 0, `protocol`, 0, 0, 0, 0, 0, 0]
             return try unsafe dump("list routes of protocol \(`protocol`)", RTM_GETROUTE, header) {
                 message, list in
-                guard let route = unsafe NetlinkParsing.parseRoute(message), route.protocol == `protocol`
+                guard let route = unsafe NetlinkParsing.parseRoute(message), route.protocol == `protocol`,
+                    isWanted(route)
                 else { return }
                 list.append(route)
             }

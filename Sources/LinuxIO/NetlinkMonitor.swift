@@ -27,6 +27,23 @@ package struct NetlinkMonitor: ~Copyable {
         self.socket = socket
     }
 
+    /// From now on nothing is told of the routes that the socket with this port (`Netlink.routePort`) adds and removes:
+    /// there may be 100,000, more than fit in before they are read, and who made them knows of them.
+    package func ignoreRoutes(changedBy port: UInt32) throws(SystemError) {
+        // struct nlmsghdr is in the processor's order, and a load is big endian. One notification is one packet.
+        try System.attachFilter(
+            socket.fd,
+            [
+                .loadHalf(at: 4),  // nlmsg_type
+                .compare(with: UInt32(UInt16(RTM_NEWROUTE).byteSwapped), ifEqualSkip: 1),
+                .compare(with: UInt32(UInt16(RTM_DELROUTE).byteSwapped), otherwiseSkip: 2),
+                .loadWord(at: 12),  // nlmsg_pid: of whose request it is
+                .compare(with: port.byteSwapped, ifEqualSkip: 1),
+                .return(.max),
+                .return(0),
+            ])
+    }
+
     /// What has happened since the last call, oldest first. Of a burst it takes some dozens of messages: the
     /// descriptor stays readable while there are more. Empty when nothing has, and also when what has is of no use to us.
     package mutating func next() throws(SystemError) -> [NetlinkEvent] {

@@ -119,12 +119,13 @@ enum NetlinkParsing {
         let length = unsafe target.map { unsafe Int(nl_addr_get_prefixlen($0)) } ?? 0
         guard let prefix = unsafe IPPrefix(address: address(target, family) ?? .any(family), length: length)
         else { return nil }
-        let hops = unsafe (0..<max(rtnl_route_get_nnexthops(object), 0)).compactMap {
-            unsafe hop(object, $0, family)
+        var (first, others): (NetlinkHop?, [NetlinkHop]) = (nil, [])
+        for position in unsafe 0..<max(rtnl_route_get_nnexthops(object), 0) {
+            guard let hop = unsafe hop(object, position, family) else { continue }
+            if first == nil { first = hop } else { others.append(hop) }
         }
         return unsafe NetlinkRoute(
-            destination: prefix, interface: hops.first?.interface ?? 0, gateway: hops.first?.gateway,
-            otherHops: Array(hops.dropFirst()),
+            destination: prefix, interface: first?.interface ?? 0, gateway: first?.gateway, otherHops: others,
             table: rtnl_route_get_table(object), protocol: rtnl_route_get_protocol(object),
             metric: rtnl_route_get_priority(object), kind: kind,
             preferredSource: address(rtnl_route_get_pref_src(object), family))
@@ -201,7 +202,7 @@ enum NetlinkParsing {
         guard let pointer = unsafe pointer, let bytes = unsafe nl_addr_get_binary_addr(pointer),
             unsafe Int(nl_addr_get_len(pointer)) == family.width / 8
         else { return nil }
-        return IPAddress(bytes: unsafe Array(UnsafeRawBufferPointer(start: bytes, count: family.width / 8)))
+        return unsafe IPAddress(bytes: UnsafeRawBufferPointer(start: bytes, count: family.width / 8))
     }
 }
 

@@ -96,9 +96,9 @@ extension Netlink {
         _ changes: [NetlinkRouteChange], refused: (Int, SystemError) -> Void
     ) throws(SystemError) {
         guard !changes.isEmpty else { return }
-        // One of its own: libnl counts the answers on the other, and here only refusals and each last request have one.
-        let socket = try NetlinkSocket()
-        try System.setReceiveTimeout(socket.fd, milliseconds: Self.answerTimeout)
+        try System.setReceiveTimeout(routeSocket.fd, milliseconds: Self.answerTimeout)
+        // Answers that came too late for a call before must not be taken for those of this one.
+        System.discardReceived(routeSocket.fd)
         var bytes: [UInt8] = []
         for start in stride(from: 0, to: changes.count, by: Self.batchSize) {
             let last = min(start + Self.batchSize, changes.count) - 1
@@ -106,10 +106,12 @@ extension Netlink {
             for place in start...last {
                 changes[place].append(to: &bytes, sequence: UInt32(place), isAcknowledged: place == last)
             }
-            try unsafe socket.run("change routes") { handle in unsafe nl_sendto(handle, &bytes, bytes.count) }
+            try unsafe routeSocket.run("change routes") { handle in
+                unsafe nl_sendto(handle, &bytes, bytes.count)
+            }
             var isAnswered = false
             while !isAnswered {
-                for answer in try NetlinkAnswer.receive("change routes", from: socket) {
+                for answer in try NetlinkAnswer.receive("change routes", from: routeSocket) {
                     let place = Int(answer.sequence)
                     isAnswered = isAnswered || place == last
                     guard answer.error != 0, !changes[place].isDone(despite: answer.error) else { continue }

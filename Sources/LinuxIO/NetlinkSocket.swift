@@ -34,6 +34,8 @@ internal import Glibc
     }
 
     var fd: Int32 { unsafe nl_socket_get_fd(handle) }
+    /// No other socket of the namespace has it.
+    var port: UInt32 { unsafe nl_socket_get_local_port(handle) }
 
     /// Runs a libnl call that returns 0 or more, or minus one of libnl's codes.
     @discardableResult

@@ -80,18 +80,20 @@ package struct NetlinkRoute: Hashable, Sendable {
     package static let redirectProtocol: UInt8 = 1
     package static let kernelProtocol: UInt8 = 2
 
+    // The order keeps a route small: there may be 100,000.
+
     /// With its host bits cleared.
     package let destination: IPPrefix
+    package let kind: Kind
+    package let `protocol`: UInt8
     /// The first next hop's; 0 where the kind has none.
     package let interface: UInt32
-    package let gateway: IPAddress?
-    /// Behind the first: those of a multipath route.
-    package let otherHops: [NetlinkHop]
     package let table: UInt32
-    package let `protocol`: UInt8
     /// Less is preferred. The kernel turns an IPv6 metric of 0 into 1024, and so does `init`.
     package let metric: UInt32
-    package let kind: Kind
+    /// Behind the first: those of a multipath route.
+    package let otherHops: [NetlinkHop]
+    package let gateway: IPAddress?
     /// The source that locally made packets take.
     package let preferredSource: IPAddress?
 

@@ -181,9 +181,25 @@ enum System {
         }
     }
 
+    /// Empties the socket's receive queue.
+    static func discardReceived(_ fd: Int32) {
+        var byte: UInt8 = 0
+        while true {
+            let result = attempt { unsafe Glibc.recv(fd, &byte, 1, Int32(MSG_DONTWAIT)) }
+            guard result >= 0 || Int32(-result) == ENOBUFS else { return }
+        }
+    }
+
     static func attachSteering(_ fd: Int32, _ program: [cl_sock_filter]) throws(SystemError) {
         try check("steer datagrams among the sockets of a port") {
-            Int(unsafe cl_attach_reuseport_filter(fd, program, UInt16(program.count)))
+            Int(unsafe cl_attach_filter(fd, CL_SO_ATTACH_REUSEPORT_CBPF, program, UInt16(program.count)))
+        }
+    }
+
+    /// The program's result is how many bytes of a packet are received; 0 drops it.
+    static func attachFilter(_ fd: Int32, _ program: [cl_sock_filter]) throws(SystemError) {
+        try check("filter what a socket receives") {
+            Int(unsafe cl_attach_filter(fd, CL_SO_ATTACH_FILTER, program, UInt16(program.count)))
         }
     }
 

@@ -229,6 +229,40 @@ import WireGuard
         }
     }
 
+    @Test func `the monitor can be told whose routes to keep quiet about, and tells of all others`() throws {
+        try withTun { netlink, tun in
+            var monitor = try NetlinkMonitor()
+            _ = try monitor.next()
+            try monitor.ignoreRoutes(changedBy: netlink.routePort)
+            let other = try Netlink()
+            var expected: Set<NetlinkEvent> = []
+            for family in ["10.20.0.0/16", "fd20::/64"] {
+                let route = NetlinkRoute(destination: try Self.prefix(family), interface: tun.index)
+                try netlink.addRoute(route)
+                try other.removeRoute(route)
+                try other.addRoute(route)
+                try netlink.removeRoute(route)
+                expected.formUnion([.routeAdded(route), .routeRemoved(route)])
+            }
+            let rule = NetlinkRule(family: .v4, priority: 100, mark: 5, table: 51820)
+            try netlink.addRule(rule)
+            try netlink.removeRule(rule)
+            var poll = PollSet(monitor.fd)
+            var events: [NetlinkEvent] = []
+            while poll.wait(timeout: .milliseconds(200)) > 0 { events += try monitor.next() }
+            let ours = events.filter { event in
+                switch event {
+                case .routeAdded(let route), .routeRemoved(let route):
+                    route.protocol == NetlinkRoute.ownProtocol
+                default: false
+                }
+            }
+            // Each once: the one of two that somebody else made.
+            #expect(ours.count == 4 && Set(ours) == expected)
+            #expect(events.filter { [.ruleAdded(rule), .ruleRemoved(rule)].contains($0) }.count == 2)
+        }
+    }
+
     @Test func `a flood of events comes in parts or as an overflow, and the monitor works on`() throws {
         try withTun { netlink, tun in
             var monitor = try NetlinkMonitor()

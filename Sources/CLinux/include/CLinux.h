@@ -35,6 +35,8 @@
 #define CL_SO_RCVBUFFORCE 33
 #define CL_SO_REUSEPORT 15
 #define CL_SO_BINDTOIFINDEX 62
+#define CL_SO_ATTACH_FILTER 26
+#define CL_SO_ATTACH_REUSEPORT_CBPF 51
 #define CL_SOL_NETLINK 270
 #define CL_NETLINK_GET_STRICT_CHK 12
 
@@ -63,8 +65,9 @@ struct cl_sock_filter {
     uint32_t operand;
 };
 
-/// Of the sockets that share the port of `fd`, the program's result is the number of the one to deliver to.
-int cl_attach_reuseport_filter(int fd, const struct cl_sock_filter *program, unsigned short count);
+/// `option` says what the program's result is: how many bytes of a packet are received, or the number of the socket to
+/// deliver to, of those that share the port of `fd`.
+int cl_attach_filter(int fd, int option, const struct cl_sock_filter *program, unsigned short count);
 /// Bytes that wait to be received, and how many may, as the kernel accounts them; and datagrams dropped so far.
 int cl_receive_queue(int fd, uint32_t *used, uint32_t *size, uint32_t *drops);
 /// How many processors this process may run on.

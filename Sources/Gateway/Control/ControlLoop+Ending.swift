@@ -37,8 +37,8 @@ extension ControlLoop {
 
     /// Once the guard is there under the numbers of this run, those of earlier ones go.
     func removeLeftovers() {
-        guard settings.managesLink else { return }
-        let (count, refusal) = keeper.removeLeftovers(marks: settings.earlierMarks)
+        guard settings.managesLink, let marks = settings.earlierMarks else { return }
+        let (count, refusal) = keeper.removeLeftovers(marks: marks)
         if count > 0 {
             log.notice(
                 "removed the rules and routes of an earlier run, which had another mark or table",

@@ -171,6 +171,7 @@ package final class ControlLoop {
             tunIndex = tun.index
             foreign = ForeignRoutes(tun: tun.index)
             keeper = try RouteKeeper(plan: settings.plan, interface: tun.index, log: log)
+            try keeper.keepQuiet(monitor)
             learned =
                 state.connections.contains(where: \.isDynamic) ? LearnedRoutes(interface: tun.index) : nil
             guarded = LearnedGuard(connections: state.connections.count(where: \.guardsLearned))

@@ -19,7 +19,7 @@ extension DaemonSettings {
             let netlink = try Netlink()
             let survey = try self.survey(netlink, remembered)
             conflict = Self.conflict(wishes, survey, netlink)
-            earlierMarks = survey.ownMarks
+            earlierMarks = survey.routes.isEmpty && survey.ownMarks.isEmpty ? nil : survey.ownMarks
             if conflict == nil { numbers = try Self.choose(wishes, survey, netlink) ?? numbers }
         } catch {
             log.warning(

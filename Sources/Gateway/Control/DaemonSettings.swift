@@ -9,8 +9,8 @@ package struct DaemonSettings: Sendable {
     package var plan: RoutePlan
     /// What the configuration says of the mark and the table; nil where somebody else manages them.
     let wishes: RoutingNumbers.Wishes?
-    /// Marks of rules that earlier runs made (`takeNumbers`).
-    var earlierMarks: Set<UInt32> = []
+    /// Marks of rules that earlier runs made (`takeNumbers`); nil where no earlier run left anything.
+    var earlierMarks: Set<UInt32>? = []
     package var mtu: GatewayConfiguration.MTU
     package var offloads: OffloadConfiguration
     /// Pairs of data threads; fewer where the kernel cannot share the work out.

@@ -42,8 +42,13 @@ extension KernelState {
     /// it never stands alone but where that is wanted. Addresses are only added: those that are not ours are an
     /// administrator's.
     package func changes(from found: KernelState) -> [KernelChange] {
-        let missing = routes.filter { !found.routes.contains($0) }
-        let superfluous = found.routes.filter { !routes.contains($0) }
+        // There may be 100,000: what is looked at, and copied, is only what may differ.
+        let missing =
+            found.routes.isEmpty
+            ? Array(routes) : routes.lazy.filter { !found.routes.contains($0) }.map(\.self)
+        let superfluous =
+            found.routes.count == routes.count - missing.count
+            ? [] : found.routes.lazy.filter { !routes.contains($0) }.map(\.self)
         let (taken, retaken) =
             missing.isEmpty || superfluous.isEmpty
             ? ([], []) : (Set(superfluous.map(RoutePlace.init)), Set(missing.map(RoutePlace.init)))
@@ -59,8 +64,7 @@ extension KernelState {
     }
 
     /// Those of type unreachable behind the others.
-    private static func sorted(_ routes: Set<NetlinkRoute>) -> [NetlinkRoute] {
-        let routes = Array(routes)
+    private static func sorted(_ routes: [NetlinkRoute]) -> [NetlinkRoute] {
         // Routes are large: what is sorted are keys with places.
         let keys = routes.indices.map { place in
             let (route, prefix) = (routes[place], routes[place].destination)

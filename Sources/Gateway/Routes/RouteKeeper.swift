@@ -43,6 +43,11 @@ package struct RouteKeeper: ~Copyable {
     /// The TUN was moved to another namespace (0), or is back under this index. What is wanted stays to be reconciled.
     package mutating func follow(interface index: UInt32) { interface = index }
 
+    /// The monitor need not tell of the routes that come and go by the keeper's own doing.
+    package func keepQuiet(_ monitor: borrowing NetlinkMonitor) throws(SystemError) {
+        try monitor.ignoreRoutes(changedBy: netlink.routePort)
+    }
+
     package var installsRoutes: Bool { plan.table != nil }
     package var leadsOuterPackets: Bool { plan.leadsOuterPackets }
     package var makesRules: Bool { plan.makesRules }
@@ -333,7 +338,7 @@ package struct RouteKeeper: ~Copyable {
         if !wanted.addresses.isEmpty {
             found.addresses = Set(try netlink.addresses(of: interface).map(\.prefix))
         }
-        found.routes = Set(try netlink.routes().filter { plan.owns($0, interface: interface) })
+        found.routes = Set(try netlink.routes { plan.owns($0, interface: interface) })
         found.rules = Set(try netlink.rules().filter { plan.owns($0) })
         return found
     }

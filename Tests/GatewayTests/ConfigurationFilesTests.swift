@@ -173,7 +173,7 @@ import WireGuard
                 try Data("precious\n".utf8).write(to: URL(filePath: path))
             }
             var timestamps = TimestampStore(directory: folder, interface: "t0", log: quiet)
-            #expect(timestamps.load() == nil)
+            #expect(timestamps.load(unixNanoseconds: 0) == TAI64N(unixNanoseconds: 5_000_000_000))
             #expect(RoutingNumbersStore(directory: folder, interface: "t0", log: quiet).load() == nil)
             for name in ["timestamp", "numbers"] {
                 let copy = try AtomicFile.read("\(folder)/t0.\(name).corrupt", limit: 100).bytes

@@ -186,7 +186,7 @@ package final class ControlLoop {
             probeSecret = ProbeSecret(using: &entropy)
             device = Device(
                 privateKey: state.privateKey, keypairs: keypairs, entropy: entropy,
-                timestampFloor: timestamps.load())
+                timestampFloor: timestamps.load(unixNanoseconds: SystemClock.unixNanoseconds()))
             hooks =
                 settings.hooks.isEmpty
                 ? nil

@@ -5,10 +5,17 @@ internal import WireGuard
 /// The floor of handshake timestamps on disk: nothing sent in an earlier run was later than it, so a clock
 /// that was set back, or a snapshot that was restored, cannot lock this gateway out of its peers.
 ///
-/// It is written a minute ahead of what is sent, so that not each handshake is a write. When it cannot be
-/// written, that is said once, and the gateway runs on.
+/// It is written ahead of what is sent, so that not each handshake is a write. When it cannot be written, that is said
+/// once, and the gateway runs on.
+///
+/// So nothing is ever sent that is further ahead of the clock than the reserve: that far a run goes that follows on a
+/// killed one. Where there is no floor, as at a first start or when the folder was lost, the run begins a reserve ahead of
+/// the clock, and is past all that any earlier run has sent: else its peers would refuse it for as long. A stamp ahead
+/// of the clock gives nothing away, and opens nothing: what an attacker could play back is older all the same. Its price
+/// is that another program that takes over this key within the reserve has its first handshake refused; hence the
+/// reserve is no longer than the time between two tries (WireGuard, section 6.1: REKEY_TIMEOUT).
 struct TimestampStore {
-    private static let reserve: Int64 = 60_000_000_000
+    private static let reserve: Int64 = 5_000_000_000
 
     private let path: String
     private let directory: String
@@ -23,7 +30,11 @@ struct TimestampStore {
     }
 
     /// What the device begins with. A file that cannot be read is as good as none, and said so.
-    mutating func load() -> TAI64N? {
+    mutating func load(unixNanoseconds: Int64) -> TAI64N {
+        read() ?? TAI64N(unixNanoseconds: unixNanoseconds + Self.reserve)
+    }
+
+    private mutating func read() -> TAI64N? {
         do throws(SystemError) {
             let found = try AtomicFile.read(path, limit: 4096).bytes
             let text = String(decoding: found.prefix { $0 > 0x20 }, as: UTF8.self)
@@ -66,7 +77,7 @@ struct TimestampStore {
             }
             isFailing = true
         }
-        // Also after a failure: the next try is a minute of handshakes away.
+        // Also after a failure: the next try is a reserve of handshakes away.
         written = floor
     }
 }

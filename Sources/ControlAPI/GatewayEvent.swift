@@ -66,6 +66,11 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let routeBypassed = Kind(rawValue: "route-bypassed")
         /// Somebody began handshakes with this gateway, which it refused: a wrong key at one of the two ends.
         package static let handshakeRefused = Kind(rawValue: "handshake-refused")
+        /// A tunnel brought packets from an address that is not behind it: a prefix is missing here, or the links
+        /// inside are not the same at both ends.
+        package static let sourceRefused = Kind(rawValue: "source-refused")
+        /// A far end asks for sessions and uses none of the answers.
+        package static let answersLost = Kind(rawValue: "answers-lost")
         /// The gateway's interface is in another network namespace, or back.
         package static let interfaceMoved = Kind(rawValue: "interface-moved")
         package static let interfaceReturned = Kind(rawValue: "interface-returned")
@@ -80,9 +85,9 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let all: [Kind] = [
             tunnelUp, tunnelDegraded, tunnelDown, tunnelConnecting, tunnelIdle, tunnelDisabled, connectionUp,
             connectionDown, failover, targetsUnanswered, targetsAnswered, routeAdded, routeRemoved,
-            routeUnreachable, routeRestored, routeBypassed, handshakeRefused, interfaceMoved,
-            interfaceReturned, drillStarted,
-            drillFinished, hookFailed, started, stopping,
+            routeUnreachable, routeRestored, routeBypassed, handshakeRefused, sourceRefused,
+            answersLost, interfaceMoved, interfaceReturned, drillStarted, drillFinished, hookFailed, started,
+            stopping,
         ]
     }
 }

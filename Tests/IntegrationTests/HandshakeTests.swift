@@ -58,6 +58,62 @@ extension Integration {
             }
         }
 
+        @Test("both ends with the same inside link: the one that is asked from its own address says so")
+        func sameInsideLink() async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(in: lab, .ours)
+                for gateway in [tunnel.onprem, tunnel.vpc] {
+                    let settings = gateway.settings
+                    var lines = ["inside = { local = \"169.254.77.1\", remote = \"169.254.77.2\" }"]
+                    if let endpoint = settings.endpoint { lines.append("endpoint = \"\(endpoint)\"") }
+                    let connection = ConnectionText(
+                        name: "far", routes: settings.routes, lines: [],
+                        tunnels: [.init(name: "far-a", publicKey: settings.peerPublicKey, lines: lines)])
+                    gateway.change { $0.connections = [connection] }
+                }
+                try await tunnel.start()
+                let words = "tunnel far-a: both ends have 169.254.77.1 as their own inside address"
+                for gateway in [tunnel.onprem, tunnel.vpc] {
+                    try await eventually("\(gateway.name) names the links") {
+                        try await gateway.status()?.notices?.contains { $0.hasPrefix(words) } ?? false
+                    }
+                    let events = try await gateway.events(.sourceRefused)
+                    #expect(events.contains { $0.message.hasPrefix(words) && $0.tunnel == "far-a" })
+                }
+            }
+        }
+
+        @Test("an end names whose packets it refuses, and the far end that its answers do not reach")
+        func refusedSourceAndLostAnswers() async throws {
+            try await Lab.run { lab in
+                let tunnel = try await Tunnel.make(in: lab, .ours)
+                try await tunnel.start()
+                try await tunnel.reach(from: .onprem)
+                try await Shell.run(
+                    "ip addr add 10.77.0.1/32 dev lo; ping -c 1 -W 1 -I 10.77.0.1 10.10.0.1 || true",
+                    in: lab.namespace(.vpc))
+                var words =
+                    "packets from 10.77.0.1 to 10.10.0.1 are refused (inner-source-not-allowed): no route of"
+                try await eventually("onprem names the source") {
+                    try await tunnel.onprem.status()?.notices?.contains { $0.contains(words) } ?? false
+                }
+                #expect(
+                    try await tunnel.onprem.events(.sourceRefused).contains { $0.message.contains(words) })
+                #expect(try await tunnel.vpc.status()?.notices == nil)
+
+                try await Shell.run(
+                    "nft 'table inet cut { chain in { type filter hook input priority 0; udp sport 51820 drop; }; }'",
+                    in: lab.namespace(.onprem))
+                try await tunnel.onprem.restart()
+                words =
+                    "the far end at 192.0.2.10:51820 asked for a session 3 times, and used none of the answers"
+                try await eventually("vpc names whom its answers do not reach", within: .seconds(25)) {
+                    try await tunnel.vpc.status()?.notices?.contains { $0.contains(words) } ?? false
+                }
+                #expect(try await tunnel.vpc.events(.answersLost).count == 1)
+            }
+        }
+
         @Test(
             "traffic is back after either end was killed and started again", arguments: Pairing.all,
             Site.allCases)

@@ -14,6 +14,8 @@ extension ControlLoop {
         case .probeReply(let peer, let packet, let length, let at):
             probeWasAnswered(packet, length: length, by: peer, at: at)
         case .sendTooBig(let peer): sendWasTooBig(peer)
+        case .sourceRefused(let peer, let packet, let length):
+            sourceWasRefused(packet, length: length, by: peer)
         case .stray(let message, let underlay, let trafficClass):
             passOn(message, from: underlay, trafficClass: trafficClass)
         default: device.handle(event, now: now)

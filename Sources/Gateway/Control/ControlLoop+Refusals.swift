@@ -2,40 +2,11 @@ internal import ControlAPI
 internal import Logging
 internal import WireGuard
 
-/// What the log and the events have said of refused handshakes: of each kind from each sender once a minute, and of all
-/// together no more than a flood of made-up senders may write.
-struct ToldRefusals {
-    private struct Kind: Hashable {
-        let reason: DropReason
-        let key: PublicKey?
-        let address: IPAddress
-    }
-
-    private static let interval: Duration = .seconds(60)
-    private static let limitInInterval = 10
-
-    private var told: [Kind: (count: UInt64, at: Instant)] = [:]
-    private var budget = Self.limitInInterval
-    private var budgetSince: Instant?
-
-    /// How many of these handshakes are to be told of now; nil is none.
-    mutating func news(of refusal: RefusedHandshakes.Refusal, now: Instant) -> UInt64? {
-        let kind = Kind(reason: refusal.reason, key: refusal.key, address: refusal.address)
-        let before = told[kind]
-        // One that was pushed out and came again counts from the beginning.
-        let count =
-            before.map { $0.count <= refusal.count ? refusal.count - $0.count : refusal.count }
-            ?? refusal.count
-        guard count > 0, before.map({ now - $0.at >= Self.interval }) ?? true else { return nil }
-        if budgetSince.map({ now - $0 >= Self.interval }) ?? true {
-            (budget, budgetSince) = (Self.limitInInterval, now)
-            told = told.filter { now - $0.value.at < Self.interval * 10 }
-        }
-        guard budget > 0 else { return nil }
-        budget -= 1
-        told[kind] = (refusal.count, now)
-        return count
-    }
+/// A trouble that is told of, each kind for itself (`ToldNews`).
+enum Trouble: Hashable {
+    case handshake(DropReason, key: PublicKey?, IPAddress)
+    case source(PeerID, IPAddress)
+    case lostAnswers(PeerID)
 }
 
 /// Whoever has a wrong key hears nothing: this end says who spoke, and why it was not let in.
@@ -45,9 +16,16 @@ extension ControlLoop {
     /// Handshakes are tried every 5 s for 90 s (WireGuard, section 6.4): who is not heard for so long has given up.
     private static let refusalAge: Duration = .seconds(120)
 
-    func tellOfRefusals() {
+    func tellOfTroubles() {
+        tellOfRefusals()
+        tellOfSources()
+        tellOfLostAnswers()
+    }
+
+    private func tellOfRefusals() {
         for refusal in recentRefusals {
-            guard let count = toldRefusals.news(of: refusal, now: now) else { continue }
+            let trouble = Trouble.handshake(refusal.reason, key: refusal.key, refusal.address)
+            guard let count = toldTroubles.news(of: trouble, count: refusal.count, now: now) else { continue }
             let tunnel = refusal.key.flatMap { knownTunnel(of: $0) }
             var details = ["endpoint": "\(refusal.endpoint)", "count": "\(count)"]
             details["key"] = refusal.key?.base64
@@ -92,5 +70,88 @@ extension ControlLoop {
 
     private func knownTunnel(of key: PublicKey) -> Tunnel? {
         state.connections.lazy.flatMap(\.tunnels).first { $0.publicKey == key }
+    }
+}
+
+/// What comes by a tunnel from where nothing may come.
+extension ControlLoop {
+    /// Whoever sends no more for so long has stopped.
+    private static let sourceAge: Duration = .seconds(60)
+
+    func sourceWasRefused(_ packet: [UInt8], length: Int, by peer: PeerID) {
+        refusedSources.note(packet, length: length, by: peer, now: now)
+    }
+
+    var sourceNotices: [String] { recentSources.map(words) }
+
+    private var recentSources: [RefusedSources.Source] {
+        refusedSources.all.filter { now - $0.last < Self.sourceAge && tunnels[$0.peer] != nil }
+    }
+
+    private func tellOfSources() {
+        for source in recentSources {
+            guard let record = tunnels[source.peer],
+                let count = toldTroubles.news(
+                    of: .source(source.peer, source.address), count: source.count, now: now)
+            else { continue }
+            raise(
+                .sourceRefused, connection: record.connection, tunnel: record.name,
+                reason: DropReason.innerSourceNotAllowed.name, words(source),
+                details: [
+                    "source": "\(source.address)", "destination": "\(source.destination)",
+                    "count": "\(count)",
+                ], level: .warning)
+        }
+    }
+
+    private func words(_ source: RefusedSources.Source) -> String {
+        let record = tunnels[source.peer]
+        let owners = state.connections.filter { connection in
+            connection.name != record?.connection
+                && connection.routes.contains { $0.prefix.contains(source.address) }
+        }
+        return source.words(
+            tunnel: record?.name ?? "", connection: record?.connection ?? "", inside: record?.inside,
+            owners: owners.map(\.name))
+    }
+}
+
+/// A far end that asks for a session again and again, and never uses what it is answered.
+extension ControlLoop {
+    /// One answer may be lost, and two may have crossed.
+    private static let lostAnswers = 3
+    /// A handshake is tried every 5 s (WireGuard, section 6.1).
+    private static let answerAge: Duration = .seconds(20)
+
+    var lostAnswerNotices: [String] { lostAnswerCounts.map { words($0, $1, $2) } }
+
+    private var lostAnswerCounts: [(PeerID, Int, Endpoint?)] {
+        tunnels.peers.compactMap { peer in
+            guard let status = device.status(of: peer), let answers = status.unconfirmedAnswers,
+                answers.count >= Self.lostAnswers, now - answers.last < Self.answerAge
+            else { return nil }
+            return (peer, answers.count, status.underlay?.endpoint)
+        }
+    }
+
+    private func tellOfLostAnswers() {
+        for (peer, count, endpoint) in lostAnswerCounts {
+            guard toldTroubles.news(of: .lostAnswers(peer), count: UInt64(count), now: now) != nil else {
+                continue
+            }
+            var details = ["count": "\(count)"]
+            details["endpoint"] = endpoint.map { "\($0)" }
+            raise(
+                .answersLost, connection: tunnels[peer]?.connection, tunnel: tunnels[peer]?.name,
+                reason: "answers-lost", words(peer, count, endpoint), details: details, level: .warning)
+        }
+    }
+
+    private func words(_ peer: PeerID, _ count: Int, _ endpoint: Endpoint?) -> String {
+        let who = endpoint.map { " at \($0)" } ?? ""
+        return
+            "tunnel \(tunnels[peer]?.name ?? ""): the far end\(who) asked for a session \(count) times, and used none of "
+            + "the answers: they do not get there (a firewall or NAT between), or it cannot read them (another "
+            + "pre-shared key)"
     }
 }

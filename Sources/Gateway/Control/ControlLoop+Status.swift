@@ -27,7 +27,9 @@ extension ControlLoop {
                 tunUSO: tun.offloads.uso),
             workers: underlays.workers, isSingleThreaded: dataPlane.isSingleThreaded,
             connections: state.connections.map { self.status(of: $0) }, drops: drops)
-        let notices = [namespaceNotice].compactMap(\.self) + ruleNotices + refusalNotices
+        let notices =
+            [namespaceNotice].compactMap(\.self) + ruleNotices + refusalNotices
+            + sourceNotices + lostAnswerNotices
         if !notices.isEmpty { status.notices = notices }
         status.hooks = hooks?.counts
         if learned != nil { status.guarded = guardedPrefixes.map(\.description) }

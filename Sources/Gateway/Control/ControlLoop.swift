@@ -120,7 +120,8 @@ package final class ControlLoop {
     /// Links or addresses have changed: sockets that are bound to one may have to follow.
     var areUnderlaysStale = false
     var areLocalNetworksStale = false
-    var toldRefusals = ToldRefusals()
+    var toldTroubles = ToldNews<Trouble>()
+    var refusedSources = RefusedSources()
     /// By connection: what this host sends to the far site from.
     var sources: [String: [IPAddress]] = [:]
     private var socketCheckAt: Instant
@@ -345,7 +346,7 @@ package final class ControlLoop {
             socketCheckAt = now + Self.socketCheckInterval
             keepSockets()
             tellOfUnlockedKeys()
-            tellOfRefusals()
+            tellOfTroubles()
         }
         flush()
         settleConnections()

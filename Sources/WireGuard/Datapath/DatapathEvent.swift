@@ -21,6 +21,8 @@ package enum DatapathEvent: Sendable {
     /// The socket refused a message as larger than the interface takes, and the tunnel's outer packets are not to be
     /// fragmented; repeated, at most twice a second.
     case sendTooBig(PeerID)
+    /// An inner packet was dropped for its source: its first 96 bytes and the length of all of it; at most twice a second.
+    case sourceRefused(PeerID, packet: [UInt8], length: Int)
     /// An answer to a probe of ours, whichever tunnel the probe went by: the first 96 bytes of the inner packet,
     /// the length of all of it, and when its batch was taken. Its source belongs to the peer's connection.
     case probeReply(PeerID, packet: [UInt8], length: Int, at: Instant)

@@ -4,7 +4,7 @@ internal import Synchronization
 /// neither waits.
 ///
 /// Handshakes, strays and staged packets, which a stranger or a busy host can produce without end, may fill three
-/// quarters of it, and answers to probes, which a peer can, seven eighths; the rest is kept for the events that
+/// quarters of it, and answers to probes and refused packets, which a peer can, seven eighths; the rest is kept for the events that
 /// timers and key confirmation hang on.
 ///
 /// A second one leads strays the other way, from control to the inbound thread that they are for.
@@ -14,7 +14,7 @@ internal import Synchronization
     private struct Record: BitwiseCopyable {
         enum Kind: UInt8, BitwiseCopyable {
             case handshakeMessage, stage, dataSent, dataReceived, rekeyDue, keyConfirmed, roamed, probeReply
-            case sendTooBig, stray
+            case sendTooBig, stray, sourceRefused
             /// Nothing more before the end of the memory: the next record is at its start.
             case wrap
         }
@@ -102,6 +102,13 @@ internal import Synchronization
             Record(
                 kind: .probeReply, payloadCount: UInt32(count), length: UInt32(length), peer: peer,
                 value: now.nanoseconds), payload: packet, within: capacity / 8 * 7)
+    }
+
+    /// `count` is what is kept of `length` bytes.
+    func sourceRefused(_ packet: UnsafeRawPointer, count: Int, length: Int, peer: PeerID) -> Bool {
+        unsafe append(
+            Record(kind: .sourceRefused, payloadCount: UInt32(count), length: UInt32(length), peer: peer),
+            payload: packet, within: capacity / 8 * 7)
     }
 
     func dataSent(_ peer: PeerID, at now: Instant) -> Bool {
@@ -209,6 +216,8 @@ internal import Synchronization
         case .keyConfirmed: .keyConfirmed(record.peer, localIndex: UInt32(truncatingIfNeeded: record.value))
         case .roamed, .wrap: .roamed(record.peer)
         case .sendTooBig: .sendTooBig(record.peer)
+        case .sourceRefused:
+            .sourceRefused(record.peer, packet: unsafe Array(payload), length: Int(record.length))
         case .probeReply:
             .probeReply(record.peer, packet: unsafe Array(payload), length: Int(record.length), at: at)
         }

@@ -18,8 +18,8 @@ internal import Synchronization
     private static let maximumUses = 64
     /// A second's probes of a thousand tunnels, or what a peer may ask for with packets of full size in a batch.
     private static let answerCapacity = 256 << 10
-    /// Bytes of an answer to a probe that control sees: the longest header, the ICMP header, what was ours.
-    private static let replyExcerpt = 96
+    /// Bytes of a packet that control sees: of an answer to a probe the longest header, the ICMP header, what was ours.
+    private static let excerpt = 96
 
     @unsafe private struct PathUse {
         var path: Unmanaged<TunnelPath>
@@ -283,6 +283,12 @@ internal import Synchronization
         let (peer, inside) = unsafe uses[index].path._withUnsafeGuaranteedRef { ($0.peer, $0.inside) }
         let source = unsafe header.sourceAddress(of: packet)
         guard connection >= 0, table.mayComeFrom(source, inside: inside, of: connection) else {
+            if unsafe uses[index].path._withUnsafeGuaranteedRef({ $0.mayTellOfSource(at: now) }) {
+                // Without room it is counted all the same, and the next one is told of.
+                _ = unsafe events.sourceRefused(
+                    packet, count: min(header.totalLength, Self.excerpt), length: header.totalLength,
+                    peer: peer)
+            }
             throw .innerSourceNotAllowed
         }
         if let inside, source == inside.remote, unsafe header.destinationAddress(of: packet) == inside.local,
@@ -300,7 +306,7 @@ internal import Synchronization
             unsafe header.transport != InnerHeader.tcp || table.isWatched(header.sourceAddress(of: packet)),
             unsafe table.isProbeSource(header.destinationAddress(of: packet), of: connection)
         {
-            let kept = min(header.totalLength, Self.replyExcerpt)
+            let kept = min(header.totalLength, Self.excerpt)
             guard
                 unsafe events.probeReply(
                     packet, count: kept, length: header.totalLength, peer: peer, at: now)

@@ -300,12 +300,16 @@ package final class TunnelPath: Sendable {
 
     private let rekeyAskedAt = Atomic<UInt64>(0)
     private let tooBigToldAt = Atomic<UInt64>(0)
+    private let sourceToldAt = Atomic<UInt64>(0)
 
     /// At most twice a second, so that a session past its time does not fill the ring.
     func mayAskForRekey(at now: Instant) -> Bool { Self.isDue(rekeyAskedAt, at: now) }
 
     /// Likewise of messages that the socket refused.
     func mayTellOfTooBig(at now: Instant) -> Bool { Self.isDue(tooBigToldAt, at: now) }
+
+    /// Likewise of inner packets from where none may come.
+    func mayTellOfSource(at now: Instant) -> Bool { Self.isDue(sourceToldAt, at: now) }
 
     private let isRoamingUntold = Atomic<Bool>(false)
     private let roamingToldAt = Atomic<UInt64>(0)

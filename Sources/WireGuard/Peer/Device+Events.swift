@@ -14,8 +14,8 @@ extension Device {
             withPeer(id) { if $1.peer.isRekeyDue(at: now) { $0.startHandshake($1, now: now) } }
         case .keyConfirmed(let id, let index): withPeer(id) { $0.confirm(localIndex: index, $1, now: now) }
         case .roamed(let id): withPeer(id) { $0.follow($1) }
-        // For the health of the tunnel, and for another data thread: no business of the protocol's.
-        case .probeReply, .sendTooBig, .stray: break
+        // For the health of the tunnel, for its operator, and for another data thread: no business of the protocol's.
+        case .probeReply, .sendTooBig, .stray, .sourceRefused: break
         }
     }
 

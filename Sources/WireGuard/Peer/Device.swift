@@ -260,7 +260,8 @@ package struct Device: ~Copyable {
             persistentKeepalive: slot.peer.persistentKeepalive, state: slot.peer.state,
             lastHandshake: slot.peer.lastHandshake, sessionSince: slot.peer.keypairs.current?.createdAt,
             lastFailure: slot.peer.lastFailure?.reason, lastFailureAt: slot.peer.lastFailure?.at,
-            stagedPackets: slot.peer.staged.count, transmittedBytes: path.transmittedBytes,
+            unconfirmedAnswers: slot.peer.unconfirmedAnswers, stagedPackets: slot.peer.staged.count,
+            transmittedBytes: path.transmittedBytes,
             transmittedPackets: path.transmittedPackets, receivedBytes: path.receivedBytes,
             receivedPackets: path.receivedPackets)
     }

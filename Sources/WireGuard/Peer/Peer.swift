@@ -46,6 +46,8 @@ struct Peer: ~Copyable {
     /// Where the last one went.
     var initiationEndpoint: Endpoint?
     private(set) var lastHandshake: Instant?
+    /// Our answers to its initiations since it last used a key, and when the latest was sent.
+    private(set) var unconfirmedAnswers: (count: Int, last: Instant)?
     private(set) var lastFailure: (reason: HandshakeFailure, at: Instant)?
 
     /// Handshake messages, which the stamps of the path do not cover.
@@ -187,6 +189,7 @@ struct Peer: ~Copyable {
         case .responder:
             retired = keypairs.beginAsResponder(keypair)
             noteHandshakeSent(at: now)
+            unconfirmedAnswers = ((unconfirmedAnswers?.count ?? 0) + 1, now)
         }
         timers[.keypairExpiry] = keypairs.earliestExpiry
         timers[.wipe] = now + Protocol.wipeAfterTime
@@ -207,6 +210,7 @@ struct Peer: ~Copyable {
     private mutating func completed(at now: Instant) {
         lastHandshake = now
         lastFailure = nil
+        unconfirmedAnswers = nil
     }
 
     /// Everything that a change of our own key makes worthless. Timestamps stay.

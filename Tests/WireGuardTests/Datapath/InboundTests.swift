@@ -131,6 +131,28 @@ struct InboundTests {
         #expect(pair.right.drops[.innerSourceNotAllowed] == 2)
     }
 
+    @Test("control hears of a packet from a foreign address, and of a flood of them twice a second")
+    func foreignSourceTold() throws {
+        var pair = DatapathPair()
+        let foreign = InnerPackets.udp(
+            from: IPAddress("10.9.0.1")!, to: InnerPackets.right4, payload: [UInt8](repeating: 1, count: 500))
+        var told: [(packet: [UInt8], length: Int)] = []
+        for _ in 0..<1000 {
+            #expect(pair.receive(pair.send(foreign)).isEmpty)
+            for case .sourceRefused(let peer, let packet, let length) in pair.right.events(
+                pair.right.inboundEvents)
+            {
+                #expect(peer == pair.right.path.peer)
+                told.append((packet, length))
+            }
+            pair.now = pair.now + .milliseconds(1)
+        }
+        #expect(pair.right.drops[.innerSourceNotAllowed] == 1000)
+        #expect(told.count == 2)
+        let first = try #require(told.first)
+        #expect(first.packet == Array(foreign[..<96]) && first.length == foreign.count)
+    }
+
     @Test("inner packets that lie about themselves are dropped under a name")
     func lyingInner() throws {
         var pair = DatapathPair()

@@ -151,6 +151,21 @@ import Testing
         #expect(right.status(of: left).lastHandshake != nil && right.device.refusedHandshakes.all.isEmpty)
     }
 
+    @Test("an end counts its answers that the far end makes no use of, until it does")
+    func unconfirmedAnswers() {
+        let (simulation, left, right) = Simulation.pair()
+        // What right sends is lost.
+        simulation.isCut = { from, _ in from == right.address }
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(12))
+        #expect(right.status(of: left).unconfirmedAnswers?.count == 3)
+        #expect(left.status(of: right).unconfirmedAnswers == nil)
+        simulation.isCut = { _, _ in false }
+        simulation.run(for: .seconds(6))
+        #expect(left.status(of: right).state == .established)
+        #expect(right.status(of: left).unconfirmedAnswers == nil)
+    }
+
     @Test("of refused handshakes few are kept, and those that name a key longest")
     func refusedHandshakes() throws {
         let simulation = Simulation()

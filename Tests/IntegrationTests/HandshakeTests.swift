@@ -77,8 +77,11 @@ extension Integration {
                     try await eventually("\(gateway.name) names the links") {
                         try await gateway.status()?.notices?.contains { $0.hasPrefix(words) } ?? false
                     }
-                    let events = try await gateway.events(.sourceRefused)
-                    #expect(events.contains { $0.message.hasPrefix(words) && $0.tunnel == "far-a" })
+                    try await eventually("\(gateway.name) raises an event") {
+                        try await gateway.events(.sourceRefused).contains {
+                            $0.message.hasPrefix(words) && $0.tunnel == "far-a"
+                        }
+                    }
                 }
             }
         }
@@ -110,7 +113,9 @@ extension Integration {
                 try await eventually("vpc names whom its answers do not reach", within: .seconds(25)) {
                     try await tunnel.vpc.status()?.notices?.contains { $0.contains(words) } ?? false
                 }
-                #expect(try await tunnel.vpc.events(.answersLost).count == 1)
+                try await eventually("vpc raises an event") {
+                    try await tunnel.vpc.events(.answersLost).count == 1
+                }
             }
         }
 

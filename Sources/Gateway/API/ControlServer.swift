@@ -17,8 +17,6 @@ internal import WireGuard
 final class ControlServer: Sendable {
     /// Idle or slow clients are let go after this.
     private static let idleTimeout = TimeAmount.seconds(10)
-    /// Half of the descriptors that a process usually has: clients that say nothing do not keep others out,
-    /// or the daemon short.
     /// Clients that wait to be let in: past this the kernel refuses them. As many as net.core.somaxconn allows.
     private static let backlog = 4096
     private static let stopTimeout: Duration = .seconds(1)
@@ -27,6 +25,9 @@ final class ControlServer: Sendable {
 
     /// One thread, whatever the machine: NIO's own group has one for each processor, with three descriptors each.
     private static let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+
+    /// Of this process: one that ends slowly removes the name that it was bound to, which must not be another's by then.
+    private static let starts = Atomic(0)
 
     private let path: String
     private let mailbox: Mailbox<ControlCommand>
@@ -49,8 +50,6 @@ final class ControlServer: Sendable {
         var stage = Stage.starting
         var group: ServiceGroup?
         var ended: EventCounter?
-        /// How often the server was started.
-        var generation = 0
     }
 
     init(
@@ -66,10 +65,8 @@ final class ControlServer: Sendable {
 
     /// Returns at once; the mailbox hears of success and failure.
     func start() {
-        let generation = running.withLock {
-            $0 = Running(generation: $0.generation + 1)
-            return $0.generation
-        }
+        running.withLock { $0 = Running() }
+        let generation = Self.starts.wrappingAdd(1, ordering: .relaxed).newValue
         do {
             if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
                 try AtomicFile.makeDirectory(String(path[..<slash]), mode: 0o755)

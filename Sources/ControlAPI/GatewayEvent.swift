@@ -71,6 +71,14 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let sourceRefused = Kind(rawValue: "source-refused")
         /// A far end asks for sessions and uses none of the answers.
         package static let answersLost = Kind(rawValue: "answers-lost")
+        /// Two hosts use the key of a tunnel's far end, and take the session from each other; or one alone again.
+        package static let keyShared = Kind(rawValue: "key-shared")
+        package static let keyUnshared = Kind(rawValue: "key-unshared")
+        /// This host does not forward what goes between its network and the tunnels, or does so again.
+        package static let forwardingBlocked = Kind(rawValue: "forwarding-blocked")
+        package static let forwardingRestored = Kind(rawValue: "forwarding-restored")
+        /// `wg` has changed what the configuration file says.
+        package static let changedByWg = Kind(rawValue: "changed-by-wg")
         /// The gateway's interface is in another network namespace, or back.
         package static let interfaceMoved = Kind(rawValue: "interface-moved")
         package static let interfaceReturned = Kind(rawValue: "interface-returned")
@@ -85,9 +93,9 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let all: [Kind] = [
             tunnelUp, tunnelDegraded, tunnelDown, tunnelConnecting, tunnelIdle, tunnelDisabled, connectionUp,
             connectionDown, failover, targetsUnanswered, targetsAnswered, routeAdded, routeRemoved,
-            routeUnreachable, routeRestored, routeBypassed, handshakeRefused, sourceRefused,
-            answersLost, interfaceMoved, interfaceReturned, drillStarted, drillFinished, hookFailed, started,
-            stopping,
+            routeUnreachable, routeRestored, routeBypassed, handshakeRefused, sourceRefused, answersLost,
+            keyShared, keyUnshared, forwardingBlocked, forwardingRestored, changedByWg, interfaceMoved,
+            interfaceReturned, drillStarted, drillFinished, hookFailed, started, stopping,
         ]
     }
 }

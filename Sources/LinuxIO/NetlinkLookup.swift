@@ -64,6 +64,17 @@ extension Netlink {
         return route
     }
 
+    /// Whether packets may be sent from an address, and come to it. True where the kernel does not tell.
+    package func isLocal(_ address: IPAddress) -> Bool {
+        // The same link-local address may be on every link.
+        guard !address.isLinkLocal else { return true }
+        do throws(SystemError) {
+            return try match(of: NetlinkPacket(to: address))?.kind == .local
+        } catch {
+            return ![ENETUNREACH, EHOSTUNREACH, EINVAL, EACCES].contains(error.code)
+        }
+    }
+
     private func lookUp(
         _ packet: NetlinkPacket, flags: UInt32, _ body: (OpaquePointer) -> Void
     ) throws(SystemError) {

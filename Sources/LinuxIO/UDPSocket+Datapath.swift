@@ -12,7 +12,9 @@ extension WorkerSockets {
             let result = unsafe send(run, outbound.bytes(of: run), &waitsLeft, drops: outbound.drops)
             note(waitsLeft: waitsLeft, of: run.underlay)
             switch result {
-            case .sent, .failed: break
+            case .sent: outbound.runWasSent(run)
+            case .failed(let code):
+                outbound.runFailed(run, code, isCongestion: [EAGAIN, ENOBUFS, ENOMEM].contains(code))
             case .sourceInvalid: outbound.forgetSource(of: run)
             case .tooBig: outbound.runWasTooBig(run)
             }

@@ -20,6 +20,9 @@ struct Underlays {
     /// Indices of the devices that are bound to, by number; 0 is none.
     private var interfaceOfBinding: [UInt32]
     private var isRunning: [String: Bool] = [:]
+    /// Sources that are bound to, and are no address of this host now. An IPv4 packet from one is refused (EINVAL), and
+    /// one of IPv6 leaves, and is never answered.
+    private var lostSources: Set<IPAddress> = []
     /// By number: whether outer packets go whole or not at all.
     private var dontFragment: Set<UInt8> = []
     /// Groups that are in use no more, until the data threads have reached a generation of sockets.
@@ -46,6 +49,7 @@ struct Underlays {
             interfaceOfBinding.append(0)
         }
         for number in self.bindings.indices.dropFirst() { bind(number) }
+        lookForSources()
     }
 
     /// Nil past the limit.
@@ -72,21 +76,49 @@ struct Underlays {
     /// Whether a tunnel can leave by this number: there are sockets, and the device that they are bound to is up
     /// and has a carrier.
     func isUp(_ number: UInt8) -> Bool {
-        guard groups[number] != nil else { return false }
+        guard groups[number] != nil, lostSource(of: number) == nil else { return false }
         return bindings[Int(number)].device.map { isRunning[$0] ?? false } ?? true
     }
 
     /// Why nothing can leave by this number, in words; nil when it can.
     func problem(of number: UInt8) -> String? {
+        if let source = lostSource(of: number) {
+            return "\(source), which it is bound to, is no address of this host"
+        }
         if let problem = problems[Int(number)] { return "\(problem)" }
         guard !isUp(number), let device = bindings[Int(number)].device else { return nil }
         return "interface \(device) is down"
+    }
+
+    /// What to do about `problem`; nil where that says it.
+    func remedy(of number: UInt8) -> String? {
+        let binding = bindings[Int(number)]
+        if let source = lostSource(of: number) {
+            let device = binding.device ?? "DEVICE"
+            return
+                "give it back (ip address add \(source)/LENGTH dev \(device)), or write another source in bind"
+        }
+        guard !isUp(number), let device = binding.device else { return nil }
+        return isRunning[device] == nil ? nil : "see 'ip link show \(device)'"
+    }
+
+    func isBound(to source: IPAddress) -> Bool { bindings.contains { $0.source == source } }
+
+    private func lostSource(of number: UInt8) -> IPAddress? {
+        bindings[Int(number)].source.flatMap { lostSources.contains($0) ? $0 : nil }
+    }
+
+    private mutating func lookForSources() {
+        let sources = Set(bindings.compactMap(\.source))
+        guard !sources.isEmpty, let netlink = try? Netlink() else { return }
+        lostSources = sources.filter { !netlink.isLocal($0) }
     }
 
     /// After links or addresses came or went: what is bound to a device that is gone, or another now, is bound
     /// again, and so is what has no sockets yet. True when the sockets are others than before.
     mutating func followLinks() -> Bool {
         var hasChanged = false
+        lookForSources()
         for number in bindings.indices.dropFirst() {
             let wasThere = groups[UInt8(number)] != nil
             if let device = bindings[number].device, let index = look(at: device),

@@ -45,28 +45,16 @@ extension ControlLoop {
         let result = socket.send(
             bytes, to: underlay, trafficClass: kind == .handshake ? Self.handshakeClass : 0)
         switch result {
-        case .sent: note(sendProblem: nil, of: peer)
+        case .sent: noteSent(by: peer)
         case .sourceInvalid:
             if let peer { device.path(of: peer)?.forgetSource() }
-            note(sendProblem: nil, of: peer)
+            noteSent(by: peer)
         case .tooBig:
             device.dropCounters.add(.sendTooBig)
             if let peer { sendWasTooBig(peer) }
         case .failed(let code):
             device.dropCounters.add(.sendFailed)
-            note(sendProblem: code, of: peer)
-        }
-    }
-
-    /// A line when it begins, when it changes and when it ends.
-    private func note(sendProblem code: Int32?, of peer: PeerID?) {
-        guard let peer, tunnels[peer]?.sendProblem != code else { return }
-        tunnels[peer]?.sendProblem = code
-        if let code {
-            log.warning(
-                "sending fails", metadata: names(of: peer, adding: ["error": "\(SystemError.text(code))"]))
-        } else {
-            log.notice("sending works again", metadata: names(of: peer))
+            if let peer { tunnels[peer]?.sendError = code }
         }
     }
 
@@ -92,6 +80,7 @@ extension ControlLoop {
                 tunnels[peer]?.endpoints.roamed(to: endpoint, now: now)
             }
             noteEndpoint(of: peer)
+            lookForSharedKey(peer)
             tunnels[peer]?.pathMTU?.sessionBegan(now: now)
             follow(peer)
         case .initiationUnanswered(let failure, let endpoint):
@@ -132,6 +121,7 @@ extension ControlLoop {
             tunnels[peer]?.pathMTU?.pathChanged(now: now)
             noteEndpoint(of: peer)
             follow(peer)
+            lookForSharedKey(peer)
             report(underlay.endpoint, of: peer)
         case .removedAsOurself:
             log.warning("peer removed: it has our own public key", metadata: names(of: peer))
@@ -154,8 +144,9 @@ extension ControlLoop {
         if tunnels[peer]?.inside != nil { askAhead(peer) }
     }
 
-    /// A peer that comes from two places in turn, or two that share its key, would write a line a batch.
+    /// A peer that comes from two places in turn would write a line a batch. Of two that share its key all is told.
     private func report(_ endpoint: Endpoint, of peer: PeerID) {
+        guard tunnels[peer]?.sharing.hosts.isEmpty == true else { return }
         guard now >= tunnels[peer]?.roamingQuietUntil ?? now else {
             tunnels[peer]?.roamsUnreported += 1
             return

@@ -75,10 +75,15 @@ extension ControlLoop {
             tunnels[peer]?.wantsSession = true
         default: break
         }
+        var why = transition.reason.words
+        if transition.to == .down {
+            if transition.reason == .interfaceDown { why = underlays.problem(of: record.socket) ?? why }
+            if let problem = sendProblem(of: peer) { why += "; \(problem)" }
+        }
         raise(
             Self.kind(of: transition.to), connection: record.connection, tunnel: record.name,
             from: transition.from.rawValue, to: transition.to.rawValue, reason: transition.reason.name,
-            "\(record.name) is \(transition.to.rawValue): \(transition.reason.words)",
+            "\(record.name) is \(transition.to.rawValue): \(why)",
             level: transition.to == .down ? .warning : .info)
     }
 

@@ -51,6 +51,10 @@ extension ControlLoop {
             areUnderlaysStale = true
             areLocalNetworksStale = true
         case .routeAdded(let route), .routeRemoved(let route):
+            // By its own route an address is of this host, or no longer: the event of the address itself may come before.
+            if route.kind == .local, underlays.isBound(to: route.destination.address) {
+                areUnderlaysStale = true
+            }
             return route.protocol != NetlinkRoute.ownProtocol && route.table != NetlinkRoute.localTable
         case .ruleAdded(let rule), .ruleRemoved(let rule): return rule.protocol != NetlinkRoute.ownProtocol
         case .overflow:

@@ -82,7 +82,8 @@ extension ControlLoop {
         let leftOut = connection.prefixes.compactMap { prefix in
             self.leftOut[prefix].map { "\(prefix) is left out: \(Self.words($0, prefix))" }
         }
-        return [silence].compactMap(\.self) + leftOut + foreignNotices(of: connection)
+        let sharing = peers(of: connection).compactMap { sharedKeyWords(of: $0) }
+        return [silence].compactMap(\.self) + leftOut + foreignNotices(of: connection) + sharing
     }
 
     func status(of tunnel: Tunnel, in connection: Connection) -> TunnelStatus? {
@@ -90,7 +91,7 @@ extension ControlLoop {
             let status = device.status(of: peer)
         else { return nil }
         let names = tunnel.endpoints.filter { if case .name = $0 { true } else { false } }
-        let isFine = record.health.state == .up
+        let isFine = record.health.state == .up && sendProblem(of: peer) == nil
         var answer = TunnelStatus(
             name: tunnel.name, connection: connection.name, publicKey: tunnel.publicKey.base64,
             hasPresharedKey: !tunnel.presharedKey.isNone, cipher: tunnel.cipher.rawValue,
@@ -152,6 +153,10 @@ extension ControlLoop {
         case .interfaceDown where record.health.state == .down:
             return underlays.problem(of: record.socket) ?? record.health.reason.words
         case .probeTimeout where record.health.liveness == .answering:
+        default: break
+        }
+        if let problem = sendProblem(of: peer) { return problem.description }
+        switch record.health.reason {
             guard let left = record.health.holdDownLeft(now: now)?.seconds else {
                 return "probes are answered again, but fewer in a row than bring it up"
             }
@@ -176,9 +181,6 @@ extension ControlLoop {
         guard let endpoint = status.underlay?.endpoint else {
             return "the far end's endpoint is not known: it must speak first"
         }
-        if let code = tunnels[peer]?.sendProblem {
-            return "sending to \(endpoint) fails: \(SystemError.text(code))"
-        }
         switch status.lastFailure {
         case .noReply:
             let waiting = tunnels[peer]?.askingSince.map { " for \(Int(seconds(since: $0))) s" } ?? ""
@@ -195,11 +197,14 @@ extension ControlLoop {
     }
 
     private func hint(for status: PeerStatus) -> String? {
-        if tunnels[status.id]?.endpoints.problem != nil, let stubHint { return stubHint }
-        if tunnels[status.id]?.sendProblem != nil, let address = status.underlay?.endpoint.address {
-            return "see 'ip route get \(address)' and the firewall of this host"
+        if let record = tunnels[status.id], record.health.reason == .interfaceDown,
+            let remedy = underlays.remedy(of: record.socket)
+        {
+            return remedy
         }
         if status.lastFailure == .noReply, let problem = returnProblem(of: status.id) {
+        if tunnels[status.id]?.endpoints.problem != nil, let stubHint { return stubHint }
+        if let problem = sendProblem(of: status.id) { return problem.remedy }
             return "\(problem): \(problem.remedy)"
         }
         if status.underlay == nil, let stranger = latestStranger {

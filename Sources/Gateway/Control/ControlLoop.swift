@@ -364,6 +364,8 @@ package final class ControlLoop {
         ] {
             if let deadline, deadline < next { next = deadline }
         }
+            tellOfSendErrors()
+            lookForSharedKeysEnded()
         timer.arm(at: next)
     }
 

@@ -27,7 +27,12 @@ struct TunnelRecord {
     var hasGivenUp = false
     /// When the first unanswered initiation went out.
     var askingSince: Instant?
-    var sendProblem: Int32?
+    /// errno of what control sent last; nil while that works.
+    var sendError: Int32?
+    /// errno that the log has told of.
+    var toldSendError: Int32?
+    /// Whether two hosts share the far end's key.
+    var sharing = KeySharing()
     /// Changes of endpoint are not logged before, only counted.
     var roamingQuietUntil: Instant?
     var roamsUnreported = 0

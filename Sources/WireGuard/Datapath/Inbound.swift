@@ -25,6 +25,8 @@ internal import Synchronization
         var path: Unmanaged<TunnelPath>
         /// Where the last message came from.
         var underlay: UnderlayPath
+        /// Of the keypair of the last message.
+        var serial: UInt64
         /// The connection that its packets come from; negative is none.
         var connection: Int32
         var isCut: Bool
@@ -166,7 +168,7 @@ internal import Synchronization
                 guard unsafe use.underlay.socket == path.socket, unsafe path.underlay != use.underlay else {
                     return
                 }
-                unsafe path.roam(to: use.underlay)
+                unsafe path.roam(to: use.underlay, under: use.serial)
             }
         }
         areEndpointsPublished = true
@@ -372,7 +374,7 @@ internal import Synchronization
                 counter: counter, ciphertext: ciphertext, count: count, into: ciphertext, by: &keystream)
         else { return .failure(.authenticationFailed) }
         guard windows.accept(counter, keypair: keypair) else { return .failure(.replayed) }
-        let index = use(keypair.path, underlay)
+        let index = use(keypair.path, underlay, keypair.serial)
         guard unsafe !uses[index].isCut else { return .failure(.drilled) }
         if !keypair.heard.load(ordering: .relaxed) { hear(keypair) }
         if keypair.role == .initiator, Int64(bitPattern: age) >= rekeyAfterReceiving,
@@ -395,12 +397,13 @@ internal import Synchronization
     }
 
     @inline(__always)
-    private mutating func use(_ path: TunnelPath, _ underlay: UnderlayPath) -> Int {
+    private mutating func use(_ path: TunnelPath, _ underlay: UnderlayPath, _ serial: UInt64) -> Int {
         let opaque = unsafe Unmanaged.passUnretained(path).toOpaque()
         var index = useCount &- 1
         while index >= 0 {
             if unsafe uses[index].path.toOpaque() == opaque {
                 unsafe uses[index].underlay = underlay
+                unsafe uses[index].serial = serial
                 return index
             }
             index &-= 1
@@ -409,7 +412,8 @@ internal import Synchronization
         let innerMTU = path.innerMTU
         unsafe (uses + useCount).initialize(
             to: PathUse(
-                path: .passUnretained(path), underlay: underlay, connection: table.connection(of: path.peer),
+                path: .passUnretained(path), underlay: underlay, serial: serial,
+                connection: table.connection(of: path.peer),
                 isCut: path.isCut, isTreated: innerMTU > 0, innerMTU: innerMTU))
         if table.features(of: path.peer).contains(.translates) { unsafe equip(uses + useCount) }
         useCount &+= 1

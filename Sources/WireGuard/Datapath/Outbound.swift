@@ -57,6 +57,8 @@
     private var useCount = 0
     var answer = ErrorReply()
     var shapers = ShaperSet()
+    /// A run could not be sent, ever: the paths are asked only then.
+    private var hasSendFailed = false
     /// For fragments.
     let scratch: UnsafeMutableRawPointer
 
@@ -169,6 +171,19 @@
         unsafe uses[run.use].path._withUnsafeGuaranteedRef { path in
             if path.mayTellOfTooBig(at: now) { _ = events.sendTooBig(path.peer) }
         }
+    }
+
+    /// The socket did not take the run. A full queue is no failure: that is what congestion looks like.
+    package mutating func runFailed(_ run: SendRun, _ code: Int32, isCongestion: Bool) {
+        guard !isCongestion else { return }
+        hasSendFailed = true
+        unsafe uses[run.use].path._withUnsafeGuaranteedRef { $0.sendFailed(code, at: now) }
+    }
+
+    @inline(__always)
+    package func runWasSent(_ run: SendRun) {
+        guard hasSendFailed else { return }
+        unsafe uses[run.use].path._withUnsafeGuaranteedRef { $0.sendWorks() }
     }
 
     /// All runs have been sent, or counted as dropped.

@@ -311,13 +311,43 @@ package final class TunnelPath: Sendable {
     /// Likewise of inner packets from where none may come.
     func mayTellOfSource(at now: Instant) -> Bool { Self.isDue(sourceToldAt, at: now) }
 
+    // MARK: What the data threads could not send
+
+    /// Time in nanoseconds, with errno in place of its lowest eight bits; 0 while sending works.
+    private let failureWord = Atomic<UInt64>(0)
+
+    /// Why the latest message that was to go by this path was not sent, and when: errno of Linux, which is below 256.
+    package var sendFailure: (code: Int32, at: Instant)? {
+        let word = failureWord.load(ordering: .relaxed)
+        return word == 0 ? nil : (Int32(word & 0xff), Instant(nanoseconds: word & ~0xff))
+    }
+
+    func sendFailed(_ code: Int32, at now: Instant) {
+        failureWord.store(
+            now.nanoseconds & ~0xff | UInt64(UInt8(truncatingIfNeeded: code)), ordering: .relaxed)
+    }
+
+    /// What goes by this path is sent.
+    package func sendWorks() {
+        if failureWord.load(ordering: .relaxed) != 0 { failureWord.store(0, ordering: .relaxed) }
+    }
+
     private let isRoamingUntold = Atomic<Bool>(false)
     private let roamingToldAt = Atomic<UInt64>(0)
 
-    /// The peer was heard from elsewhere, and is sent to there from now on. Of the inbound thread.
-    func roam(to path: UnderlayPath) {
+    private let staleRoams = Atomic<UInt64>(0)
+
+    /// How often the peer was heard elsewhere under a session that a newer one has replaced: who roams takes the newest
+    /// session along, so this is another host that has the same key.
+    package var roamsUnderOldSession: UInt64 { staleRoams.load(ordering: .relaxed) }
+
+    /// The peer was heard from elsewhere, and is sent to there from now on. `serial` is that of the keypair that it was
+    /// heard under. Of the inbound thread, within a batch.
+    func roam(to path: UnderlayPath, under serial: UInt64) {
         setUnderlay(path)
         isRoamingUntold.store(true, ordering: .relaxed)
+        let newest = unsafe sendingKeypair?._withUnsafeGuaranteedRef { $0.serial } ?? 0
+        if serial < newest { staleRoams.wrappingAdd(1, ordering: .relaxed) }
     }
 
     /// Whether control is to be told that the peer is elsewhere than it knows: at most ten times a second, as a peer may

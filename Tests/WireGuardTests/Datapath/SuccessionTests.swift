@@ -105,6 +105,64 @@ struct SuccessionTests {
         let expected = published.isReplaced ? session.right.localIndex : before
         #expect(path.sendingIndex == expected)
     }
+
+    @Test(
+        "a peer that is heard elsewhere under a session that was replaced is counted, and one that roams is not"
+    )
+    func heardUnderOldSession() throws {
+        var pair = DatapathPair()
+        let (here, there) = (Self.underlay("192.0.2.1"), Self.underlay("198.51.100.7"))
+        func hear(_ session: borrowing Session, from underlay: UnderlayPath, in pair: inout DatapathPair)
+            throws
+        {
+            let sent = DatapathPair.Sent(datagram: try session.seal(), segmentSize: 0)
+            #expect(pair.receive([sent], from: underlay).count == 1)
+            #expect(pair.right.path.underlay?.endpoint == underlay.endpoint)
+        }
+        let first = Session(of: pair)
+        for underlay in [here, there, here, there] { try hear(first, from: underlay, in: &pair) }
+        let second = try Session.begin(pair)
+        try hear(second, from: here, in: &pair)
+        try hear(second, from: there, in: &pair)
+        #expect(pair.right.path.roamsUnderOldSession == 0)
+        // Late, from where it was heard last.
+        try hear(first, from: there, in: &pair)
+        #expect(pair.right.path.roamsUnderOldSession == 0)
+        for count in 1...3 {
+            try hear(first, from: here, in: &pair)
+            #expect(pair.right.path.roamsUnderOldSession == UInt64(count))
+            try hear(second, from: there, in: &pair)
+            #expect(pair.right.path.roamsUnderOldSession == UInt64(count))
+        }
+    }
+
+    private static func underlay(_ address: String) -> UnderlayPath {
+        UnderlayPath(endpoint: Endpoint(address: IPAddress(address)!, port: 51820))
+    }
+
+    @Test("what the socket refuses is noted with its time until something is sent, and congestion is not")
+    func refusedRuns() {
+        var pair = DatapathPair()
+        func send(_ pair: inout DatapathPair, _ tell: (inout Outbound, SendRun) -> Void) {
+            pair.outbound.begin(table: pair.left.table, now: pair.now)
+            var buffer = InnerPackets.udp(payload: InnerPackets.payload(64))
+            let count = buffer.count
+            buffer += [UInt8](repeating: 0, count: 16)
+            unsafe buffer.withUnsafeMutableBytes { bytes in
+                unsafe pair.outbound.add(bytes.baseAddress!, count: count, offload: VirtioNetHeader())
+            }
+            tell(&pair.outbound, pair.outbound.run(0))
+            pair.outbound.sent()
+            pair.outbound.finish()
+        }
+        send(&pair) { $0.runFailed($1, 105, isCongestion: true) }
+        #expect(pair.left.path.sendFailure == nil)
+        send(&pair) { $0.runFailed($1, 1, isCongestion: false) }
+        let failure = pair.left.path.sendFailure
+        #expect(failure?.code == 1 && failure.map { pair.now - $0.at < .microseconds(1) } == true)
+        send(&pair) { $0.runWasSent($1) }
+        #expect(pair.left.path.sendFailure == nil)
+    }
 }
 
 /// A session of a pair beside its first one.

@@ -2,6 +2,7 @@
 #include "CLinux.h"
 
 #include <malloc.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/if.h>
@@ -14,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/fsuid.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -173,6 +175,16 @@ int cl_pidfd_open(pid_t process) { return (int)syscall(SYS_pidfd_open, process, 
 
 // Swift takes `flock` for the struct of that name.
 int cl_flock(int fd, int operation) { return flock(fd, operation); }
+
+int cl_take_file_user(uid_t user, gid_t group, const gid_t *groups, size_t count) {
+    if (syscall(SYS_setgroups, count, groups) != 0) return -1;
+    setfsgid(group);
+    setfsuid(user);
+    // They tell no error but by what holds afterwards.
+    if ((gid_t)setfsgid((gid_t)-1) == group && (uid_t)setfsuid((uid_t)-1) == user) return 0;
+    errno = EPERM;
+    return -1;
+}
 
 ssize_t cl_random(void *bytes, size_t count) { return getrandom(bytes, count, 0); }
 

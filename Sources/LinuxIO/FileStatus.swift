@@ -38,37 +38,3 @@ package struct FileStatus: Hashable, Sendable {
         mode & 0o022 != 0 && !(kind == .directory && mode & 0o1000 != 0)
     }
 }
-
-/// The users and groups of this host.
-package enum Users {
-    /// The one that this process runs as.
-    package static var current: UInt32 { geteuid() }
-
-    /// Nil if there is none of that name.
-    package static func user(named name: String) -> UInt32? {
-        unsafe withUnsafeTemporaryAllocation(byteCount: scratchSize, alignment: 16) { scratch in
-            var entry = unsafe passwd()
-            var found: UnsafeMutablePointer<passwd>?
-            let text = unsafe scratch.baseAddress?.assumingMemoryBound(to: CChar.self)
-            guard let text = unsafe text, unsafe getpwnam_r(name, &entry, text, scratchSize, &found) == 0,
-                unsafe found != nil
-            else { return nil }
-            return unsafe entry.pw_uid
-        }
-    }
-
-    package static func group(named name: String) -> UInt32? {
-        unsafe withUnsafeTemporaryAllocation(byteCount: scratchSize, alignment: 16) { scratch in
-            var entry = unsafe Glibc.group()
-            var found: UnsafeMutablePointer<Glibc.group>?
-            let text = unsafe scratch.baseAddress?.assumingMemoryBound(to: CChar.self)
-            guard let text = unsafe text, unsafe getgrnam_r(name, &entry, text, scratchSize, &found) == 0,
-                unsafe found != nil
-            else { return nil }
-            return unsafe entry.gr_gid
-        }
-    }
-
-    /// More than any line of /etc/passwd and /etc/group that is ours to find.
-    private static let scratchSize = 16384
-}

@@ -164,6 +164,10 @@ struct DraftFiles: ConfigurationFiles {
         texts[path] == nil ? below?.tampering(with: path) : nil
     }
 
+    func obstacle(to access: FileAccess, at path: String) -> FileProblem? {
+        texts[path] == nil ? below?.obstacle(to: access, at: path) : nil
+    }
+
     func obstacle(to kind: FileStatus.Kind, at path: String) -> FileProblem? {
         below?.obstacle(to: kind, at: path)
     }

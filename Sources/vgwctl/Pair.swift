@@ -182,7 +182,7 @@ struct ExistingGateway {
         self.folder = folder.count > 1 && folder.hasSuffix("/") ? String(folder.dropLast()) : folder
         do throws(ConfigurationErrors) {
             configuration = try GatewayConfiguration.load(
-                path: "\(self.folder)/\(ConfigurationDraft.configurationFile)", owners: .ownAndService)
+                path: "\(self.folder)/\(ConfigurationDraft.configurationFile)", user: SystemFiles.serviceUser)
         } catch {
             throw Failure(
                 .data, "the gateway in \(self.folder) cannot be added to:\n\(Self.text(error))",
@@ -232,11 +232,11 @@ struct ExistingGateway {
         guard let first = paths.first else { return }
         do throws(ConfigurationErrors) {
             _ = try GatewayConfiguration.load(
-                path: "\(folder)/\(ConfigurationDraft.configurationFile)", owners: .ownAndService,
+                path: "\(folder)/\(ConfigurationDraft.configurationFile)", user: SystemFiles.serviceUser,
                 adding: GatewayConfiguration.DropIn(path: first.0, text: first.1),
                 files: DraftFiles(
-                    texts: Dictionary(paths) { first, _ in first }, below: SystemFiles(owners: .ownAndService)
-                ))
+                    texts: Dictionary(paths) { first, _ in first },
+                    below: SystemFiles(user: SystemFiles.serviceUser)))
         } catch {
             throw Failure(
                 .data, "\(configuration.name) does not take this connection:\n\(Self.text(error))",

@@ -41,13 +41,19 @@ struct ConfigurationOption: ParsableArguments {
     @Option(name: .long, help: ArgumentHelp("The configuration file.", valueName: "file"))
     var config = GatewayConfiguration.defaultPath
 
-    /// Prints what is wrong and ends the process with status 78 when there is anything.
-    func load(
-        _ surroundings: Surroundings = Surroundings(), believing owners: SystemFiles.Owners = .own
+    /// Prints what is wrong and ends the process with status 78 when there is anything. `user` is the one who is going to
+    /// run vgwd, nil the one who runs this process.
+    func load(for user: String? = nil) throws -> GatewayConfiguration {
+        try Self.take { () throws(ConfigurationErrors) in
+            try GatewayConfiguration.load(path: config, user: user)
+        }
+    }
+
+    static func take(
+        _ load: () throws(ConfigurationErrors) -> GatewayConfiguration
     ) throws -> GatewayConfiguration {
         do throws(ConfigurationErrors) {
-            return try GatewayConfiguration.load(
-                path: config, owners: owners, surroundings: surroundings)
+            return try load()
         } catch {
             // Without a name before it: editors jump to `PATH:LINE:`.
             Daemon.complain("\(error)", name: nil)
@@ -62,12 +68,30 @@ struct Check: ParsableCommand {
         discussion:
             "The files conf.d/*.toml beside it are read too. Nothing is changed. The exit status is 78 when a file has "
             + "errors; all of them are printed. A warning, "
-            + "on standard error, is of what is true of this host now: the exit status is 0 all the same.")
+            + "on standard error, is of what is true of this host now: the exit status is 0 all the same. Root looks at "
+            + "files with the eyes of the user who runs vgwd, as its unit says.")
 
     @OptionGroup var file: ConfigurationOption
 
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Who is going to run vgwd, where that is not the user of its unit: for root to say.",
+            valueName: "user"))
+    var user: String?
+
     func run() throws {
-        let configuration = try file.load(.current(), believing: .ownAndService)
+        let checked: FileCheck
+        do throws(DaemonError) {
+            checked = try FileCheck.run(path: file.config, user: user)
+        } catch {
+            Daemon.complain("\(error)")
+            throw ExitCode.validationFailure
+        }
+        if let note = checked.note { Daemon.complain(note) }
+        let configuration = try ConfigurationOption.take { () throws(ConfigurationErrors) in
+            try checked.outcome.get()
+        }
         for warning in configuration.warnings {
             Daemon.complain("\(warning.text(path: file.config)) (warning)", name: nil)
         }
@@ -89,7 +113,7 @@ struct Unguard: ParsableCommand {
     @OptionGroup var file: ConfigurationOption
 
     func run() throws {
-        let configuration = try file.load(believing: .ownAndService)
+        let configuration = try file.load(for: SystemFiles.serviceUser)
         do throws(DaemonError) {
             let count = try Daemon.removeGuard(DaemonSettings(configuration))
             print(
@@ -148,6 +172,12 @@ struct Run: ParsableCommand {
 
     func run() throws {
         let environment = ProcessInfo.processInfo.environment
+        // Nobody but the run has them, and the keys in them, from here on.
+        throw ExitCode(Daemon.run(try settings(environment), environment: environment))
+    }
+
+    /// Does not return where the run goes to the background.
+    private func settings(_ environment: [String: String]) throws -> DaemonSettings {
         var settings: DaemonSettings
         if let interface {
             let tunDescriptor = try Self.descriptor("WG_TUN_FD", in: environment)
@@ -165,7 +195,7 @@ struct Run: ParsableCommand {
         }
         settings.readyDescriptor = environment[Self.readyVariable].flatMap { Int32($0) }
         if let stateDir { settings.stateDirectory = stateDir }
-        throw ExitCode(Daemon.run(settings, environment: environment))
+        return settings
     }
 
     /// Of whoever started us; nil where the variable is not there, or empty.

@@ -261,6 +261,34 @@ import WireGuard
         #expect(!summary.contains(ConfigurationExamples.presharedKey))
     }
 
+    @Test func summarySaysWhatIsNotProbedAndEveryLimit() throws {
+        func summary(routes: String = "", tunnel: String) throws -> String {
+            try ConfigurationExamples.load(
+                ConfigurationExamples.text(routes: "routes = [\"10.20.0.0/16\"]\n\(routes)", tunnel: tunnel)
+            ).summary
+        }
+        let inside = #"inside = { local = "169.254.101.2", remote = "169.254.101.1" }"#
+        let bare = try summary(tunnel: "")
+        for part in [
+            "  health            no probes: no tunnel has inside addresses; write inside = {",
+            "    not probed      it has no inside addresses: a cut is noticed by handshakes alone, after 20 s",
+            "  rto               none: ", "  rate limit        none", "    rate limit      none",
+        ] { #expect(bare.contains(part), "\(bare)") }
+        let probed = try summary(tunnel: inside)
+        #expect(!probed.contains("not probed") && probed.contains("no limit of loss or delay"), "\(probed)")
+        let limited = try summary(
+            routes: #"health = { max-loss = "5 %", max-rtt = "80ms" }"#
+                + "\nrto = \"2s\"\nrate-limit = \"1 Gbit/s\"",
+            tunnel: inside + "\nrate-limit = \"500 Mbit/s\"")
+        for part in [
+            "degraded where 5 % of them are lost or they take more than 80ms",
+            "  rto               2s, which a drill",
+            "  rate limit        1000 Mbit/s", "    rate limit      500 Mbit/s",
+        ] { #expect(limited.contains(part), "\(limited)") }
+        let off = try summary(routes: #"health = "off""#, tunnel: "")
+        #expect(!off.contains("not probed"), "\(off)")
+    }
+
     @Test(
         "the examples in conf load",
         arguments: [

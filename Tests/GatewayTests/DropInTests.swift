@@ -120,6 +120,7 @@ import WireGuard
             func tampering(with path: String) -> FileProblem? {
                 path.contains("conf.d") ? FileProblem(problem: "others can change it", remedy: "chmod") : nil
             }
+            func obstacle(to access: FileAccess, at path: String) -> FileProblem? { nil }
             func obstacle(to kind: FileStatus.Kind, at path: String) -> FileProblem? { nil }
         }
         let hook = "[[hook]]\non = [\"started\"]\nrun = [\"/bin/true\"]"

@@ -15,6 +15,7 @@ struct FixedFiles: ConfigurationFiles {
         return SecretBytes(base64: text.utf8)
     }
 
+    func obstacle(to access: FileAccess, at path: String) -> FileProblem? { nil }
     func tampering(with path: String) -> FileProblem? { nil }
     func obstacle(to kind: FileStatus.Kind, at path: String) -> FileProblem? { nil }
 }

@@ -105,6 +105,9 @@ int cl_spawn_change_folder(posix_spawn_file_actions_t *actions, const char *path
 /// Readable once the process has ended; closed on exec (the kernel sees to that).
 int cl_pidfd_open(pid_t process);
 int cl_flock(int fd, int operation);
+/// From here on the calling thread, and no other, opens files as this user. Linux keeps that user for each thread; the
+/// calls of the C library change it for all of them.
+int cl_take_file_user(uid_t user, gid_t group, const gid_t *groups, size_t count);
 ssize_t cl_random(void *bytes, size_t count);
 
 /// `name` holds 16 bytes and is replaced by the name the kernel gave.

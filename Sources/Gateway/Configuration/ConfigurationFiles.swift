@@ -10,6 +10,9 @@ package protocol ConfigurationFiles: Sendable {
     /// is nothing.
     func tampering(with path: String) -> FileProblem?
 
+    /// Why vgwd's user could not read, write or start what is at the path, or because there is nothing; nil if he could.
+    func obstacle(to access: FileAccess, at path: String) -> FileProblem?
+
     /// Why vgwd cannot have a file, a folder or a socket at the path: something else is there, which stays. Nil if
     /// nothing is in the way.
     func obstacle(to kind: FileStatus.Kind, at path: String) -> FileProblem?
@@ -28,14 +31,6 @@ package struct FileProblem: Error, Hashable, Sendable {
 
 /// The files of this host. The text of a key is never in memory that is not wiped.
 package struct SystemFiles: ConfigurationFiles {
-    /// Whose files are believed.
-    package enum Owners: Sendable {
-        /// Root and the user that this process runs as.
-        case own
-        /// For a check by root of what another user is going to run: the unit's user too.
-        case ownAndService
-    }
-
     /// As the unit names it (systemd/vgwd.service).
     package static let serviceUser = "vgwd"
     private static let sizeLimit = 4096
@@ -43,13 +38,16 @@ package struct SystemFiles: ConfigurationFiles {
     /// systemd's folder of credentials. systemd guards what is in it: since version 254 by an access list, which a
     /// file's mode shows as bits of a group.
     private let credentialsDirectory: String?
-    /// User numbers.
+    /// Whose files are believed, by number: root's, those of the user that this process runs as, and of the one who is
+    /// going to run vgwd.
     private let owners: Set<UInt32>
+    private let user: String?
 
-    package init(credentialsDirectory: String? = nil, owners: Owners = .own) {
+    /// `user` is the one who is going to run vgwd; nil is the one who runs this process.
+    package init(credentialsDirectory: String? = nil, user: String? = nil) {
         self.credentialsDirectory = credentialsDirectory
-        let service = owners == .ownAndService ? Users.user(named: Self.serviceUser) : nil
-        self.owners = [0, Users.current, service ?? 0]
+        self.user = user
+        self.owners = [0, Users.current, user.flatMap { Users.user(named: $0) } ?? 0]
     }
 
     package func key(at path: String) throws(FileProblem) -> SecretBytes? {
@@ -71,6 +69,7 @@ package struct SystemFiles: ConfigurationFiles {
                 throw FileProblem(
                     problem: "\(path) is too long for a key",
                     remedy: "it holds one key in base64: 44 characters")
+            case Self.isForbidden: throw refusal(of: .read, at: path)
             default:
                 throw FileProblem(
                     problem: "\(path) cannot be read: \(SystemError.text(error.code))",
@@ -101,6 +100,60 @@ package struct SystemFiles: ConfigurationFiles {
         return nil
     }
 
+    package func obstacle(to access: FileAccess, at path: String) -> FileProblem? {
+        guard let error = access.refusal(at: path) else {
+            guard access == .execute, FileStatus(path)?.kind == .directory else { return nil }
+            return FileProblem(problem: "\(path) is a folder", remedy: "write the path of a program")
+        }
+        switch error.code {
+        case Self.isMissing:
+            return FileProblem(
+                problem: "there is no \(path)", remedy: "make it, or write the path where it is")
+        case Self.isForbidden: return refusal(of: access, at: path)
+        default:
+            return FileProblem(
+                problem: "\(path): \(SystemError.text(error.code))", remedy: "is this the right path?")
+        }
+    }
+
+    /// What is in the way of the user (EACCES): a folder that he may not enter, or the file itself.
+    package func refusal(of access: FileAccess, at path: String) -> FileProblem {
+        let who = user.map { "user \($0)" } ?? "this user"
+        let owner = user ?? "USER"
+        if let folder = FileAccess.closedFolder(before: path) {
+            // What is in a folder of somebody else's is better put elsewhere than opened to vgwd.
+            let isOurs =
+                path.hasPrefix("\(folder)/") && !path.dropFirst(folder.count + 1).contains("/")
+                && FileStatus(folder)?.owner == 0 && folder != "/root"
+            return FileProblem(
+                problem: "\(path) is out of reach: \(who) may not enter \(folder)\(Self.rights(folder))",
+                remedy: isOurs
+                    ? "run: chown \(owner): \(folder)"
+                    : "put it where \(who) gets: install -o \(owner) -g \(owner) -m "
+                        + "\(access == .execute ? "0700" : "0600") \(path) /etc/vgwd/, and name that")
+        }
+        switch access {
+        case .read:
+            return FileProblem(
+                problem: "\(who) may not read \(path)\(Self.rights(path))",
+                remedy: "run: chown \(owner): \(path); chmod 0600 \(path)")
+        case .write:
+            return FileProblem(
+                problem: "\(who) may not write in \(path)\(Self.rights(path))",
+                remedy: "run: chown \(owner): \(path)")
+        case .execute:
+            return FileProblem(
+                problem: "\(who) may not start \(path)\(Self.rights(path))", remedy: "run: chmod 0755 \(path)"
+            )
+        }
+    }
+
+    private static func rights(_ path: String) -> String {
+        guard let status = FileStatus(path) else { return "" }
+        return
+            " (mode 0\(String(status.mode, radix: 8)), of \(Users.name(of: status.owner) ?? "user \(status.owner)"))"
+    }
+
     private func foreignOwner(_ owner: UInt32, of path: String) -> FileProblem? {
         guard !owners.contains(owner) else { return nil }
         return FileProblem(
@@ -126,6 +179,7 @@ package struct SystemFiles: ConfigurationFiles {
 
     // errno of Linux, as `AtomicFile.readSecret` throws it.
     private static let isMissing: Int32 = 2  // ENOENT
+    private static let isForbidden: Int32 = 13  // EACCES
     private static let isNoFile: Int32 = 22  // EINVAL
     private static let isTooLong: Int32 = 27  // EFBIG
 }

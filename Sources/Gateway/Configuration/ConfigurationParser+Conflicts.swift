@@ -15,6 +15,7 @@ extension ConfigurationParser {
         var routes: [Carried: (connection: String, line: SourceLine?)] = [:]
         routes.reserveCapacity(connections.reduce(0) { $0 + ($1?.routes.count ?? 0) })
         let outerRoutes = routesOfOuterPackets(gateway, connections)
+        let ownKey = hasPrivateKey(document) ? gateway?.privateKey.publicKey : nil
 
         for (node, connection) in zip(nodes, connections) {
             guard let connection else { continue }
@@ -47,23 +48,7 @@ extension ConfigurationParser {
                 } else {
                     tunnels[tunnel.name] = (place.child("name") ?? place).line
                 }
-                let keyPlace = place.child("public-key") ?? place
-                let pair = KeyPair(ours: tunnel.privateKey?.publicKey, theirs: tunnel.publicKey)
-                if let first = keys[pair] {
-                    reader.report(
-                        keyPlace, "another tunnel has this public key already\(at(first))",
-                        "write each far end's own key, or, for a second path to the same one, a private-key-file of "
-                            + "this tunnel's own, whose public key is the second tunnel's at the far end")
-                } else {
-                    keys[pair] = keyPlace.line
-                }
-                if let gateway, hasPrivateKey(document),
-                    tunnel.publicKey == (tunnel.privateKey ?? gateway.privateKey).publicKey
-                {
-                    reader.report(
-                        keyPlace, "is this gateway's own public key",
-                        "write the far end's: 'vgwctl pubkey' prints it there")
-                }
+                findKeyTwice(tunnel, place, ownKey, &keys)
                 if let inside = tunnel.inside {
                     let endPlace = place.child("inside") ?? place
                     if let first = ends[inside.remote] {
@@ -93,6 +78,29 @@ extension ConfigurationParser {
         }
         findEndsMixedUp(nodes, connections)
         findTooMany(document, connections.compactMap(\.self))
+    }
+
+    /// `ownKey` is the gateway's, nil where it could not be read. Where a tunnel's own could not be, nobody knows which
+    /// keys it is between.
+    private mutating func findKeyTwice(
+        _ tunnel: TunnelConfiguration, _ place: ConfigurationNode, _ ownKey: PublicKey?,
+        _ keys: inout [KeyPair: SourceLine?]
+    ) {
+        guard !reader.hasError(at: place.child("private-key-file")) else { return }
+        let keyPlace = place.child("public-key") ?? place
+        let pair = KeyPair(ours: tunnel.privateKey?.publicKey, theirs: tunnel.publicKey)
+        if let first = keys[pair] {
+            reader.report(
+                keyPlace, "another tunnel has this public key already\(at(first))",
+                "write each far end's own key, or, for a second path to the same one, a private-key-file of "
+                    + "this tunnel's own, whose public key is the second tunnel's at the far end")
+        } else {
+            keys[pair] = keyPlace.line
+        }
+        guard tunnel.publicKey == tunnel.privateKey?.publicKey ?? ownKey else { return }
+        reader.report(
+            keyPlace, "is this gateway's own public key",
+            "write the far end's: 'vgwctl pubkey' prints it there")
     }
 
     /// A message of a stranger is hashed once for each of our keys, and a data thread waits for each socket.

@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import LinuxIO
 
 /// `[[hook]]`, and `[metrics]`: that is read and checked, so that what is wrong shows today, and refused.
 extension ConfigurationParser {
@@ -56,6 +57,11 @@ extension ConfigurationParser {
                     "write the program's path from the root, then its arguments")
             } else if let problem = files.tampering(with: text) {
                 reader.report(program, problem.problem, problem.remedy)
+            } else {
+                warnOfProgram(text, at: program)
+                if let (script, path) = arguments.dropFirst().first, Self.isScript(path, of: text) {
+                    warnOfScript(path, at: script)
+                }
             }
         } else if let run = section["run"], case .list(let items) = run.value, items.isEmpty {
             reader.report(run, "names no program", "write run = [\"/path/of/program\"]")
@@ -65,6 +71,28 @@ extension ConfigurationParser {
         return HookConfiguration(
             on: patterns.map(\.1), run: arguments.map(\.1),
             timeout: timeout ?? HookConfiguration.defaultTimeout)
+    }
+
+    /// It may come later: until then the hook fails each time that it is to start.
+    private mutating func warnOfProgram(_ path: String, at node: ConfigurationNode) {
+        guard let problem = files.obstacle(to: .execute, at: path) else { return }
+        reader.warn(node, "the hook cannot start: \(problem.problem)", problem.remedy)
+    }
+
+    private mutating func warnOfScript(_ path: String, at node: ConfigurationNode) {
+        if let problem = files.tampering(with: path) {
+            reader.warn(node, "the hook runs what others can change: \(problem.problem)", problem.remedy)
+        } else if let problem = files.obstacle(to: .read, at: path) {
+            reader.warn(node, "the hook cannot run: \(problem.problem)", problem.remedy)
+        }
+    }
+
+    /// Programs that run the file which their first argument names.
+    private static let interpreters = ["sh", "bash", "dash", "ash", "zsh", "perl", "python3", "python"]
+
+    private static func isScript(_ argument: String, of program: String) -> Bool {
+        argument.hasPrefix("/") && Printable.isPlain(argument)
+            && interpreters.contains { program.hasSuffix("/\($0)") }
     }
 
     private mutating func checkHookEvent(_ node: ConfigurationNode, _ pattern: String) {

@@ -304,6 +304,11 @@ extension ConfigurationParser {
         return ControlConfiguration(socket: text)
     }
 
+    /// Folders that the unit, or a start as root, makes and gives to vgwd's user.
+    private static let unitFolders = [
+        GatewayConfiguration.defaultStateDirectory, "/run/vgwd", WgServer.directory,
+    ]
+
     /// What stands where a file of the run is to be is an error where the path is named, or of its section.
     mutating func refuseObstacles(
         _ document: ConfigurationReader.Section, _ gateway: GatewayConfiguration,
@@ -314,10 +319,16 @@ extension ConfigurationParser {
             controlSocket: control.socket,
             hasWgSocket: true)
         for path in paths {
-            guard let obstacle = path.obstacle(files) else { continue }
             let section = document[path.section]
-            reader.report(
-                section?.child(path.key) ?? section ?? document.node, obstacle.problem, obstacle.remedy)
+            let place = section?.child(path.key) ?? section ?? document.node
+            if let obstacle = path.obstacle(files) {
+                reader.report(place, obstacle.problem, obstacle.remedy)
+            } else if path.kind == .directory, !Self.unitFolders.contains(path.path),
+                FileStatus(path.path)?.kind == .directory,
+                let refusal = files.obstacle(to: .write, at: path.path)
+            {
+                reader.warn(place, refusal.problem, refusal.remedy)
+            }
         }
     }
 }

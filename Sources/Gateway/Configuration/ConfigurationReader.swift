@@ -37,6 +37,12 @@ struct ConfigurationReader {
         report(node, "\(feature): not in this version", instead)
     }
 
+    /// Whether something is wrong with what was read at this very place.
+    func hasError(at node: ConfigurationNode?) -> Bool {
+        guard let node, !errors.isEmpty else { return false }
+        return errors.contains { $0.line == node.line && $0.key == node.key }
+    }
+
     // MARK: Tables
 
     /// Reports each key that is not in `known`, with the one that was probably meant.

@@ -29,21 +29,21 @@ extension GatewayConfiguration {
     package static let dropInFolder = "conf.d"
 
     /// Reads the file, the drop-ins beside it, and the keys that they name. Relative paths in a file start at its folder.
-    /// `surroundings` make warnings. `dropIn` is read too, as if it were there, and `files` stand for those of the system.
+    /// `user` is the one who is going to run vgwd, nil the one who runs this process; files are opened as whoever the calling
+    /// thread opens them as. `surroundings` make warnings. `dropIn` is read too, as if it were there, and `files` stand for those of the system.
     package static func load(
         path: String = defaultPath, environment: [String: String] = ProcessInfo.processInfo.environment,
-        owners: SystemFiles.Owners = .own, surroundings: Surroundings = Surroundings(),
+        user: String? = nil, surroundings: Surroundings = Surroundings(),
         adding dropIn: DropIn? = nil,
         files: (any ConfigurationFiles)? = nil
     ) throws(ConfigurationErrors) -> GatewayConfiguration {
-        let text = try read(path)
-        var dropIns = try dropIns(beside: path)
+        let system = SystemFiles(credentialsDirectory: environment["CREDENTIALS_DIRECTORY"], user: user)
+        let text = try read(path, system)
+        var dropIns = try dropIns(beside: path, system)
         if let dropIn { dropIns = (dropIns + [dropIn]).sorted { $0.path < $1.path } }
         return try parse(
             text, path: path, dropIns: dropIns, environment: environment,
-            files: files
-                ?? SystemFiles(credentialsDirectory: environment["CREDENTIALS_DIRECTORY"], owners: owners),
-            surroundings: surroundings)
+            files: files ?? system, surroundings: surroundings)
     }
 
     /// As `load`, with the texts at hand. `path` is for the errors and for relative paths.
@@ -86,7 +86,9 @@ extension GatewayConfiguration {
             path: path, errors: [ConfigurationError(line: nil, key: "", problem: problem, remedy: remedy)])
     }
 
-    private static func read(_ path: String) throws(ConfigurationErrors) -> String {
+    private static func read(
+        _ path: String, _ files: SystemFiles
+    ) throws(ConfigurationErrors) -> String {
         let bytes: [UInt8]
         do throws(SystemError) {
             bytes = try AtomicFile.read(path, limit: sizeLimit).bytes
@@ -98,8 +100,8 @@ extension GatewayConfiguration {
                     path, "there is no such file",
                     "write one ('vgwctl pair' does), or name another with --config")
             case 13:  // EACCES
-                throw fail(
-                    path, "this user may not read it", "let vgwd's user own it and the folder that it is in")
+                let refusal = files.refusal(of: .read, at: path)
+                throw fail(path, refusal.problem, refusal.remedy)
             case 22: throw fail(path, "is not a file", "name the TOML file itself")  // EINVAL
             case 27:  // EFBIG
                 throw fail(path, "is longer than \(sizeLimit) bytes", "is this the right file?")
@@ -115,19 +117,22 @@ extension GatewayConfiguration {
     }
 
     /// `conf.d/*.toml` in the order of their names, as `ls` under LC_ALL=C has them; hidden ones are not read.
-    private static func dropIns(beside path: String) throws(ConfigurationErrors) -> [DropIn] {
+    private static func dropIns(
+        beside path: String, _ files: SystemFiles
+    ) throws(ConfigurationErrors) -> [DropIn] {
         let folder = path.lastIndex(of: "/").map { String(path[...$0]) + dropInFolder } ?? dropInFolder
         guard FileStatus(folder)?.kind == .directory else { return [] }
         let names: [String]
         do {
             names = try FileManager.default.contentsOfDirectory(atPath: folder)
         } catch {
-            throw fail(folder, "this user may not list it", "let vgwd's user own it, with mode 0700")
+            let refusal = files.refusal(of: .read, at: folder)
+            throw fail(folder, refusal.problem, "let vgwd's user own it, with mode 0700")
         }
         var dropIns: [DropIn] = []
         for name in names.sorted(by: { $0.utf8.lexicographicallyPrecedes($1.utf8) })
         where name.hasSuffix(".toml") && !name.hasPrefix(".") {
-            dropIns.append(DropIn(path: "\(folder)/\(name)", text: try read("\(folder)/\(name)")))
+            dropIns.append(DropIn(path: "\(folder)/\(name)", text: try read("\(folder)/\(name)", files)))
         }
         return dropIns
     }

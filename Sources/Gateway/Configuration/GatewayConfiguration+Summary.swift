@@ -51,24 +51,32 @@ extension GatewayConfiguration {
                 connection.onDown == .unreachable
                     ? "its prefixes are unreachable" : "its routes are withdrawn"
             ),
-            ("  health", Self.text(of: connection.health)),
+            ("  health", Self.text(of: connection.health, tunnels: connection.tunnels)),
+            (
+                "  rto",
+                connection.recoveryTimeObjective.map {
+                    "\(Durations.text($0)), which a drill is measured against"
+                }
+                    ?? "none: a drill says how long traffic is lost, and does not judge it"
+            ),
         ]
         if let source = Self.text(ofSources: connection) { rows.append(("  source", source)) }
         if connection.isExclusive {
             rows.append(("  exclusive", "no route of others inside its prefixes is taken"))
         }
         if let metric = connection.metric { rows.append(("  metric", "\(metric)")) }
-        if let rate = connection.rateLimit { rows.append(("  rate limit", Self.text(ofRate: rate))) }
+        rows.append(("  rate limit", connection.rateLimit.map(Self.text(ofRate:)) ?? "none"))
         for pair in connection.translations {
             rows.append(("  nat", "\(pair.inside) is \(pair.outside) to the far site"))
         }
-        for tunnel in connection.tunnels { rows += self.rows(of: tunnel, policy: connection.policy) }
+        for tunnel in connection.tunnels { rows += self.rows(of: tunnel, in: connection) }
         return rows
     }
 
     private func rows(
-        of tunnel: TunnelConfiguration, policy: ConnectionConfiguration.Policy
+        of tunnel: TunnelConfiguration, in connection: ConnectionConfiguration
     ) -> [(String, String)] {
+        let policy = connection.policy
         let endpoints = tunnel.endpoints.map(\.description).joined(separator: ", then ")
         var rows = [
             ("  tunnel", tunnel.name), ("    public key", tunnel.publicKey.base64),
@@ -79,6 +87,12 @@ extension GatewayConfiguration {
         }
         if let inside = tunnel.inside {
             rows.append(("    inside", "\(inside.local) here, \(inside.remote) there"))
+        } else if connection.health.isOn {
+            rows.append(
+                (
+                    "    not probed",
+                    "it has no inside addresses: a cut is noticed by handshakes alone, after 20 s of traffic"
+                ))
         }
         if !tunnel.binding.isDefault {
             let parts = [
@@ -100,15 +114,26 @@ extension GatewayConfiguration {
                 tunnel.persistentKeepalive == 0 ? "off" : "every \(tunnel.persistentKeepalive) s"
             ),
         ]
-        if let rate = tunnel.rateLimit { rows.append(("    rate limit", Self.text(ofRate: rate))) }
+        rows.append(("    rate limit", tunnel.rateLimit.map(Self.text(ofRate:)) ?? "none"))
         return rows
     }
 
-    private static func text(of health: HealthSettings) -> String {
+    private static func text(of health: HealthSettings, tunnels: [TunnelConfiguration]) -> String {
         guard health.isOn else { return "off: handshakes tell when the far end is gone" }
+        guard tunnels.contains(where: { $0.inside != nil }) else {
+            return
+                "no probes: no tunnel has inside addresses; write inside = { local = \"…\", remote = \"…\" }"
+        }
         var text =
             "a probe every \(health.interval.wholeNanoseconds / 1_000_000) ms, down after \(health.downAfter) unanswered, "
             + "up after \(health.upAfter) answered"
+        let limits = [
+            health.maxLoss.map { "\(Int(($0 * 100).rounded())) % of them are lost" },
+            health.maxRoundTrip.map { "they take more than \(Durations.text($0))" },
+        ].compactMap(\.self)
+        text +=
+            limits.isEmpty
+            ? ", no limit of loss or delay" : ", degraded where \(limits.joined(separator: " or "))"
         if !health.targets.isEmpty {
             text += ", targets " + health.targets.map(\.description).joined(separator: ", ")
             text += " asked from " + (health.source?.description ?? "the inside addresses")

@@ -7,6 +7,8 @@ package struct Surroundings: Sendable {
     package var networks: [LocalNetwork] = []
     /// Addresses of all interfaces; nil where they are not known.
     package var addresses: [IPAddress]?
+    /// Whether there is an interface of that name.
+    package var hasInterface: @Sendable (String) -> Bool = { _ in true }
     /// All name servers of /etc/resolv.conf are programs on this host.
     package var hasLocalStub = false
     /// The interfaces by which outer packets with a mark leave, to the endpoints and bound to the devices.
@@ -34,6 +36,10 @@ package struct Surroundings: Sendable {
         surroundings.hasLocalStub = NameResolver.systemIsLocalStub
         surroundings.outerInterfaces = {
             PreferredSource.outerInterfaces(to: $0, boundTo: $1, mark: $2)
+        }
+        surroundings.hasInterface = { name in
+            guard let netlink = try? Netlink() else { return true }
+            return (try? netlink.link(name)) != .some(nil)
         }
         surroundings.interfaceConflict = { InterfaceConflict.find($0) }
         surroundings.firstFreePort = FileStatus(LowPort.dropIn) == nil ? LowPort.firstFree : 0
@@ -78,6 +84,7 @@ extension ConfigurationParser {
                 }
             }
             warnOfTargetSource(connection, node, gateway)
+                warnOfMissingUnderlay(tunnel, at: place)
             warnOfMissingSources(connection, node, gateway)
             guard RoutePlan(gateway).hasOwnTable else { continue }
             for (place, tunnel) in pairs(of: node, connection) {
@@ -93,13 +100,12 @@ extension ConfigurationParser {
         warnOfLocalStub(document, connections.compactMap(\.self), gateway)
     }
 
-    /// For each connection that does not say which source it has.
-    func guessSources(_ gateway: inout GatewayConfiguration) {
+    private func outerInterfaces(of gateway: GatewayConfiguration) -> Set<String> {
         let tunnels = gateway.connections.flatMap(\.tunnels)
         let endpoints = tunnels.flatMap(\.endpoints).compactMap { endpoint -> IPAddress? in
             if case .address(let endpoint) = endpoint { endpoint.address } else { nil }
         }
-        let outer = surroundings.outerInterfaces(
+        return surroundings.outerInterfaces(
             Set(endpoints), tunnels.compactMap(\.binding.device), gateway.routingNumbers.preferred.mark)
         let networks = surroundings.networks.filter { $0.interface != gateway.interface }
         let carried = Set(networks.isEmpty ? [] : gateway.connections.flatMap(\.routes))
@@ -158,6 +164,28 @@ extension ConfigurationParser {
     }
 
     /// Replies to it need not get to this host's own addresses, but they have to come back by the tunnels.
+    private mutating func warnOfMissingUnderlay(_ tunnel: TunnelConfiguration, at place: ConfigurationNode) {
+        let bind = place.child("bind")
+        let until =
+            "until there is, the tunnel is down: is the name right? 'ip link' shows those that there are"
+        if let device = tunnel.binding.device, !surroundings.hasInterface(device) {
+            reader.warn(bind?.child("device") ?? place, "there is no interface \(device) now", until)
+        }
+        if let source = tunnel.binding.source, let known = surroundings.addresses, !known.contains(source) {
+            reader.warn(
+                bind?.child("source") ?? place, "\(source) is no address of this host now",
+                "until it is, the tunnel is down: 'ip address' shows those that there are")
+        }
+        for case .name(let host, _) in tunnel.endpoints {
+            guard let percent = host.firstIndex(of: "%") else { continue }
+            let device = String(host[host.index(after: percent)...])
+            guard !surroundings.hasInterface(device) else { continue }
+            reader.warn(
+                place.child("endpoint") ?? place, "there is no interface \(device) now, which \(host) is on",
+                until)
+        }
+    }
+
     private mutating func warnOfTargetSource(
         _ connection: ConnectionConfiguration, _ node: ConfigurationNode, _ gateway: GatewayConfiguration
     ) {

@@ -91,6 +91,7 @@ struct RouteLoop {
             SecretBytes([UInt8](repeating: 3, count: 32))
         }
         func tampering(with path: String) -> FileProblem? { nil }
+        func obstacle(to access: FileAccess, at path: String) -> FileProblem? { nil }
         func obstacle(to kind: FileStatus.Kind, at path: String) -> FileProblem? { nil }
     }
 }

@@ -48,20 +48,25 @@ package struct WgRequestParser {
         return requests
     }
 
+    /// A line may hold a key: its bytes do not stay behind in the buffer. Also to be called when the client leaves.
+    package mutating func wipe() {
+        for place in line.indices { line[place] = 0 }
+        line.removeAll(keepingCapacity: true)
+    }
+
     private mutating func endOfLine() -> WgRequest? {
-        defer {
-            // A line may hold a key: its bytes do not stay behind in the buffer.
-            for place in line.indices { line[place] = 0 }
-            line.removeAll(keepingCapacity: true)
-        }
+        defer { wipe() }
         guard !line.isEmpty else { return endOfBlock() }
         switch block {
         case .none:
+            // Not as a String: that would be a copy of a key that comes where none is expected.
             block =
-                switch String(decoding: line, as: UTF8.self) {
-                case "get=1": .get
-                case "set=1": .set(WgSet(), peer: nil)
-                case let text: .refused(isSet: text.hasPrefix("set="), errno: WgRequest.invalid)
+                if line.elementsEqual("get=1".utf8) {
+                    .get
+                } else if line.elementsEqual("set=1".utf8) {
+                    .set(WgSet(), peer: nil)
+                } else {
+                    .refused(isSet: line.starts(with: "set=".utf8), errno: WgRequest.invalid)
                 }
         case .get:
             block = .refused(isSet: false, errno: WgRequest.invalid)
@@ -90,10 +95,19 @@ package struct WgRequestParser {
         }
     }
 
+    /// All that there are.
+    private static let keys = [
+        "private_key", "preshared_key", "public_key", "listen_port", "fwmark", "replace_peers", "remove",
+        "update_only",
+        "endpoint", "persistent_keepalive_interval", "replace_allowed_ips", "allowed_ip", "protocol_version",
+    ]
+
     /// One `key=value` of a `set`. False: refused.
     private func apply(_ set: inout WgSet, _ peer: inout WgPeerChange?) -> Bool {
         guard let separator = line.firstIndex(of: UInt8(ascii: "=")) else { return false }
-        let key = String(decoding: line[..<separator], as: UTF8.self)
+        guard let key = Self.keys.first(where: { line[..<separator].elementsEqual($0.utf8) }) else {
+            return false
+        }
         switch key {
         case "private_key" where peer == nil:
             guard let secret = secret(after: separator) else { return false }
@@ -104,6 +118,8 @@ package struct WgRequestParser {
             guard let secret = secret(after: separator) else { return false }
             peer?.presharedKey = PresharedKey(secret)
             return true
+        // A secret where none may be: its text is looked at no more.
+        case "private_key", "preshared_key": return false
         default:
             break
         }

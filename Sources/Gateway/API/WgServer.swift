@@ -5,8 +5,8 @@ internal import WireGuard
 /// What the `wg` socket asks of the control loop.
 protocol WgHandler: AnyObject {
     func wgReport() -> WgDeviceReport
-    /// 0, or an errno. Nothing has changed when it is not 0.
-    func wgApply(_ set: WgSet) -> Int32
+    /// 0, or an errno. Nothing has changed when it is not 0. `client` is who asks, where the kernel tells.
+    func wgApply(_ set: WgSet, by client: UnixStream.Credentials?) -> Int32
 }
 
 /// The clients of `/var/run/wireguard/INTERFACE.sock`, on the control thread's epoll. Each has a parser and a
@@ -37,7 +37,10 @@ struct WgServer: ~Copyable {
             self.since = since
         }
 
-        deinit { while !answers.isEmpty { dropFirst() } }
+        deinit {
+            parser.wipe()
+            while !answers.isEmpty { dropFirst() }
+        }
 
         var pending: Int { answers.reduce(-sent) { $0 + $1.count } }
 
@@ -149,7 +152,7 @@ struct WgServer: ~Copyable {
                     drops.add(.wgRequestRefused)
                     return close(token, epoll)
                 }
-                for request in requests { client.queue(answer(request, handler)) }
+                for request in requests { client.queue(answer(request, of: client, handler)) }
             case .wouldBlock: break
             // `socat` and shells close their half after the question, and wait for the answer.
             case .closed: client.isFinished = true
@@ -167,11 +170,11 @@ struct WgServer: ~Copyable {
         }
     }
 
-    private func answer(_ request: WgRequest, _ handler: some WgHandler) -> [UInt8] {
+    private func answer(_ request: WgRequest, of client: Client, _ handler: some WgHandler) -> [UInt8] {
         switch request {
         case .get: return WgReply.get(handler.wgReport())
         case .set(let set):
-            let errno = handler.wgApply(set)
+            let errno = handler.wgApply(set, by: client.stream.credentials)
             if errno != 0 { drops.add(.wgRequestRefused) }
             return WgReply.set(errno: errno)
         case .refused(let isSet, let errno):

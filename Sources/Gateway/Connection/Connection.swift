@@ -9,6 +9,8 @@ package struct Connection: Sendable {
         package enum Origin: Hashable, Sendable {
             case configured
             case runtime
+            /// Allowed to a peer by `wg`.
+            case wg
             /// Added at run time, and kept for the next run.
             case kept
             /// A routing daemon's: the kernel has it, and loses it, by that one's doing.

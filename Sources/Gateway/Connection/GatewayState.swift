@@ -216,7 +216,7 @@ package struct GatewayState: Sendable {
         }
         for prefix in change.allowedIPs {
             switch prefix {
-            case .add(let prefix): give(Connection.Route(prefix, origin: .runtime), to: name)
+            case .add(let prefix): give(Connection.Route(prefix, origin: .wg), to: name)
             case .remove(let prefix): takeOut(prefix.network, of: name)
             }
         }

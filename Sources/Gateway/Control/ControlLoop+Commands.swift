@@ -87,7 +87,7 @@ extension ControlLoop {
     private static func origin(of route: Connection.Route) -> RouteEntry.Origin {
         switch route.origin {
         case .configured: .configured
-        case .runtime, .kept: .runtime
+        case .runtime, .kept, .wg: .runtime
         case .learned: .learned
         }
     }
@@ -184,7 +184,7 @@ extension ControlLoop {
             throw APIError(code: .notFound, message: "there is no route to \(prefix)")
         }
         let found = owners.lazy.compactMap { owner in
-            owner.routes[prefix].flatMap { $0.origin == .runtime || $0.origin == .kept ? (owner, $0) : nil }
+            owner.routes[prefix].flatMap { [.runtime, .kept, .wg].contains($0.origin) ? (owner, $0) : nil }
         }.first
         guard let (owner, route) = found else {
             let isLearned = first.routes[prefix]?.origin != .configured

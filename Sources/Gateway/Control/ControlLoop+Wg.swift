@@ -1,3 +1,4 @@
+internal import ControlAPI
 internal import LinuxIO
 internal import Logging
 internal import WireGuard
@@ -30,7 +31,8 @@ extension ControlLoop: WgHandler {
     /// 2. What the system may refuse, the sockets, comes first: a refusal leaves everything as it was. Around
     ///    it the rules of another mark change, so that at no time a packet finds none.
     /// 3. Then the device, the forwarding table and the routes follow the copy.
-    func wgApply(_ set: WgSet) -> Int32 {
+    func wgApply(_ set: WgSet, by client: UnixStream.Credentials?) -> Int32 {
+        let before = settings.managesLink ? WgView(state, salt: viewSalt) : nil
         var next = state
         guard let steps = next.apply(set) else { return WgRequest.tooBig }
         // `wg setconf` without FwMark asks for none: where rules hang on the mark, that is the configured
@@ -79,7 +81,30 @@ extension ControlLoop: WgHandler {
             if device.status(of: peer)?.state == .idle { askAhead(peer) }
             follow(peer)
         }
+        if let before { compareWithFile(before, client) }
         return 0
+    }
+
+    /// The file says what this gateway is: what `wg` makes of it holds until the next start, and is shown until then.
+    private func compareWithFile(_ before: WgView, _ client: UnixStream.Credentials?) {
+        let view = WgView(state, salt: viewSalt)
+        let changes = view.differences(from: before)
+        guard !changes.isEmpty, let fileView else { return }
+        changedByWg = view.differences(from: fileView)
+        let user = client.map { Users.name(of: $0.user) ?? "\($0.user)" }
+        var details = ["changes": changes.joined(separator: "; "), "user": user ?? "unknown"]
+        details["process"] = client.map { "\($0.process)" }
+        raise(
+            .changedByWg, reason: changedByWg.isEmpty ? "as-in-file" : "not-in-file",
+            "wg, run by user \(user ?? "unknown"), set: \(changes.joined(separator: "; "))"
+                + (changedByWg.isEmpty ? "; now it is as in the file" : ""), details: details, level: .notice)
+    }
+
+    /// Nil while it is as the file says.
+    var wgNotice: String? {
+        changedByWg.isEmpty
+            ? nil
+            : "differs from the file by wg: \(changedByWg.joined(separator: "; ")) (a restart goes back to the file)"
     }
 
     private func moveSockets(to next: GatewayState, isPortAsked: Bool) throws(SystemError) {

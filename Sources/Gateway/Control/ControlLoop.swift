@@ -29,7 +29,13 @@ package final class ControlLoop {
 
     private static let keypairCapacity = GatewayState.peerLimit * KeypairTable.indicesPerPeer
     static let socketCheckInterval: Duration = .seconds(1)
+    /// Without the state that the run began with: that had keys.
     let settings: DaemonSettings
+    let viewSalt: SecretBytes
+    /// What the configuration file says of what `wg` can change; nil where there is no file.
+    let fileView: WgView?
+    /// In words, what `wg` has made different from the file.
+    var changedByWg: [String] = []
     let log: Logger
     package let mailbox: Mailbox<ControlCommand>
 
@@ -133,14 +139,18 @@ package final class ControlLoop {
 
     /// Makes everything that can fail at start; nothing is sent before `run`.
     /// `descriptors` is how many the process may have.
-    package init(settings given: DaemonSettings, descriptors: Int, log: Logger) throws(DaemonError) {
+    package init(settings given: consuming DaemonSettings, descriptors: Int, log: Logger) throws(DaemonError)
+    {
         var settings = given
         self.log = log
         try Self.refuseSecond(settings)
         try Self.refuseObstacles(settings)
         let lock = NamespaceLock()
         try settings.takeNumbers(log)
-        self.settings = settings
+        fileView = settings.managesLink ? WgView(settings.state, salt: viewSalt) : nil
+        self.settings = settings.withoutState
+        var random = SystemEntropy()
+        viewSalt = .random(PublicKey.count, from: &random)
         var kept = KeptRoutes(
             directory: settings.stateDirectory, interface: settings.interface, log: log)
         if settings.managesLink { kept.load() }

@@ -10,8 +10,9 @@ package enum Daemon {
     /// Before any key is read.
     package static func harden() { ProcessHardening.apply() }
 
+    /// Takes the settings over, with the keys in them: a key that `wg` removes is then in no memory of the process.
     /// Returns the exit status: 0 when asked to end, and that of a `DaemonError` when something ended it.
-    package static func run(_ given: DaemonSettings, environment: [String: String]) -> Int32 {
+    package static func run(_ given: consuming DaemonSettings, environment: [String: String]) -> Int32 {
         SignalDescriptor.ignoreStrays()
         ThreadRehearsal.prepare()
         var settings = given
@@ -29,13 +30,14 @@ package enum Daemon {
         }
         // What it has to say of its end is written before the process is gone.
         defer { log.end() }
-        return run(settings, descriptors: descriptors, log: log.logger)
+        return run(consume settings, descriptors: descriptors, log: log.logger)
     }
 
-    private static func run(_ settings: DaemonSettings, descriptors: Int, log: Logger) -> Int32 {
+    private static func run(_ given: consuming DaemonSettings, descriptors: Int, log: Logger) -> Int32 {
+        let settings = given.withoutState
         let loop: ControlLoop
         do throws(DaemonError) {
-            loop = try ControlLoop(settings: settings, descriptors: descriptors, log: log)
+            loop = try ControlLoop(settings: consume given, descriptors: descriptors, log: log)
         } catch {
             log.critical("cannot start", metadata: ["error": "\(error)"])
             settings.reportFailure("\(error)")

@@ -49,6 +49,14 @@ package struct DaemonSettings: Sendable {
         managesLink = true
     }
 
+    /// For what a run keeps beside its state: the firewall mark alone is left of that.
+    var withoutState: DaemonSettings {
+        var settings = self
+        settings.state = GatewayState()
+        settings.state.firewallMark = state.firewallMark
+        return settings
+    }
+
     /// Addresses, routes and the mark are the business of whoever drives `wg`. `cipher` is that of every peer,
     /// by its name in a configuration; nil is WireGuard's own.
     package init(interface: String, cipher: String? = nil) throws(DaemonError) {

@@ -39,6 +39,13 @@ package enum Blake2s {
         unsafe digest(Array(message), size: Protocol.macSize, key: key.buffer)
     }
 
+    /// Keyed BLAKE2s-128 of one secret under another.
+    static func fingerprint(of secret: SecretBytes, salt: SecretBytes) -> [UInt8] {
+        var output = [UInt8](repeating: 0, count: Protocol.macSize)
+        unsafe output.withUnsafeMutableBytes { unsafe digest(key: salt.buffer, secret.buffer, into: $0) }
+        return output
+    }
+
     /// HMAC-BLAKE2s (RFC 2104) under a key of at most 64 bytes.
     package static func hmac(key: SecretBytes, _ message: SecretBytes) -> SecretBytes {
         unsafe SecretBytes(count: digestSize) { output in

@@ -31,6 +31,12 @@ package final class PresharedKey: Sendable {
     /// In constant time: whether a reload changes it.
     package func isEqual(to other: PresharedKey) -> Bool { secret.isEqual(to: other.secret) }
 
+    /// Tells whether it is the same as before to whoever does not keep it: nobody gets the key from it without `salt`, which
+    /// is a secret of one run.
+    package func fingerprint(salt: SecretBytes) -> [UInt8] {
+        isNone ? [] : Blake2s.fingerprint(of: secret, salt: salt)
+    }
+
     package func exportBase64() -> String { secret.exportBase64() }
     /// `bytes` has room for 64 more, and is wiped by whoever owns it.
     package func exportHex(to bytes: inout [UInt8]) { secret.exportHex(to: &bytes) }

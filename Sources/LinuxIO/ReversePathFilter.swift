@@ -1,5 +1,6 @@
 internal import CNetlink
 internal import Glibc
+package import WireGuard
 
 /// What an interface asks of an IPv4 packet's source: net.ipv4.conf.INTERFACE.rp_filter, and whether the packet's mark
 /// counts for it (src_valid_mark).
@@ -54,19 +55,38 @@ extension Netlink {
 
     /// net.ipv4.conf.all.rp_filter.
     private func modeOfAll() throws(SystemError) -> UInt32 {
+        try setting(3, of: .v4, at: UInt32.max) ?? 0  // NETCONFA_RP_FILTER, NETCONFA_IFINDEX_ALL
+    }
+
+    /// net.ipv4.ip_forward (conf.all.forwarding), or net.ipv6.conf.all.forwarding. Nil where the kernel does not tell.
+    package func isForwarding(_ family: IPAddress.Family) -> Bool? {
+        (try? setting(2, of: family, at: UInt32.max)).flatMap(\.self).map { $0 != 0 }  // NETCONFA_FORWARDING
+    }
+
+    /// net.ipv4.conf.INTERFACE.forwarding, which decides about what comes by that interface; the one that new interfaces
+    /// get for nil. Nil where the kernel does not tell.
+    package func isForwardingIPv4(by interface: UInt32?) -> Bool? {
+        let ofNewOnes = UInt32.max - 1  // NETCONFA_IFINDEX_DEFAULT
+        return (try? setting(2, of: .v4, at: interface ?? ofNewOnes)).flatMap(\.self).map { $0 != 0 }
+    }
+
+    /// A NETCONFA_* of rtnetlink; nil where there is none.
+    private func setting(
+        _ number: Int32, of family: IPAddress.Family, at interface: UInt32
+    ) throws(SystemError) -> UInt32? {
         let getConfiguration = 82  // RTM_GETNETCONF
-        let call = "look up rp_filter"
         let message = try NetlinkMessage(
-            type: getConfiguration, flags: NLM_F_REQUEST, header: [UInt8(AF_INET), 0, 0, 0])
-        message.put(1, UInt32.max)  // NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL
-        var mode: UInt32 = 0
-        try unsafe query(call, message) { answer in
+            type: getConfiguration, flags: NLM_F_REQUEST,
+            header: [UInt8(NetlinkParsing.number(family)), 0, 0, 0])
+        message.put(1, interface)  // NETCONFA_IFINDEX
+        var value: UInt32?
+        try unsafe query("look up settings of IP\(family)", message) { answer in
             guard let header = unsafe nlmsg_hdr(answer),
-                let found = unsafe nlmsg_find_attr(header, 4, 3),  // NETCONFA_RP_FILTER
-                unsafe nla_len(found) >= 4, let payload = unsafe nla_data(found)
+                let found = unsafe nlmsg_find_attr(header, 4, number), unsafe nla_len(found) >= 4,
+                let payload = unsafe nla_data(found)
             else { return }
-            mode = unsafe payload.loadUnaligned(as: UInt32.self)
+            value = unsafe payload.loadUnaligned(as: UInt32.self)
         }
-        return mode
+        return value
     }
 }

@@ -21,6 +21,10 @@ package struct Surroundings: Sendable {
         _, _ in nil
     }
 
+    /// What keeps this host from forwarding what goes between its networks and the tunnels.
+    package var forwardingProblems: @Sendable (ForwardingSurvey.Question) -> [ForwardingProblem] = { _ in [] }
+    /// iptables-legacy has a filter table in use, which nobody but itself can list.
+    package var hasLegacyFilter = false
     /// What has the name of vgwd's own interface and is none that it could use, and what to do; nil if nothing has.
     var interfaceConflict: @Sendable (String) -> (problem: String, remedy: String)? = { _ in nil }
     /// The first port that vgwd's unit may open (`LowPort`).
@@ -33,14 +37,19 @@ package struct Surroundings: Sendable {
         var surroundings = Surroundings()
         surroundings.networks = LocalNetwork.all(except: "")
         surroundings.addresses = (try? (try? Netlink())?.addresses())?.map(\.prefix.address)
-        surroundings.hasLocalStub = NameResolver.systemIsLocalStub
-        surroundings.outerInterfaces = {
-            PreferredSource.outerInterfaces(to: $0, boundTo: $1, mark: $2)
-        }
         surroundings.hasInterface = { name in
             guard let netlink = try? Netlink() else { return true }
             return (try? netlink.link(name)) != .some(nil)
         }
+        surroundings.hasLocalStub = NameResolver.systemIsLocalStub
+        surroundings.outerInterfaces = {
+            PreferredSource.outerInterfaces(to: $0, boundTo: $1, mark: $2)
+        }
+        surroundings.hasLegacyFilter = ["ip", "ip6"].contains { family in
+            let names = (try? AtomicFile.read("/proc/net/\(family)_tables_names", limit: 4096))?.bytes ?? []
+            return names.split(separator: UInt8(ascii: "\n")).contains { $0.elementsEqual("filter".utf8) }
+        }
+        surroundings.forwardingProblems = { ForwardingSurvey($0).problems }
         surroundings.interfaceConflict = { InterfaceConflict.find($0) }
         surroundings.firstFreePort = FileStatus(LowPort.dropIn) == nil ? LowPort.firstFree : 0
         surroundings.reversePathProblem = { ReversePathProblem(from: $0, boundTo: $1) }
@@ -75,6 +84,7 @@ extension ConfigurationParser {
             guard let connection else { continue }
             for (place, tunnel) in pairs(of: node, connection) {
                 warnOfLowPort(tunnel.binding.listenPort ?? 0, at: place.child("listen-port"))
+                warnOfMissingUnderlay(tunnel, at: place)
             }
             for (route, place) in node.places(of: connection.routes) {
                 if connection.isExclusive {
@@ -84,7 +94,6 @@ extension ConfigurationParser {
                 }
             }
             warnOfTargetSource(connection, node, gateway)
-                warnOfMissingUnderlay(tunnel, at: place)
             warnOfMissingSources(connection, node, gateway)
             guard RoutePlan(gateway).hasOwnTable else { continue }
             for (place, tunnel) in pairs(of: node, connection) {
@@ -98,6 +107,7 @@ extension ConfigurationParser {
             }
         }
         warnOfLocalStub(document, connections.compactMap(\.self), gateway)
+        warnOfForwarding(document, gateway)
     }
 
     private func outerInterfaces(of gateway: GatewayConfiguration) -> Set<String> {
@@ -107,6 +117,30 @@ extension ConfigurationParser {
         }
         return surroundings.outerInterfaces(
             Set(endpoints), tunnels.compactMap(\.binding.device), gateway.routingNumbers.preferred.mark)
+    }
+
+    private mutating func warnOfForwarding(
+        _ document: ConfigurationReader.Section, _ gateway: GatewayConfiguration
+    ) {
+        let problems = surroundings.forwardingProblems(
+            ForwardingSurvey.Question(
+                interface: gateway.interface, outerInterfaces: outerInterfaces(of: gateway),
+                families: Set(gateway.connections.lazy.flatMap(\.routes).map(\.family)),
+                networks: surroundings.networks))
+        for problem in problems {
+            reader.warn(document["gateway"] ?? document.node, problem.description, problem.remedy)
+        }
+        guard surroundings.hasLegacyFilter else { return }
+        reader.warn(
+            document["gateway"] ?? document.node,
+            "iptables-legacy has a filter table here, which is not looked into",
+            "does its FORWARD chain let through what goes by \(gateway.interface)? See 'iptables-legacy -S FORWARD'"
+        )
+    }
+
+    /// For each connection that does not say which source it has.
+    func guessSources(_ gateway: inout GatewayConfiguration) {
+        let outer = outerInterfaces(of: gateway)
         let networks = surroundings.networks.filter { $0.interface != gateway.interface }
         let carried = Set(networks.isEmpty ? [] : gateway.connections.flatMap(\.routes))
         for place in gateway.connections.indices where gateway.connections[place].sources.isEmpty {
@@ -127,6 +161,28 @@ extension ConfigurationParser {
                 node.child("source") ?? node, "\(source) is no address of this host now",
                 "until it is, what this gateway itself sends to \(connection.name) has the kernel's choice: write one "
                     + "of this host's, in the network behind it")
+        }
+    }
+
+    private mutating func warnOfMissingUnderlay(_ tunnel: TunnelConfiguration, at place: ConfigurationNode) {
+        let bind = place.child("bind")
+        let until =
+            "until there is, the tunnel is down: is the name right? 'ip link' shows those that there are"
+        if let device = tunnel.binding.device, !surroundings.hasInterface(device) {
+            reader.warn(bind?.child("device") ?? place, "there is no interface \(device) now", until)
+        }
+        if let source = tunnel.binding.source, let known = surroundings.addresses, !known.contains(source) {
+            reader.warn(
+                bind?.child("source") ?? place, "\(source) is no address of this host now",
+                "until it is, the tunnel is down: 'ip address' shows those that there are")
+        }
+        for case .name(let host, _) in tunnel.endpoints {
+            guard let percent = host.firstIndex(of: "%") else { continue }
+            let device = String(host[host.index(after: percent)...])
+            guard !surroundings.hasInterface(device) else { continue }
+            reader.warn(
+                place.child("endpoint") ?? place, "there is no interface \(device) now, which \(host) is on",
+                until)
         }
     }
 
@@ -164,28 +220,6 @@ extension ConfigurationParser {
     }
 
     /// Replies to it need not get to this host's own addresses, but they have to come back by the tunnels.
-    private mutating func warnOfMissingUnderlay(_ tunnel: TunnelConfiguration, at place: ConfigurationNode) {
-        let bind = place.child("bind")
-        let until =
-            "until there is, the tunnel is down: is the name right? 'ip link' shows those that there are"
-        if let device = tunnel.binding.device, !surroundings.hasInterface(device) {
-            reader.warn(bind?.child("device") ?? place, "there is no interface \(device) now", until)
-        }
-        if let source = tunnel.binding.source, let known = surroundings.addresses, !known.contains(source) {
-            reader.warn(
-                bind?.child("source") ?? place, "\(source) is no address of this host now",
-                "until it is, the tunnel is down: 'ip address' shows those that there are")
-        }
-        for case .name(let host, _) in tunnel.endpoints {
-            guard let percent = host.firstIndex(of: "%") else { continue }
-            let device = String(host[host.index(after: percent)...])
-            guard !surroundings.hasInterface(device) else { continue }
-            reader.warn(
-                place.child("endpoint") ?? place, "there is no interface \(device) now, which \(host) is on",
-                until)
-        }
-    }
-
     private mutating func warnOfTargetSource(
         _ connection: ConnectionConfiguration, _ node: ConfigurationNode, _ gateway: GatewayConfiguration
     ) {

@@ -26,6 +26,7 @@ package enum ControlCommand: Sendable {
     /// it.
     case resolved(PeerID, host: String, port: UInt16, Result<[NameResolver.Address], NameResolver.Problem>)
     case hookHasFailed(HookRunner.Failure)
+    case forwardingWasSurveyed([ForwardingProblem])
 }
 
 extension ControlCommand {
@@ -40,7 +41,9 @@ extension ControlCommand {
         case .tunnel(_, _, let answer): answer(.failure(error))
         case .drill(_, _, _, let answer): answer(.failure(error))
         case .events(_, _, let answer): answer(.failure(error))
-        case .drillIsAbandoned, .serverIsReady, .serverHasFailed, .resolved, .hookHasFailed: break
+        case .drillIsAbandoned, .serverIsReady, .serverHasFailed, .resolved, .hookHasFailed,
+            .forwardingWasSurveyed:
+            break
         }
     }
 }

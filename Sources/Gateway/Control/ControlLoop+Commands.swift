@@ -27,6 +27,7 @@ extension ControlLoop {
         case .resolved(let peer, let host, let port, let answer):
             nameWasResolved(host, port: port, answer, for: peer)
         case .hookHasFailed(let failure): hookHasFailed(failure)
+        case .forwardingWasSurveyed(let problems): forwardingWasSurveyed(problems)
         }
     }
 

@@ -123,6 +123,7 @@ extension ControlLoop {
     /// none; and who was given up while there was no way is asked again.
     func underlayHasChanged() {
         routesCheckAt = nil
+        surveyForwardingSoon()
         openReturnPath()
         lookAtForeignRoutes()
         lookAtLocalNetworks()

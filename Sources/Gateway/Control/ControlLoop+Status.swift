@@ -28,7 +28,7 @@ extension ControlLoop {
             workers: underlays.workers, isSingleThreaded: dataPlane.isSingleThreaded,
             connections: state.connections.map { self.status(of: $0) }, drops: drops)
         let notices =
-            [namespaceNotice].compactMap(\.self) + ruleNotices + refusalNotices
+            [namespaceNotice, wgNotice].compactMap(\.self) + ruleNotices + forwardingNotices + refusalNotices
             + sourceNotices + lostAnswerNotices
         if !notices.isEmpty { status.notices = notices }
         status.hooks = hooks?.counts
@@ -152,11 +152,11 @@ extension ControlLoop {
         case .operator where record.health.state == .disabled: return "an operator took it down"
         case .interfaceDown where record.health.state == .down:
             return underlays.problem(of: record.socket) ?? record.health.reason.words
-        case .probeTimeout where record.health.liveness == .answering:
         default: break
         }
         if let problem = sendProblem(of: peer) { return problem.description }
         switch record.health.reason {
+        case .probeTimeout where record.health.liveness == .answering:
             guard let left = record.health.holdDownLeft(now: now)?.seconds else {
                 return "probes are answered again, but fewer in a row than bring it up"
             }
@@ -202,9 +202,9 @@ extension ControlLoop {
         {
             return remedy
         }
-        if status.lastFailure == .noReply, let problem = returnProblem(of: status.id) {
         if tunnels[status.id]?.endpoints.problem != nil, let stubHint { return stubHint }
         if let problem = sendProblem(of: status.id) { return problem.remedy }
+        if status.lastFailure == .noReply, let problem = returnProblem(of: status.id) {
             return "\(problem): \(problem.remedy)"
         }
         if status.underlay == nil, let stranger = latestStranger {

@@ -130,6 +130,11 @@ package final class ControlLoop {
     var refusedSources = RefusedSources()
     /// By connection: what this host sends to the far site from.
     var sources: [String: [IPAddress]] = [:]
+    /// What keeps this host from forwarding between its networks and the tunnels.
+    var forwardingProblems: [ForwardingProblem] = []
+    /// Nil where nobody is to look.
+    var surveyAt: Instant?
+    var isSurveying = false
     private var socketCheckAt: Instant
     var isServerReady: Bool
     /// Both sockets have answered once, and whoever waited for that was told.
@@ -143,14 +148,14 @@ package final class ControlLoop {
     {
         var settings = given
         self.log = log
+        var random = SystemEntropy()
+        viewSalt = .random(PublicKey.count, from: &random)
         try Self.refuseSecond(settings)
         try Self.refuseObstacles(settings)
         let lock = NamespaceLock()
         try settings.takeNumbers(log)
         fileView = settings.managesLink ? WgView(settings.state, salt: viewSalt) : nil
         self.settings = settings.withoutState
-        var random = SystemEntropy()
-        viewSalt = .random(PublicKey.count, from: &random)
         var kept = KeptRoutes(
             directory: settings.stateDirectory, interface: settings.interface, log: log)
         if settings.managesLink { kept.load() }
@@ -297,6 +302,7 @@ package final class ControlLoop {
         try makeReturnPath()
         learnRoutes()
         lookAtForeignRoutes()
+        if settings.managesLink, !state.connections.isEmpty { surveyAt = now }
         try hooks?.start()
         try dataPlane.start()
         settle()
@@ -352,11 +358,14 @@ package final class ControlLoop {
         if let deadline = keeper.deadline, deadline <= now { reconcileRoutes() }
         if let routesCheckAt, routesCheckAt <= now { underlayHasChanged() }
         if let learnAt, learnAt <= now { learnRoutes() }
+        if let surveyAt, surveyAt <= now { surveyForwarding() }
         if socketCheckAt <= now {
             socketCheckAt = now + Self.socketCheckInterval
             keepSockets()
             tellOfUnlockedKeys()
             tellOfTroubles()
+            tellOfSendErrors()
+            lookForSharedKeysEnded()
         }
         flush()
         settleConnections()
@@ -370,12 +379,10 @@ package final class ControlLoop {
         var next = socketCheckAt
         for deadline in [
             device.nextTimeout, keeper.deadline, tunnels.earliest, drillDeadline,
-            settlingDeadline, routesCheckAt, learnAt,
+            settlingDeadline, routesCheckAt, learnAt, surveyAt,
         ] {
             if let deadline, deadline < next { next = deadline }
         }
-            tellOfSendErrors()
-            lookForSharedKeysEnded()
         timer.arm(at: next)
     }
 

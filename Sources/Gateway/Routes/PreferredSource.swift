@@ -56,7 +56,7 @@ extension LocalNetwork {
         "docker", "br-", "podman", "virbr", "lxcbr", "lxdbr", "incusbr", "cni", "flannel", "cali", "veth",
     ]
 
-    fileprivate var endsAtThisHost: Bool { Self.managedNames.contains { interface.hasPrefix($0) } }
+    var endsAtThisHost: Bool { Self.managedNames.contains { interface.hasPrefix($0) } }
 
     /// Whether a tunnel carries this network, or a part of it that the host's address is in.
     fileprivate func isCarried(_ carried: (IPPrefix) -> Bool) -> Bool {

@@ -25,6 +25,7 @@ extension Device {
             case .cookieReply:
                 guard let reply = CookieReply(message) else { throw .messageLengthWrong }
                 try receiveCookieReply(reply, now: now, sender: &sender)
+                trace(.cookieReceived, of: sender, underlay.endpoint)
             case .transport, nil:
                 // Transport data is the data threads' to take.
                 throw .messageTypeUnknown
@@ -35,6 +36,7 @@ extension Device {
             if error.isRefusal, MessageType(of: message) == .initiation {
                 refusedHandshakes.note(error, of: initiator, from: underlay.endpoint, now: now)
             }
+            trace(.refused(error, key: initiator), of: sender, underlay.endpoint)
             drop(error, of: sender, from: underlay.endpoint, now: now)
         }
         if let sender { reschedule(sender) }
@@ -66,6 +68,7 @@ extension Device {
             }
             self.entropy = entropy
             if let reply {
+                trace(.cookieSent, of: nil, endpoint)
                 emit(.transmit(bytes: reply.bytes, to: underlay, kind: .handshake, peer: nil))
             }
             throw mac2.allSatisfy { $0 == 0 } ? .cookieRequired : .mac2Invalid
@@ -98,6 +101,7 @@ extension Device {
         }
         try slot.peer.admit(received.timestamp, at: now)
         refusedHandshakes.forget(received.peer)
+        trace(.initiationReceived, of: slot, underlay.endpoint)
 
         let worker = keypairs.worker(of: slot.peer.id)
         guard let index = keypairs.reserveIndex(for: worker, entropy: &entropy) else {
@@ -115,6 +119,7 @@ extension Device {
         retire(install(answer.keys, for: slot, now: now).retired)
         var response = answer.message
         slot.peer.macs.stamp(&response, now: now)
+        trace(.responseSent, of: slot, underlay.endpoint)
         transmitHandshake(response.bytes, to: underlay, slot)
     }
 
@@ -134,6 +139,7 @@ extension Device {
         if case .keypair = owner { throw .responseUnexpected }
         guard case .awaitingResponse(let handshake) = slot.peer.initiation else { throw .responseUnexpected }
         let keys = try handshake.finish(response)
+        trace(.responseReceived, of: slot, underlay.endpoint)
         if underlay.socket == slot.peer.path.socket {
             slot.peer.path.setUnderlay(underlay)
             rememberEndpoint(of: slot)
@@ -211,6 +217,7 @@ extension Device {
             free(slot.peer.initiationSent(handshake, at: now, jitter: jitter()))
             indexOwners[index] = .initiation(slot)
             if slot.peer.initiationsSent == 1 { emit(.event(slot.peer.id, .handshakeStarted)) }
+            trace(.initiationSent(number: slot.peer.initiationsSent), of: slot, underlay.endpoint)
             transmitHandshake(message.bytes, to: underlay, slot)
         } catch {
             keypairs.release(index)

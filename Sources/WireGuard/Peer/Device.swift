@@ -15,6 +15,8 @@ package struct Device: ~Copyable {
     package enum Output: Sendable {
         case transmit(bytes: [UInt8], to: UnderlayPath, kind: Kind, peer: PeerID?)
         case event(PeerID, PeerEvent)
+        /// Only while `tracesHandshakes` is on.
+        case trace(HandshakeTrace)
     }
 
     /// What a message is, for whoever marks the outer packet.
@@ -83,6 +85,8 @@ package struct Device: ~Copyable {
     /// The greatest timestamp of any initiation sent, or the floor that the device began with. It never goes
     /// back, and must be on disk for the next run.
     package internal(set) var lastTimestamp: TAI64N?
+    /// Whether each handshake message is told of: what a flood of them costs is then an output each.
+    package var tracesHandshakes = false
     /// What was dropped here; the data threads count their own.
     package let dropCounters = DropCounters()
     package internal(set) var refusedHandshakes = RefusedHandshakes()
@@ -215,7 +219,8 @@ package struct Device: ~Copyable {
     package mutating func setEnabled(_ isEnabled: Bool, for id: PeerID, now: Instant) {
         guard let slot = slot(id), slot.peer.isEnabled != isEnabled else { return }
         slot.peer.isEnabled = isEnabled
-        guard !isEnabled else { return }
+        // What was refused while it was off says nothing of what comes.
+        guard !isEnabled else { return slot.peer.forgetFailure() }
         slot.peer.path.publish(sending: nil)
         let (retired, freeIndex) = slot.peer.forgetSessions()
         retire(retired)
@@ -324,6 +329,11 @@ package struct Device: ~Copyable {
     }
 
     mutating func emit(_ output: Output) { outputs.append(.output(output)) }
+
+    mutating func trace(_ step: HandshakeTrace.Step, of slot: Slot?, _ endpoint: Endpoint) {
+        guard tracesHandshakes else { return }
+        emit(.trace(HandshakeTrace(step: step, peer: slot?.peer.id, endpoint: endpoint)))
+    }
 
     mutating func retryInitiation(_ slot: Slot, now: Instant) {
         outputs.append(.retryInitiation(slot, now: now))

@@ -101,6 +101,8 @@ struct Peer: ~Copyable {
 
     mutating func note(_ failure: HandshakeFailure, at now: Instant) { lastFailure = (failure, now) }
 
+    mutating func forgetFailure() { lastFailure = nil }
+
     // MARK: Initiating
 
     enum InitiationDecision {

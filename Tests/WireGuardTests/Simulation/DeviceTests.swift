@@ -26,6 +26,45 @@ import Testing
         #expect(left.device.indexOwners.isEmpty)
     }
 
+    @Test("each handshake message is told of at both ends when that is asked for, and why one was refused")
+    func traces() {
+        let (simulation, left, right) = Simulation.pair()
+        simulation.sendPacket(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        #expect(left.traces.isEmpty && right.traces.isEmpty)
+        simulation.command(left) { $0.tracesHandshakes = true }
+        simulation.command(right) { $0.tracesHandshakes = true }
+        simulation.run(for: .seconds(10))
+        simulation.initiate(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        #expect(left.traces.map(\.step) == [.initiationSent(number: 1), .responseReceived])
+        #expect(right.traces.map(\.step) == [.initiationReceived, .responseSent])
+        #expect(left.traces.allSatisfy { $0.peer == left.id(of: right) && $0.endpoint == right.address })
+
+        let peer = right.id(of: left)
+        simulation.command(right) { $0.removePeer(peer, now: simulation.now) }
+        simulation.run(for: .seconds(10))
+        simulation.initiate(from: left, to: right)
+        simulation.run(for: .seconds(1))
+        #expect(
+            right.traces.last
+                == HandshakeTrace(
+                    step: .refused(.peerUnknown, key: left.privateKey.publicKey), peer: nil,
+                    endpoint: left.address))
+    }
+
+    @Test("what was refused while a peer was off is no reason once it is on again")
+    func enabledAgain() {
+        let (simulation, left, right) = Simulation.pair()
+        let peer = left.id(of: right)
+        simulation.command(left) { $0.setEnabled(false, for: peer, now: simulation.now) }
+        simulation.initiate(from: right, to: left)
+        simulation.run(for: .seconds(1))
+        #expect(left.status(of: right).lastFailure == .dropped(.peerDisabled))
+        simulation.command(left) { $0.setEnabled(true, for: peer, now: simulation.now) }
+        #expect(left.status(of: right).lastFailure == nil)
+    }
+
     @Test("a removed peer frees its indices, and events that come late for it reach nobody")
     func removal() {
         let (simulation, left, right) = Simulation.pair()

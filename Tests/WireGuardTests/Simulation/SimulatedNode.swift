@@ -34,6 +34,7 @@ final class SimulatedNode {
     /// Inner packets written to the TUN, in order.
     private(set) var delivered: [[UInt8]] = []
     private(set) var events: [(at: Instant, event: PeerEvent)] = []
+    private(set) var traces: [HandshakeTrace] = []
 
     init(number: Int, seed: UInt64, realtimeOffset: Int64 = 1_700_000_000_000_000_000) {
         self.number = number
@@ -164,6 +165,7 @@ final class SimulatedNode {
                 case .transmit(let bytes, let underlay, _, _):
                     wire.append(Sent(at: now, bytes: bytes, to: underlay))
                 case .event(_, let event): events.append((now, event))
+                case .trace(let trace): traces.append(trace)
                 }
             }
         }

@@ -72,6 +72,13 @@ package struct Netlink: ~Copyable {
         }
     }
 
+    /// From its next start on the kernel gives the link no IPv6 address of its own making, and so asks for no router there.
+    package func makeNoAddresses(_ index: UInt32) throws(SystemError) {
+        try unsafe change(index, "set addrgenmode of link \(index)") { change in
+            _ = unsafe rtnl_link_inet6_set_addr_gen_mode(change, 1)  // IN6_ADDR_GEN_MODE_NONE
+        }
+    }
+
     /// How many packets wait in the link to be sent, or in a TUN device to be read.
     package func setQueueLength(_ index: UInt32, packets: Int) throws(SystemError) {
         try unsafe change(index, "set link \(index) txqueuelen \(packets)") { change in

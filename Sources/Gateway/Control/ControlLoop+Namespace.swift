@@ -31,6 +31,7 @@ extension ControlLoop {
         isTunHere = true
         followTun(link.index)
         do throws(SystemError) {
+            keeper.makeNoAddresses()
             if settings.managesLink {
                 try keeper.setMTU(mtu)
                 try keeper.bringUp()

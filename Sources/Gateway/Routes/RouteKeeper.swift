@@ -113,6 +113,10 @@ package struct RouteKeeper: ~Copyable {
 
     package func bringUp() throws(SystemError) { try netlink.setUp(interface) }
 
+    /// As the kernel's WireGuard: a link-local address that nobody asked for makes the kernel look for routers in the
+    /// tunnels. Before the interface is brought up; where the kernel has no IPv6 there is nothing to do.
+    package func makeNoAddresses() { try? netlink.makeNoAddresses(interface) }
+
     /// Those of all interfaces; empty where the kernel does not tell.
     package func ownAddresses() -> Set<IPAddress> {
         Set(((try? netlink.addresses()) ?? []).map(\.prefix.address))

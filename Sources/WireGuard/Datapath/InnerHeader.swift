@@ -60,6 +60,13 @@ struct InnerHeader {
             : table.destination(v6: unsafe packet.bigEndian128(at: 8))
     }
 
+    /// Whether it is for the neighbours on the link alone, which routers do not pass on: 224.0.0.0/24 and ff02::/16.
+    func staysOnLink(_ packet: UnsafeRawPointer) -> Bool {
+        family == .v4
+            ? unsafe packet.bigEndian32(at: 16) >> 8 == 0xe00000
+            : unsafe packet.bigEndian16(at: 24) & 0xff0f == 0xff02
+    }
+
     func sourceAddress(of packet: UnsafeRawPointer) -> IPAddress {
         family == .v4
             ? IPAddress(v4: unsafe packet.bigEndian32(at: 12))

@@ -103,7 +103,7 @@
         let destination = unsafe header.destination(of: packet, in: table)
         guard destination >= 0, let path = unsafe table.path(to: destination, for: packet, header: header)
         else {
-            drops.add(.noRoute)
+            drops.add(unsafe header.staysOnLink(packet) ? .linkLocalMulticast : .noRoute)
             unsafe answer.make(for: packet, header: header)
             return
         }

@@ -61,6 +61,8 @@ package enum DropReason: UInt8, Error, Sendable, CaseIterable {
     case outboundMalformed
     case outboundOffloadInvalid
     case noRoute
+    /// For the neighbours on a link, as programs look for them (mDNS, IGMP): the tunnels are no link, and it is no fault.
+    case linkLocalMulticast
     case noEndpoint
     /// One of our own outer packets, led into the tunnel by a route.
     case routingLoop

@@ -56,6 +56,27 @@ struct ForwardingTests {
         #expect(bundle.tunnel(of: packet(from: source, to: destination)) == nil)
     }
 
+    @Test(
+        "what is for the neighbours on a link is dropped under a name of its own, unless it has a route",
+        arguments: [
+            ("224.0.0.22", true), ("224.0.0.251", true), ("224.0.1.1", false), ("239.1.1.1", false),
+            ("10.9.0.1", false), ("ff02::2", true), ("ff12::16", true), ("ff05::2", false),
+            ("fd00:9::1", false),
+        ])
+    func neighbours(destination: String, staysOnLink: Bool) {
+        var bundle = TunnelBundle([nil])
+        let source = destination.contains(":") ? "fd00:1::1" : "10.1.0.1"
+        bundle.table = ForwardingTable(
+            connections: [Connection(prefixes: prefixes("10.2.0.0/16"), paths: bundle.paths, active: 0)],
+            mtu: 1420)
+        #expect(bundle.tunnel(of: packet(from: source, to: destination)) == nil)
+        #expect(bundle.drops.snapshot == [staysOnLink ? .linkLocalMulticast : .noRoute: 1])
+        let routes = prefixes(destination.contains(":") ? "\(destination)/128" : "\(destination)/32")
+        bundle.table = ForwardingTable(
+            connections: [Connection(prefixes: routes, paths: bundle.paths, active: 0)], mtu: 1420)
+        #expect(bundle.tunnel(of: packet(from: source, to: destination)) == 0)
+    }
+
     @Test("the inside address of a far gateway is reached by its own tunnel, whichever is active")
     func pinned() {
         let links = [

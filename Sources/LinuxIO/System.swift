@@ -275,6 +275,32 @@ extension System {
     }
 }
 
+// MARK: Folders
+
+extension System {
+    /// Names in a folder, without "." and ".."; none where it cannot be read.
+    static func entries(of folder: String) -> [String] {
+        guard let stream = unsafe opendir(folder) else { return [] }
+        defer { _ = unsafe closedir(stream) }
+        var names: [String] = []
+        while let entry = unsafe readdir(stream) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { name in
+                unsafe name.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            if name != ".", name != ".." { names.append(name) }
+        }
+        return names
+    }
+
+    /// Where a symbolic link leads; nil where it cannot be read, or is longer than 255 bytes.
+    static func linkTarget(_ path: String) -> String? {
+        var buffer = [CChar](repeating: 0, count: 256)
+        let count = unsafe readlink(path, &buffer, buffer.count)
+        guard count >= 0, count < buffer.count else { return nil }
+        return text(buffer)
+    }
+}
+
 // MARK: TUN ioctls
 
 extension System {

@@ -40,12 +40,29 @@ extension ControlLoop {
             case SystemError.notPermitted:
                 DaemonError("\(error): \(Self.capability)", exitStatus: DaemonError.notPermitted)
             case SystemError.addressInUse:
-                DaemonError(
-                    "\(error): another program has the port: 'ss -ulnp sport = :\(state.listenPort)' shows which; end it, "
-                        + "or write another listen-port")
+                DaemonError("\(error): \(portTaken(among: ports(of: state)))")
             default: DaemonError("\(error)")
             }
         }
+    }
+
+    private static func ports(of state: GatewayState) -> [UInt16] {
+        let own = state.connections.flatMap(\.tunnels).compactMap(\.binding.listenPort)
+        return ([state.listenPort] + own).filter { $0 != 0 }
+    }
+
+    /// Who has one of these ports, as far as this process may see it, and what to do.
+    static func portTaken(among ports: [UInt16]) -> String {
+        for port in ports {
+            let owners = PortOwner.all(ofUDPPort: port).map { "'\($0.name)' (process \($0.process))" }
+            guard !owners.isEmpty else { continue }
+            return
+                "\(owners.joined(separator: " and ")) has UDP port \(port): end it, or write another listen-port"
+        }
+        let shown = ports.map { "sport = :\($0)" }.joined(separator: " or ")
+        return
+            "another program has the port: 'ss -ulnp \"\(shown)\"' as root shows which; end it, or write another "
+            + "listen-port"
     }
 
     /// Queues of the TUN device, one for each worker.

@@ -249,6 +249,27 @@ import WireGuard
         }
     }
 
+    @Test func summarySaysWhichTunnelsAreProbed() throws {
+        let inside = "inside = { local = \"169.254.101.2\", remote = \"169.254.101.1\" }"
+        let other = """
+            [[connection.tunnel]]
+            name = "second"
+            public-key = "\(ConfigurationExamples.otherPeer)"
+            """
+        func health(tunnel: String, more: String = "") throws -> String {
+            let text = ConfigurationExamples.text(tunnel: "name = \"first\"\n\(tunnel)", more: more)
+            let lines = try ConfigurationExamples.load(text).summary.split(separator: "\n")
+            return String(try #require(lines.first { $0.hasPrefix("  health") }).dropFirst(20))
+        }
+        let probes = "a probe every 200 ms, down after 3 unanswered, up after 5 answered"
+        let handshakes = "handshakes tell when the far end is gone, which takes a minute or two"
+        #expect(try health(tunnel: inside) == probes)
+        #expect(try health(tunnel: "") == "not probed, without inside addresses: \(handshakes)")
+        #expect(
+            try health(tunnel: inside, more: other)
+                == "\(probes); not second, without inside addresses: \(handshakes)")
+    }
+
     @Test func summarySaysWhatWouldBeAppliedAndNoSecret() throws {
         let configuration = try ConfigurationExamples.load(
             ConfigurationExamples.text(

@@ -120,7 +120,8 @@ extension GatewayConfiguration {
 
     private static func text(of health: HealthSettings, tunnels: [TunnelConfiguration]) -> String {
         guard health.isOn else { return "off: handshakes tell when the far end is gone" }
-        guard tunnels.contains(where: { $0.inside != nil }) else {
+        let unprobed = tunnels.filter { $0.inside == nil }.map(\.name)
+        guard unprobed.count < tunnels.count else {
             return
                 "no probes: no tunnel has inside addresses; write inside = { local = \"…\", remote = \"…\" }"
         }
@@ -137,6 +138,9 @@ extension GatewayConfiguration {
         if !health.targets.isEmpty {
             text += ", targets " + health.targets.map(\.description).joined(separator: ", ")
             text += " asked from " + (health.source?.description ?? "the inside addresses")
+        }
+        if !unprobed.isEmpty {
+            text += "; not \(unprobed.joined(separator: ", ")), without inside addresses"
         }
         return text
     }

@@ -16,13 +16,15 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
     package var reason: String?
     /// All of it in one sentence for people.
     package var message: String
-    /// What else is known, such as the prefix of a route.
+    /// What else is known, such as the prefix of a route, or the `user` whose order it was.
     package var details: [String: String]
+    /// True where a drill has made it happen, and nothing is broken. Else nil.
+    package var drill: Bool?
 
     package init(
         time: String, sequence: UInt64, kind: Kind, connection: String? = nil, tunnel: String? = nil,
         from: String? = nil, to: String? = nil, reason: String? = nil, message: String,
-        details: [String: String] = [:]
+        details: [String: String] = [:], drill: Bool? = nil
     ) {
         self.time = time
         self.sequence = sequence
@@ -34,6 +36,7 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         self.reason = reason
         self.message = message
         self.details = details
+        self.drill = drill
     }
 
     /// An open set: a newer daemon may send kinds that this program does not know.
@@ -49,10 +52,16 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
         package static let tunnelConnecting = Kind(rawValue: "tunnel-connecting")
         package static let tunnelIdle = Kind(rawValue: "tunnel-idle")
         package static let tunnelDisabled = Kind(rawValue: "tunnel-disabled")
+        /// An operator's choice among the tunnels of a connection, and its end.
+        package static let tunnelPreferred = Kind(rawValue: "tunnel-preferred")
+        package static let tunnelUnpreferred = Kind(rawValue: "tunnel-unpreferred")
+        /// A tunnel of a balance takes a share of the flows, or leaves its own to the others, which carry on.
+        package static let tunnelJoined = Kind(rawValue: "tunnel-joined")
+        package static let tunnelLeft = Kind(rawValue: "tunnel-left")
         /// A connection has a tunnel that carries traffic, or has none any more.
         package static let connectionUp = Kind(rawValue: "connection-up")
         package static let connectionDown = Kind(rawValue: "connection-down")
-        /// Traffic goes another way: the active tunnel of a connection changed.
+        /// Traffic goes another way: no tunnel that carried a connection's traffic before carries it now.
         package static let failover = Kind(rawValue: "failover")
         /// Health targets answer by no tunnel of a connection, which takes none of them down; or do so again.
         package static let targetsUnanswered = Kind(rawValue: "targets-unanswered")
@@ -91,10 +100,11 @@ package struct GatewayEvent: Codable, Hashable, Sendable {
 
         /// Those that this version raises.
         package static let all: [Kind] = [
-            tunnelUp, tunnelDegraded, tunnelDown, tunnelConnecting, tunnelIdle, tunnelDisabled, connectionUp,
-            connectionDown, failover, targetsUnanswered, targetsAnswered, routeAdded, routeRemoved,
-            routeUnreachable, routeRestored, routeBypassed, handshakeRefused, sourceRefused, answersLost,
-            keyShared, keyUnshared, forwardingBlocked, forwardingRestored, changedByWg, interfaceMoved,
+            tunnelUp, tunnelDegraded, tunnelDown, tunnelConnecting, tunnelIdle, tunnelDisabled,
+            tunnelPreferred, tunnelUnpreferred, tunnelJoined, tunnelLeft, connectionUp, connectionDown,
+            failover, targetsUnanswered, targetsAnswered, routeAdded, routeRemoved, routeUnreachable,
+            routeRestored, routeBypassed, handshakeRefused, sourceRefused, answersLost, keyShared,
+            keyUnshared, forwardingBlocked, forwardingRestored, changedByWg, interfaceMoved,
             interfaceReturned, drillStarted, drillFinished, hookFailed, started, stopping,
         ]
     }

@@ -108,6 +108,7 @@ package struct ConnectionStatus: Codable, Hashable, Sendable {
         case up
         /// No tunnel has failed, and none has a session: it comes up on the first packet.
         case idle
+        /// No tunnel works, or the gateway's interface is down.
         case down
     }
 
@@ -122,7 +123,7 @@ package struct ConnectionStatus: Codable, Hashable, Sendable {
 
     /// Whether some tunnel can carry traffic.
     package var isUsable: Bool?
-    /// Names of those that carry it now: one under failover.
+    /// Names of those that carry it now: one under failover, none while none has a session.
     package var activeTunnels: [String]?
     /// Seconds since `isUsable` changed.
     package var since: Double?
@@ -200,7 +201,7 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
     package var since: Double?
     /// Why it is in `state`, for programs: `probe-timeout`.
     package var reasonCode: String?
-    /// It carries its connection's traffic now, or a share of it.
+    /// It has a session, and its connection's traffic, or a share of it, goes by it now.
     package var isActive: Bool?
     /// An operator prefers it.
     package var isPreferred: Bool?
@@ -211,13 +212,19 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
     /// Inside addresses, which probes go between.
     package var insideLocal: String?
     package var insideRemote: String?
-    /// What probes found, the shortest window first; empty before the first probe.
+    /// What probes found, the shortest window first. Nil while none is answered: then nothing is measured.
     package var windows: [WindowStatus]?
-    /// Seconds that probes must still be answered before it is up again; until then it is used only where no other is
-    /// up. Nil when it is not held down.
+    /// Whether probes tell how it is; else handshakes do, and `notProbed` says why.
+    package var isProbed: Bool?
+    /// As a clause for a person: `no inside addresses`. Nil where it is probed.
+    package var notProbed: String?
+    /// Seconds left that probes must be answered before it is up again; until then it is used only where no other is up.
+    /// Nil when it is not held down.
     package var holdDown: Double?
-    /// Bytes of an inner packet that pass without being cut.
+    /// Bytes of an inner packet that pass without being cut, as probes have found. Nil before, and without probes.
     package var pathMTU: Int?
+    /// The same while nothing is found: what is used until then. Nil where it is not searched for.
+    package var assumedMTU: Int?
     /// The device that its outer packets leave by, where it is bound to one.
     package var underlayDevice: String?
 

@@ -1,4 +1,4 @@
-/// Moments of the wall clock as text.
+/// Moments of the wall clock, and spans of time, as text.
 package enum TimeText {
     /// `2026-11-25T12:33:48.123456789Z`: ISO 8601, of a fixed length from year 0 to 9999.
     package static func utc(unixNanoseconds: Int64) -> String {
@@ -12,6 +12,17 @@ package enum TimeText {
         return "\(digits(year, 4))-\(digits(month, 2))-\(digits(day, 2))T"
             + "\(digits(second / 3600, 2)):\(digits(second / 60 % 60, 2)):\(digits(second % 60, 2))."
             + "\(digits(fraction, 9))Z"
+    }
+
+    /// A span of seconds in its two largest units: `3 h 12 min`.
+    package static func span(_ seconds: Double) -> String {
+        guard seconds.isFinite, seconds >= 1 else { return "0 s" }
+        let total = Int(min(seconds, 1e12))
+        let parts = [
+            (total / 86400, "d"), (total / 3600 % 24, "h"), (total / 60 % 60, "min"), (total % 60, "s"),
+        ]
+        guard let first = parts.firstIndex(where: { $0.0 > 0 }) else { return "0 s" }
+        return parts[first...].prefix(2).filter { $0.0 > 0 }.map { "\($0.0) \($0.1)" }.joined(separator: " ")
     }
 
     /// Proleptic Gregorian. Years are counted from March, so that the leap day is the last of one.

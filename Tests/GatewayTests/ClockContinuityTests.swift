@@ -1,4 +1,5 @@
 import Testing
+import WireGuard
 
 @testable import Gateway
 
@@ -16,6 +17,17 @@ import Testing
         #expect(clocks.parting(realtimeOffset: start) == nil)
         #expect(clocks.parting(realtimeOffset: start + step) == parting.map { .nanoseconds($0) })
         #expect(clocks.parting(realtimeOffset: start + step) == nil, "once")
+    }
+
+    @Test(
+        "a moment is shown as the wall clock goes now, and never as 0, which is never",
+        arguments: [
+            (0, 1_000_000_000), (-5_000_000_000_000, 1_000_000_000),
+            (1_700_000_000_000_000_000, 1_700_000_100_000_000_000),
+        ] as [(Int64, Int64)])
+    func wallClock(offset: Int64, shown: Int64) {
+        let handshake = Instant(nanoseconds: offset == 0 ? 5 : 100_000_000_000)
+        #expect(WallClock.unixNanoseconds(of: handshake, realtimeOffset: offset) == shown)
     }
 
     @Test("a time daemon that slews the clock for days parts nothing")

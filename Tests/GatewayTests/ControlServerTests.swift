@@ -60,7 +60,7 @@ import WireGuard
                             lines: log.withLock { $0.lines(after: since) },
                             follower: follow ? try hub.follow() : nil)
                     })
-            case .drill("endless", _, let waiter, let answer):
+            case .drill("endless", _, let waiter, _, let answer):
                 endless.withLock { $0.append((waiter, answer)) }
                 begun.add(1, ordering: .releasing)
             case .drillIsAbandoned:
@@ -70,12 +70,12 @@ import WireGuard
                     }
                     drills.removeAll { $0.waiter.hasLeft }
                 }
-            case .drill(let connection, let request, _, let answer):
+            case .drill(let connection, let request, _, _, let answer):
                 answer(
                     .success(
                         DrillReport(connection: connection, tunnel: "a", duration: request.duration ?? -1)))
-            case .tunnel(let order, let name, let answer):
-                asked.withLock { $0.append("\(order) \(name)") }
+            case .tunnel(let order, let name, let caller, let answer):
+                asked.withLock { $0.append("\(order) \(name) by \(caller.name ?? "nobody")") }
                 answer(.failure(APIError(code: .notFound, message: "no \(name)")))
             default: command.refuse()
             }
@@ -246,9 +246,10 @@ import WireGuard
                 #expect(failure?.message == "no zone-a")
             }
             #expect(
-                daemon.asked.withLock { $0 } == [
-                    "down zone-a", "up zone-a", "prefer zone-a", "unprefer zone-a",
-                ])
+                daemon.asked.withLock { $0 }
+                    == ["down", "up", "prefer", "unprefer"].map {
+                        "\($0) zone-a by \(Caller(user: Users.current).name ?? "nobody")"
+                    })
             let report: DrillReport = try await client.post(APIPath.drill("aws"), DrillRequest(duration: 2.5))
             #expect(report.duration == 2.5 && report.connection == "aws")
             let short: DrillReport = try await client.post(APIPath.drill("aws"))

@@ -64,6 +64,20 @@ struct EndpointSelectorTests {
         #expect(selector.poll() == .use(Endpoint(address: address, port: 51820, scope: 4)))
     }
 
+    @Test("a name is awaited from the first question to its answer, whatever that is")
+    func awaited() {
+        var bench = Bench("a.example.com:51820", "192.0.2.2:51820", "b.example.com:51820")
+        #expect(bench.selector.awaitedNames == "a.example.com and b.example.com")
+        bench.resolved("a.example.com", "192.0.2.1")
+        #expect(bench.selector.awaitedNames == "b.example.com")
+        bench.selector.resolutionFailed(
+            host: "b.example.com", port: 51820, problem: "b.example.com does not resolve", now: bench.now)
+        #expect(bench.selector.awaitedNames == nil)
+        // It is asked again, and what is known of it stands until then.
+        _ = bench.pass(.seconds(30))
+        #expect(bench.selector.awaitedNames == nil && bench.selector.problem != nil)
+    }
+
     @Test("without endpoints nothing happens")
     func none() {
         var bench = Bench()

@@ -45,6 +45,10 @@ enum EventExamples {
                 "time":"2026-11-25T12:33:48.123456789Z","to":"down","tunnel":"zone-a"}
                 """)
         #expect(try JSON.decode(EventLine.self, from: bytes) == .event(event))
+        var drilled = event
+        drilled.drill = true
+        let marked = String(decoding: try JSON.encode(EventLine.event(drilled)), as: UTF8.self)
+        #expect(marked.contains("\"drill\":true,") && marked.utf8.count == bytes.count + 13)
     }
 
     @Test func lostEventsHaveALineOfTheirOwn() throws {

@@ -110,7 +110,8 @@ import WireGuard
         #expect(
             variables == [
                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "VGWD_CONNECTION=aws",
-                "VGWD_EVENT=tunnel-down", "VGWD_FIREWALL_MARK=0", "VGWD_FROM=up", "VGWD_GATEWAY=onprem",
+                "VGWD_DRILL=", "VGWD_EVENT=tunnel-down", "VGWD_FIREWALL_MARK=0", "VGWD_FROM=up",
+                "VGWD_GATEWAY=onprem",
                 "VGWD_REASON=probe-timeout",
                 "VGWD_TIME=2026-11-25T12:33:48.123456789Z", "VGWD_TO=down", "VGWD_TUNNEL=zone-a",
             ])

@@ -40,6 +40,19 @@ import Testing
         }
     }
 
+    @Test(
+        "LOG_LEVEL is the least that is logged",
+        arguments: [
+            ("debug", .debug), ("verbose", .debug), ("info", .info), ("WARNING", .warning),
+            ("warn", .warning),
+            ("error", .error), ("", .info), ("loud", .info), (nil, .info),
+        ] as [(String?, Logger.Level)])
+    func level(_ name: String?, _ level: Logger.Level) throws {
+        let log = try DaemonLog(environment: name.map { ["LOG_LEVEL": $0] } ?? [:])
+        defer { log.end() }
+        #expect(log.logger.logLevel == level)
+    }
+
     @Test func `who logs never waits for a reader, and what was dropped is counted where it is missing`()
         throws
     {

@@ -177,14 +177,14 @@ final class ControlServer: Sendable {
             let client = ObjectIdentifier(channel)
             // Also when the answer cannot be written.
             defer { clients.withLock { $0.wasAnswered(client) } }
-            let response = await respond(to: request, of: client)
+            let response = await respond(to: request, by: channel)
             try await writer.write(response: response.head, body: response.body)
         } onServerRunning: { [self] _ in
             noteListening(at: newborn)
         }
     }
 
-    private func respond(to request: Request, of client: ObjectIdentifier) async -> Response {
+    private func respond(to request: Request, by channel: any Channel) async -> Response {
         // As RFC 9110, section 9.3.2, has it: what GET would say, without the body.
         let isHead = request.method == .head
         var path = request.uri.path
@@ -200,7 +200,7 @@ final class ControlServer: Sendable {
                 method: isHead ? "GET" : request.method.rawValue, path: path, query: query)
             if isHead, case .events(let since, _) = asked { asked = .events(since: since, follow: false) }
             isUnderstood = true
-            let response = try await answer(asked, Exchange(request: request, client: client))
+            let response = try await answer(asked, Exchange(request: request, channel: channel))
             return isHead ? response.createHeadResponse() : response
         } catch {
             if !isUnderstood || error.code == .badRequest || error.code == .tooLarge {
@@ -220,7 +220,9 @@ final class ControlServer: Sendable {
     /// One request, and the connection that it came by.
     private struct Exchange: Sendable {
         let request: Request
-        let client: ObjectIdentifier
+        let channel: any Channel
+
+        var client: ObjectIdentifier { ObjectIdentifier(channel) }
     }
 
     /// Tells `clients` of a connection, and counts what is no HTTP, or past the limits of a header: its sender is turned
@@ -254,16 +256,25 @@ final class ControlServer: Sendable {
             channels.withLock { _ = $0.removeValue(forKey: id) }
         }
         channels.withLock { $0[id] = channel }
-        guard let socket = channel as? any SocketOptionProvider else { return }
-        let credentials: EventLoopFuture<PeerCredentials> = socket.unsafeGetSocketOption(
-            level: .socket, name: NIOBSDSocket.Option(rawValue: PeerCredentials.option))
-        credentials.map { $0.user == 0 }.recover { _ in false }.whenSuccess { [self] isRoot in
+        Self.user(of: channel)?.map { $0 == 0 }.recover { _ in false }.whenSuccess { [self] isRoot in
             guard channel.isActive, let victim = clients.withLock({ $0.opened(id, isRoot: isRoot) }) else {
                 return
             }
             channels.withLock { $0[victim] }?.close(promise: nil)
             tellOfTurningOut()
         }
+    }
+
+    /// The one who has connected. Nil where the channel is no socket.
+    private static func user(of channel: any Channel) -> EventLoopFuture<UInt32>? {
+        guard let socket = channel as? any SocketOptionProvider else { return nil }
+        let credentials: EventLoopFuture<PeerCredentials> = socket.unsafeGetSocketOption(
+            level: .socket, name: NIOBSDSocket.Option(rawValue: PeerCredentials.option))
+        return credentials.map(\.user)
+    }
+
+    private func caller(_ exchange: Exchange) async -> Caller {
+        Caller(user: try? await Self.user(of: exchange.channel)?.get())
     }
 
     /// Once a minute at most: whoever connects in a loop does not fill the log.
@@ -323,10 +334,14 @@ final class ControlServer: Sendable {
             guard Printable.isPlain(wanted.prefix), Printable.isPlain(wanted.connection) else {
                 throw ControlRequest.unprintable
             }
-            let entry: RouteEntry = try await ask(exchange) { .addRoute(wanted, $0) }
+            let caller = await caller(exchange)
+            let entry: RouteEntry = try await ask(exchange) { .addRoute(wanted, by: caller, $0) }
             return Self.encode(entry, status: .created)
         case .removeRoute(let prefix, let save):
-            let entry: RouteEntry = try await ask(exchange) { .removeRoute(prefix: prefix, save: save, $0) }
+            let caller = await caller(exchange)
+            let entry: RouteEntry = try await ask(exchange) {
+                .removeRoute(prefix: prefix, save: save, by: caller, $0)
+            }
             return Self.encode(entry)
         case .explainRoute(let question):
             let way: RouteExplanation = try await ask(exchange) {
@@ -334,7 +349,10 @@ final class ControlServer: Sendable {
             }
             return Self.encode(way)
         case .order(let order, let name):
-            let tunnel: TunnelStatus = try await ask(exchange) { .tunnel(order, name: name, $0) }
+            let caller = await caller(exchange)
+            let tunnel: TunnelStatus = try await ask(exchange) {
+                .tunnel(order, name: name, by: caller, $0)
+            }
             return Self.encode(tunnel)
         case .drill(let name):
             var response = Self.encode(try await drill(name, exchange))
@@ -351,11 +369,14 @@ final class ControlServer: Sendable {
     /// or loses his own session to it, for longer than he must.
     private func drill(_ connection: String, _ exchange: Exchange) async throws(APIError) -> DrillReport {
         let waiter = DrillWaiter()
+        let caller = await caller(exchange)
         do {
             return try await exchange.request.body.consumeWithInboundCloseHandler { [self] body in
                 let wanted: DrillRequest = try await Self.decodeBody(
                     body, like: #"{"duration": 10}"#, whenEmpty: DrillRequest())
-                return try await ask(exchange) { .drill(connection: connection, wanted, waiter, $0) }
+                return try await ask(exchange) {
+                    .drill(connection: connection, wanted, waiter, by: caller, $0)
+                }
             } onInboundClosed: { [self] in
                 waiter.leave()
                 mailbox.post(.drillIsAbandoned)

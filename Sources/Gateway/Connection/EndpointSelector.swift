@@ -186,6 +186,18 @@ package struct EndpointSelector: Sendable {
         return problems.isEmpty ? nil : problems.joined(separator: "; ")
     }
 
+    /// The names whose first answer is awaited; nil where there is none. With `current` set the tunnel can be tried all
+    /// the same.
+    package var awaitedNames: String? {
+        let awaited = names.compactMap { name -> String? in
+            guard case .name(let host, _) = name.name, name.endpoints.isEmpty, name.problem == nil else {
+                return nil
+            }
+            return host
+        }
+        return awaited.isEmpty ? nil : awaited.joined(separator: " and ")
+    }
+
     // MARK: Steps
 
     private mutating func use(_ endpoint: Endpoint) {

@@ -1,5 +1,13 @@
 internal import WireGuard
 
+enum WallClock {
+    /// What the wall clock, as it is set now, would have shown at `instant`: in nanoseconds of Unix time, and never less
+    /// than a second, as 0 stands for "never" at `wg`. `realtimeOffset` is the wall clock less boot time.
+    static func unixNanoseconds(of instant: Instant, realtimeOffset: Int64) -> Int64 {
+        max(1_000_000_000, Int64(truncatingIfNeeded: instant.nanoseconds) &+ realtimeOffset)
+    }
+}
+
 /// Whether the wall clock and boot time go on together. A step of the wall clock parts them, and so does a virtual
 /// machine that goes on from a snapshot, or as a clone of another, once its wall clock is set right. A suspend does not:
 /// both count it.

@@ -10,12 +10,12 @@ package enum ControlCommand: Sendable {
 
     case status(Answer<GatewayStatus>)
     case routes(Answer<RouteList>)
-    case addRoute(RouteRequest, Answer<RouteEntry>)
-    case removeRoute(prefix: String, save: Bool, Answer<RouteEntry>)
+    case addRoute(RouteRequest, by: Caller, Answer<RouteEntry>)
+    case removeRoute(prefix: String, save: Bool, by: Caller, Answer<RouteEntry>)
     case explainRoute(RouteQuestion, Answer<RouteExplanation>)
-    case tunnel(TunnelOrder, name: String, Answer<TunnelStatus>)
+    case tunnel(TunnelOrder, name: String, by: Caller, Answer<TunnelStatus>)
     /// Answered when the drill is over.
-    case drill(connection: String, DrillRequest, DrillWaiter, Answer<DrillReport>)
+    case drill(connection: String, DrillRequest, DrillWaiter, by: Caller, Answer<DrillReport>)
     /// Some drill's waiter has left. It may be over, or not even have begun.
     case drillIsAbandoned
     case events(since: UInt64?, follow: Bool, Answer<EventPage>)
@@ -36,10 +36,10 @@ extension ControlCommand {
         switch self {
         case .status(let answer): answer(.failure(error))
         case .routes(let answer): answer(.failure(error))
-        case .addRoute(_, let answer), .removeRoute(_, _, let answer): answer(.failure(error))
+        case .addRoute(_, _, let answer), .removeRoute(_, _, _, let answer): answer(.failure(error))
         case .explainRoute(_, let answer): answer(.failure(error))
-        case .tunnel(_, _, let answer): answer(.failure(error))
-        case .drill(_, _, _, let answer): answer(.failure(error))
+        case .tunnel(_, _, _, let answer): answer(.failure(error))
+        case .drill(_, _, _, _, let answer): answer(.failure(error))
         case .events(_, _, let answer): answer(.failure(error))
         case .drillIsAbandoned, .serverIsReady, .serverHasFailed, .resolved, .hookHasFailed,
             .forwardingWasSurveyed:

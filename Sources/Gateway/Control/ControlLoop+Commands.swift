@@ -9,16 +9,16 @@ extension ControlLoop {
         switch command {
         case .status(let answer): answer(.success(gatewayStatus()))
         case .routes(let answer): answer(.success(routeList()))
-        case .addRoute(let request, let answer):
-            answer(Result { () throws(APIError) in try addRoute(request) })
-        case .removeRoute(let prefix, let save, let answer):
-            answer(Result { () throws(APIError) in try removeRoute(prefix, save: save) })
+        case .addRoute(let request, let caller, let answer):
+            answer(Result { () throws(APIError) in try addRoute(request, by: caller) })
+        case .removeRoute(let prefix, let save, let caller, let answer):
+            answer(Result { () throws(APIError) in try removeRoute(prefix, save: save, by: caller) })
         case .explainRoute(let question, let answer):
             answer(Result { () throws(APIError) in try explainRoute(question) })
-        case .tunnel(let order, let name, let answer):
-            answer(Result { () throws(APIError) in try self.order(order, tunnel: name) })
-        case .drill(let connection, let request, let waiter, let answer):
-            startDrill(connection, request, waiter, answer)
+        case .tunnel(let order, let name, let caller, let answer):
+            answer(Result { () throws(APIError) in try self.order(order, tunnel: name, by: caller) })
+        case .drill(let connection, let request, let waiter, let caller, let answer):
+            startDrill(connection, request, waiter, by: caller, answer)
         case .drillIsAbandoned: endAbandonedDrills()
         case .events(let since, let follow, let answer):
             answer(Result { () throws(APIError) in try eventPage(since: since, follow: follow) })
@@ -32,7 +32,7 @@ extension ControlLoop {
     }
 
     private func startDrill(
-        _ connection: String, _ request: DrillRequest, _ waiter: DrillWaiter,
+        _ connection: String, _ request: DrillRequest, _ waiter: DrillWaiter, by caller: Caller,
         _ answer: @escaping ControlCommand.Answer<DrillReport>
     ) {
         guard DrillRequest.durationRange.contains(request.duration ?? DrillRequest.defaultDuration) else {
@@ -42,7 +42,7 @@ extension ControlLoop {
                         code: .badRequest, message: "that is no duration of a drill",
                         hint: "a drill takes 1 to 300 seconds: {\"duration\": 10}")))
         }
-        drill(connection, request, waiter, answer: answer)
+        drill(connection, request, waiter, by: caller, answer: answer)
     }
 
     private func routeList() -> RouteList {
@@ -106,7 +106,7 @@ extension ControlLoop {
         }
     }
 
-    private func addRoute(_ request: RouteRequest) throws(APIError) -> RouteEntry {
+    private func addRoute(_ request: RouteRequest, by caller: Caller) throws(APIError) -> RouteEntry {
         let prefix = try parse(request.prefix)
         guard let connection = state.connection(named: request.connection) else {
             throw APIError(
@@ -149,7 +149,8 @@ extension ControlLoop {
         }
         raise(
             .routeAdded, connection: connection.name, reason: "operator",
-            "\(prefix) goes via \(connection.name) now", details: ["prefix": "\(prefix)"])
+            "\(prefix) goes via \(connection.name) now, by \(caller.words)",
+            details: caller.details(adding: ["prefix": "\(prefix)"]))
         return entry(route, connection)
     }
 
@@ -170,16 +171,16 @@ extension ControlLoop {
         }
     }
 
-    private func removeRoute(_ text: String, save: Bool) throws(APIError) -> RouteEntry {
+    private func removeRoute(_ text: String, save: Bool, by caller: Caller) throws(APIError) -> RouteEntry {
         let prefix = try parse(text)
         let owners = state.owners(of: prefix).compactMap { state.connection(named: $0) }
         guard let first = owners.first else {
             if save, let orphan = kept.routes.first(where: { $0.prefix == prefix }) {
-                return try forget(orphan)
+                return try forget(orphan, by: caller)
             }
             if guarded.holds(prefix) {
                 let entry = guardedEntry(prefix)
-                release(prefix)
+                release(prefix, by: caller)
                 return entry
             }
             throw APIError(code: .notFound, message: "there is no route to \(prefix)")
@@ -216,15 +217,20 @@ extension ControlLoop {
         entry.installed = false
         raise(
             .routeRemoved, connection: owner.name, reason: "operator",
-            "\(prefix) goes via \(owner.name) no longer", details: ["prefix": "\(prefix)"])
+            "\(prefix) goes via \(owner.name) no longer, by \(caller.words)",
+            details: caller.details(adding: ["prefix": "\(prefix)"]))
         return entry
     }
 
     /// One that was kept for a connection that there is no more.
-    private func forget(_ route: KeptRoutes.Route) throws(APIError) -> RouteEntry {
+    private func forget(_ route: KeptRoutes.Route, by caller: Caller) throws(APIError) -> RouteEntry {
         try keepRoutes(orBack: state) { () throws(SystemError) in
             try kept.forget(route.prefix, connection: route.connection)
         }
+        raise(
+            .routeRemoved, connection: route.connection, reason: "operator",
+            "\(route.prefix) is no longer kept for \(route.connection), by \(caller.words)",
+            details: caller.details(adding: ["prefix": "\(route.prefix)"]))
         return RouteEntry(
             prefix: route.prefix.description, connection: route.connection, origin: .runtime,
             installed: false, reason: "there is no such connection")

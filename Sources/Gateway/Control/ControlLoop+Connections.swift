@@ -99,6 +99,7 @@ extension ControlLoop {
                 changed.append(name)
                 reportSwitch(from: record.selection, to: next, of: connection, isStart: !record.hasBeenUp)
             }
+            forgetDrills(of: connection)
             isUsabilityNew = isUsabilityNew || next.usability != record.selection.usability
             if next.isUsable != record.selection.isUsable {
                 usabilityChanged(of: connection, isUsable: next.isUsable)
@@ -133,15 +134,59 @@ extension ControlLoop {
         drillNotices(of: connection.name, active: after.first)
         // What is tried before anything works is nobody's failing over.
         guard before != after, !isStart else { return }
-        // Those that were left, or, where one came back, the one that did.
-        let moved = before.first { !after.contains($0) } ?? after.first { !before.contains($0) }
-        let reason = moved.flatMap { tunnels.peer(named: $0) }.flatMap { tunnels[$0]?.health.reason }
-        func text(_ names: [String]) -> String? { names.isEmpty ? nil : names.joined(separator: ", ") }
+        guard Set(before).isDisjoint(with: after) else {
+            return reportShares(from: before, to: after, of: connection)
+        }
+        // The one that was left; where that one carries, the one that came back.
+        let left = before.first.flatMap { record(ofTunnel: $0) }
+        let moved =
+            left?.health.state.isCarrying ?? true ? after.first.flatMap { record(ofTunnel: $0) } : left
+        let isDrill = [left, moved].contains { $0?.isDrilled ?? false }
+        let caller = orderer(of: connection.name)
         raise(
-            .failover, connection: connection.name, from: text(before), to: text(after),
-            reason: reason?.name,
-            "\(connection.name) goes by \(text(after) ?? "no tunnel") now, and went by \(text(before) ?? "none")",
-            level: .notice)
+            .failover, connection: connection.name, from: Self.list(before), to: Self.list(after),
+            reason: caller == nil ? moved?.health.reason.name : HealthReason.operator.name,
+            "\(connection.name) goes by \(Self.list(after) ?? "no tunnel") now, and went by "
+                + "\(Self.list(before) ?? "none")" + (caller.map { ", by \($0.words)" } ?? ""),
+            details: caller?.details() ?? [:], isDrill: isDrill, level: .notice)
+    }
+
+    /// Under `balance`: some carry on, so that nothing has failed over.
+    private func reportShares(from before: [String], to after: [String], of connection: Connection) {
+        func tell(_ kind: GatewayEvent.Kind, _ tunnel: String, _ words: String) {
+            let record = record(ofTunnel: tunnel)
+            let caller = orderer(of: connection.name)
+            raise(
+                kind, connection: connection.name, tunnel: tunnel, from: Self.list(before),
+                to: Self.list(after),
+                reason: caller == nil ? record?.health.reason.name : HealthReason.operator.name,
+                "\(tunnel) \(words), beside \(Self.list(after.filter { $0 != tunnel }) ?? "none")",
+                details: caller?.details() ?? [:], isDrill: record?.isDrilled ?? false, level: .notice)
+        }
+        for tunnel in before where !after.contains(tunnel) {
+            tell(.tunnelLeft, tunnel, "carries no share of \(connection.name) now")
+        }
+        for tunnel in after where !before.contains(tunnel) {
+            tell(.tunnelJoined, tunnel, "carries a share of \(connection.name) now")
+        }
+    }
+
+    private static func list(_ names: [String]) -> String? {
+        names.isEmpty ? nil : names.joined(separator: ", ")
+    }
+
+    private func record(ofTunnel name: String) -> TunnelRecord? {
+        tunnels.peer(named: name).flatMap { tunnels[$0] }
+    }
+
+    /// Once what a drill has cut works again, or an operator has other plans with it, all that happens to it is real.
+    private func forgetDrills(of connection: Connection) {
+        for peer in peers(of: connection) {
+            guard let record = tunnels[peer], record.isDrilled, device.path(of: peer)?.isCut != true,
+                record.health.state.isCarrying || record.health.state == .disabled
+            else { continue }
+            tunnels[peer]?.isDrilled = false
+        }
     }
 
     private func usabilityChanged(of connection: Connection, isUsable: Bool) {

@@ -29,8 +29,30 @@ extension ControlLoop {
             switch output {
             case .transmit(let bytes, let underlay, let kind, let peer): transmit(bytes, underlay, kind, peer)
             case .event(let peer, let event): report(event, of: peer)
+            case .trace(let trace): log(trace)
             }
         }
+    }
+
+    /// For LOG_LEVEL=debug: each message of a handshake, at both ends.
+    private func log(_ trace: HandshakeTrace) {
+        var metadata: Logger.Metadata = ["endpoint": "\(trace.endpoint)"]
+        let message: Logger.Message
+        switch trace.step {
+        case .initiationSent(let number):
+            metadata["number"] = "\(number)"
+            message = "handshake initiation sent"
+        case .initiationReceived: message = "handshake initiation received"
+        case .responseSent: message = "handshake response sent"
+        case .responseReceived: message = "handshake response received"
+        case .cookieSent: message = "handshake cookie sent: this end is under load"
+        case .cookieReceived: message = "handshake cookie received: the far end is under load"
+        case .refused(let reason, let key):
+            metadata["reason"] = "\(reason.name)"
+            metadata["key"] = key.map { "\($0.base64)" }
+            message = "handshake message refused"
+        }
+        log.debug(message, metadata: trace.peer.map { names(of: $0, adding: metadata) } ?? metadata)
     }
 
     private func transmit(_ bytes: [UInt8], _ underlay: UnderlayPath, _ kind: Device.Kind, _ peer: PeerID?) {
@@ -62,13 +84,11 @@ extension ControlLoop {
         switch event {
         case .handshakeStarted:
             if tunnels[peer]?.askingSince == nil { tunnels[peer]?.askingSince = now }
-            log.debug("handshake started", metadata: names(of: peer))
             tunnels[peer]?.health.handle(.handshakeStarted, now: now)
             follow(peer)
         case .handshakeCompleted(let role):
             let isNew = tunnels[peer]?.isUp != true
             tunnels[peer]?.isUp = true
-            tunnels[peer]?.handshakeAt = Int64(truncatingIfNeeded: now.nanoseconds) &+ device.realtimeOffset
             tunnels[peer]?.hasGivenUp = false
             tunnels[peer]?.askingSince = nil
             let endpoint = device.path(of: peer)?.underlay.map { "\($0.endpoint)" } ?? "unknown"

@@ -6,6 +6,7 @@ internal import WireGuard
 /// A drill that is going on, and who waits for its report.
 struct DrillRun {
     let waiter: DrillWaiter
+    let caller: Caller
     var drill: Drill
     let duration: Duration
     let activeBefore: String?
@@ -19,7 +20,7 @@ struct DrillRun {
 /// Drills: a tunnel taken away on purpose (``Drill``).
 extension ControlLoop {
     func drill(
-        _ name: String, _ request: DrillRequest, _ waiter: DrillWaiter,
+        _ name: String, _ request: DrillRequest, _ waiter: DrillWaiter, by caller: Caller,
         answer: @escaping ControlCommand.Answer<DrillReport>
     ) {
         guard let connection = state.connection(named: name), let record = connections[name] else {
@@ -51,7 +52,7 @@ extension ControlLoop {
         let states = peers(of: connection).compactMap { tunnels[$0].map { ($0.name, $0.health.state) } }
         let duration = Duration.milliseconds(Int64((request.duration ?? DrillRequest.defaultDuration) * 1000))
         drills[name] = DrillRun(
-            waiter: waiter,
+            waiter: waiter, caller: caller,
             drill: Drill(
                 connection: name, tunnels: Dictionary(uniqueKeysWithValues: states), active: active,
                 hasTargets: !connection.health.targets.isEmpty, duration: duration,
@@ -131,9 +132,11 @@ extension ControlLoop {
             switch output {
             case .cut(let tunnel):
                 setCut(true, tunnel: tunnel)
+                let caller = drills[name]?.caller
                 raise(
                     .drillStarted, connection: name, tunnel: tunnel, reason: HealthReason.operator.name,
-                    "a drill cuts \(tunnel) of \(name)", level: .notice)
+                    "a drill by \(caller?.words ?? "an operator") cuts \(tunnel) of \(name)",
+                    details: caller?.details() ?? [:], isDrill: true, level: .notice)
             case .probe(let destination, let sequence): sendLive(sequence, to: destination, of: name)
             case .restore(let tunnel): setCut(false, tunnel: tunnel)
             case .finished(let report): finishDrill(of: name, report)
@@ -144,6 +147,8 @@ extension ControlLoop {
     private func setCut(_ isCut: Bool, tunnel: String?) {
         guard let peer = tunnel.flatMap({ tunnels.peer(named: $0) }) else { return }
         device.path(of: peer)?.setCut(isCut)
+        if isCut { tunnels[peer]?.isDrilled = true }
+        if let name = tunnels[peer]?.connection { connectionChanged(name) }
     }
 
     /// By whatever tunnel is active.
@@ -179,7 +184,7 @@ extension ControlLoop {
                 "recovered-after": recovered ?? "never", "probes-lost": "\(report.gateway.lost)",
                 "measured": report.targets == nil
                     ? "to the far gateway" : "to the far gateway and to targets",
-            ], level: .notice)
+            ], isDrill: true, level: .notice)
         run.answer(.success(DrillReport(report, run)))
     }
 }

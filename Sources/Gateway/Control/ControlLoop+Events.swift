@@ -6,17 +6,18 @@ internal import WireGuard
 /// What happened, told to everybody: the log, those who follow, hooks.
 extension ControlLoop {
     /// One line in the log, with the kind in words and the rest as keys; a place in the event log; a line to
-    /// each follower; and a start of each hook that is for it. `message` is one sentence for people.
+    /// each follower; and a start of each hook that is for it. `message` is one sentence for people; `isDrill` is for what a drill has made happen.
     func raise(
         _ kind: GatewayEvent.Kind, connection: String? = nil, tunnel: String? = nil, from: String? = nil,
         to: String? = nil, reason: String? = nil, _ message: String, details: [String: String] = [:],
-        level: Logger.Level = .info
+        isDrill: Bool = false, level: Logger.Level = .info
     ) {
         let unix = Int64(truncatingIfNeeded: now.nanoseconds) &+ device.realtimeOffset
         let event = eventLog.append(
             GatewayEvent(
                 time: TimeText.utc(unixNanoseconds: unix), sequence: 0, kind: kind, connection: connection,
-                tunnel: tunnel, from: from, to: to, reason: reason, message: message, details: details))
+                tunnel: tunnel, from: from, to: to, reason: reason, message: message, details: details,
+                drill: isDrill ? true : nil))
         log.log(
             level: level, "\(kind.rawValue.replacing("-", with: " "))", metadata: Self.metadata(of: event))
         events.publish(event)
@@ -29,7 +30,7 @@ extension ControlLoop {
         for (key, value) in [
             ("connection", event.connection), ("tunnel", event.tunnel), ("from", event.from),
             ("to", event.to),
-            ("reason", event.reason),
+            ("reason", event.reason), ("drill", event.drill.map { "\($0)" }),
         ] {
             if let value { metadata[key] = "\(value)" }
         }

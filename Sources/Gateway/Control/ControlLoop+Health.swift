@@ -75,7 +75,8 @@ extension ControlLoop {
             tunnels[peer]?.wantsSession = true
         default: break
         }
-        var why = transition.reason.words
+        let caller = transition.reason == .operator ? orderer(of: record.connection) : nil
+        var why = caller.map { "\($0.words) said so" } ?? transition.reason.words
         if transition.to == .down {
             if transition.reason == .interfaceDown { why = underlays.problem(of: record.socket) ?? why }
             if let problem = sendProblem(of: peer) { why += "; \(problem)" }
@@ -83,8 +84,8 @@ extension ControlLoop {
         raise(
             Self.kind(of: transition.to), connection: record.connection, tunnel: record.name,
             from: transition.from.rawValue, to: transition.to.rawValue, reason: transition.reason.name,
-            "\(record.name) is \(transition.to.rawValue): \(why)",
-            level: transition.to == .down ? .warning : .info)
+            "\(record.name) is \(transition.to.rawValue): \(why)", details: caller?.details() ?? [:],
+            isDrill: record.isDrilled, level: transition.to == .down && !record.isDrilled ? .warning : .info)
     }
 
     private static func kind(of state: HealthState) -> GatewayEvent.Kind {

@@ -75,13 +75,14 @@ extension ControlLoop {
     }
 
     /// Lets go of a prefix that nobody announces now: an operator's word.
-    func release(_ prefix: IPPrefix) {
+    func release(_ prefix: IPPrefix, by caller: Caller) {
         let name = guarded.connection(of: prefix)
         guarded.release(prefix)
         reconcileRoutes()
         raise(
             .routeRemoved, connection: name, reason: "operator",
-            "\(prefix) is guarded no longer: any route takes it", details: ["prefix": "\(prefix)"])
+            "\(prefix) is guarded no longer, by \(caller.words): any route takes it",
+            details: caller.details(adding: ["prefix": "\(prefix)"]))
     }
 
     /// Those that no connection has now.

@@ -1,10 +1,12 @@
 internal import ControlAPI
 internal import LinuxIO
+internal import Logging
 internal import WireGuard
 
 /// The operator's hand: tunnels taken down and preferred, and ways explained.
 extension ControlLoop {
-    func order(_ order: TunnelOrder, tunnel name: String) throws(APIError) -> TunnelStatus {
+    func order(_ order: TunnelOrder, tunnel name: String, by caller: Caller) throws(APIError) -> TunnelStatus
+    {
         guard let peer = tunnels.peer(named: name), let connection = state.connection(ofTunnel: name),
             let tunnel = state.tunnel(named: name)
         else {
@@ -12,6 +14,9 @@ extension ControlLoop {
                 code: .notFound, message: "there is no tunnel \(name)", hint: "'vgwctl status' lists them")
         }
         if order == .down || order == .up { abortDrill(of: connection.name) }
+        // What follows from the order at once is told as the operator's doing.
+        self.order = (connection.name, caller)
+        defer { self.order = nil }
         switch order {
         case .down:
             tunnels[peer]?.health.handle(.disabledByOperator, now: now)
@@ -25,10 +30,10 @@ extension ControlLoop {
             tunnels[peer]?.health.handle(.enabledByOperator, now: now)
             follow(peer)
             device.initiate(peer, now: now)
-        case .prefer: connections[connection.name]?.preferred = name
+        case .prefer: prefer(name, of: connection.name, by: caller)
         case .unprefer:
             if connections[connection.name]?.preferred == name {
-                connections[connection.name]?.preferred = nil
+                prefer(nil, of: connection.name, by: caller)
             }
         }
         connectionChanged(connection.name)
@@ -39,6 +44,25 @@ extension ControlLoop {
             throw APIError(code: .failed, message: "tunnel \(name) has no state")
         }
         return status
+    }
+
+    /// Who orders what is happening to a connection; nil where it happens by itself.
+    func orderer(of connection: String) -> Caller? {
+        order?.connection == connection ? order?.by : nil
+    }
+
+    /// Nil: the priorities decide.
+    private func prefer(_ tunnel: String?, of connection: String, by caller: Caller) {
+        let before = connections[connection]?.preferred
+        guard tunnel != before else { return }
+        connections[connection]?.preferred = tunnel
+        let words =
+            tunnel.map { "\($0) carries \(connection) whenever it is healthy" }
+            ?? "the priorities decide among the tunnels of \(connection) again"
+        raise(
+            tunnel == nil ? .tunnelUnpreferred : .tunnelPreferred, connection: connection,
+            tunnel: tunnel ?? before, reason: HealthReason.operator.name, "\(words), by \(caller.words)",
+            details: caller.details(), level: .notice)
     }
 
     func explainRoute(_ question: RouteQuestion) throws(APIError) -> RouteExplanation {

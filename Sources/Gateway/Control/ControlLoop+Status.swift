@@ -16,8 +16,7 @@ extension ControlLoop {
         var status = GatewayStatus(
             version: Daemon.version, name: settings.name,
             interface: isTunHere ? tun.name : settings.interface,
-            // In another namespace it is not ours to know.
-            isInterfaceUp: isLinkUp || !isTunHere, mtu: mtu,
+            isInterfaceUp: isInterfaceUp, mtu: mtu,
             addresses: settings.plan.addresses.map(\.description), listenPort: underlays.port,
             publicKey: state.privateKey?.publicKey.base64,
             firewallMark: state.firewallMark == 0 ? nil : state.firewallMark,
@@ -44,6 +43,9 @@ extension ControlLoop {
         return status
     }
 
+    /// In another namespace it is not ours to know.
+    private var isInterfaceUp: Bool { isLinkUp || !isTunHere }
+
     private func status(of connection: Connection) -> ConnectionStatus {
         let tunnels = connection.tunnels.compactMap { self.status(of: $0, in: connection) }
         let states = Set(tunnels.map(\.state))
@@ -51,7 +53,7 @@ extension ControlLoop {
             self.tunnels[$0]?.health.liveness == .answering
         }
         let state: ConnectionStatus.State =
-            if connections[connection.name]?.selection.isUsable == false {
+            if !isInterfaceUp || connections[connection.name]?.selection.isUsable == false {
                 .down
             } else if isSomeAnswering {
                 .up
@@ -70,7 +72,7 @@ extension ControlLoop {
         status.rto = connection.recoveryTimeObjective?.seconds
         if let record = connections[connection.name] {
             status.isUsable = record.selection.isUsable
-            status.activeTunnels = activeTunnels(of: connection, by: record.selection)
+            status.activeTunnels = tunnels.filter { $0.isActive == true }.map(\.name)
             status.since = seconds(since: record.since)
             status.flaps = record.failures
         }
@@ -98,7 +100,7 @@ extension ControlLoop {
             state: Self.state(record.health.state), reason: isFine ? nil : reason(of: peer),
             hint: isFine ? nil : hint(for: status), endpoint: status.underlay?.endpoint.description,
             configuredEndpoint: names.first?.description,
-            lastHandshake: record.handshakeAt.map { $0 / 1_000_000_000 },
+            lastHandshake: status.lastHandshake.map { unixNanoseconds(of: $0) / 1_000_000_000 },
             lastHandshakeAge: status.lastHandshake.map { seconds(since: $0) }, rxBytes: status.receivedBytes,
             txBytes: status.transmittedBytes, rxPackets: status.receivedPackets,
             txPackets: status.transmittedPackets,
@@ -112,19 +114,36 @@ extension ControlLoop {
         answer.insideLocal = tunnel.inside?.local.description
         answer.insideRemote = tunnel.inside?.remote.description
         if let selected = connections[connection.name] {
-            answer.isActive = activeTunnels(of: connection, by: selected.selection).contains(tunnel.name)
+            // What is chosen while nothing works carries nothing: its connection's routes lead elsewhere, or packets wait.
+            answer.isActive =
+                selected.selection.isUsable && record.health.hasSession
+                && activeTunnels(of: connection, by: selected.selection).contains(tunnel.name)
             answer.isPreferred = selected.preferred == tunnel.name
         }
-        if record.health.isProbed {
-            let statistics = record.health.statistics(now: now)
-            answer.windows = [
-                Self.window(1, statistics.second), Self.window(10, statistics.tenSeconds),
-                Self.window(60, statistics.minute),
-            ]
-            if let search = record.pathMTU { answer.pathMTU = search.innerMTU }
+        answer.isProbed = record.health.isProbed
+        if !record.health.isProbed {
+            answer.notProbed = tunnel.inside == nil ? "no inside addresses" : "health is off"
+        } else {
+            // While nothing is answered, the figures are of another time.
+            if record.health.liveness == .answering { answer.windows = windows(of: record.health) }
+            answer.pathMTU = record.pathMTU?.found
+            if answer.pathMTU == nil { answer.assumedMTU = record.pathMTU?.innerMTU }
             answer.holdDown = record.health.holdDownLeft(now: now)?.seconds
         }
         return answer
+    }
+
+    /// After a step of the wall clock an age by it is right all the same.
+    func unixNanoseconds(of instant: Instant) -> Int64 {
+        WallClock.unixNanoseconds(of: instant, realtimeOffset: device.realtimeOffset)
+    }
+
+    private func windows(of health: TunnelHealth) -> [WindowStatus] {
+        let statistics = health.statistics(now: now)
+        return [
+            Self.window(1, statistics.second), Self.window(10, statistics.tenSeconds),
+            Self.window(60, statistics.minute),
+        ]
     }
 
     private static func window(_ seconds: Int, _ window: ProbeStatistics.Window) -> WindowStatus {
@@ -160,12 +179,18 @@ extension ControlLoop {
             guard let left = record.health.holdDownLeft(now: now)?.seconds else {
                 return "probes are answered again, but fewer in a row than bring it up"
             }
+            let seconds = max(1, Int(left.rounded(.up)))
+            guard !record.health.isHoldDownInterrupted else {
+                return
+                    "probes are answered again, but for some that are lost; it has flapped, and is used only where no "
+                    + "other tunnel is up until each is answered for \(seconds) s"
+            }
             return
-                "probes are answered again; it has flapped, and for \(Int(left.rounded(.up))) s more it is used only "
-                + "where no other tunnel is up"
+                "probes are answered again; it has flapped, and for \(seconds) s more it is used only where no other "
+                + "tunnel is up"
         case .probeTimeout where record.health.state == .down:
             let remote = record.inside.map { " by \($0.remote)" } ?? ""
-            let silence = "probes are not answered\(remote) for \(Int(seconds(since: record.health.since))) s"
+            let silence = "probes are not answered\(remote) for \(span(since: record.health.since))"
             guard record.health.liveness == .heard else { return silence }
             return silence + ", though the far end is heard: what this end sends may be lost"
         case .targetUnreachable, .lossTooHigh, .roundTripTooLong: return record.health.reason.words
@@ -179,17 +204,22 @@ extension ControlLoop {
             return "the far end uses cipher \(theirs), this end \(status.cipher.rawValue)"
         }
         guard let endpoint = status.underlay?.endpoint else {
+            if let names = record.endpoints.awaitedNames { return "looking up \(names)" }
             return "the far end's endpoint is not known: it must speak first"
         }
         switch status.lastFailure {
         case .noReply:
-            let waiting = tunnels[peer]?.askingSince.map { " for \(Int(seconds(since: $0))) s" } ?? ""
-            return "no answer from \(endpoint)\(waiting)"
-        case .noEndpoint: return "the far end's endpoint is not known: it must speak first"
+            let waiting = record.askingSince.map { " for \(span(since: $0))" } ?? ""
+            // Its handshakes began only some time after it had fallen silent.
+            let silence = device.path(of: peer)?.lastReceived.map {
+                ", and nothing heard for \(span(since: $0))"
+            }
+            return "no answer from \(endpoint)\(waiting)\(silence ?? "")"
         case .noPrivateKey: return "this gateway has no private key"
         case .noFreeIndex: return "too many sessions"
         case .dropped(let reason): return "a handshake with \(endpoint) was refused: \(reason.name)"
-        case nil:
+        // It was not known then, and is now.
+        case .noEndpoint, nil:
             return if case .handshaking = status.state { "waiting for an answer from \(endpoint)" } else {
                 nil
             }
@@ -197,6 +227,8 @@ extension ControlLoop {
     }
 
     private func hint(for status: PeerStatus) -> String? {
+        // Handshakes that have failed before say nothing of one that works.
+        guard tunnels[status.id]?.health.liveness != .answering else { return nil }
         if let record = tunnels[status.id], record.health.reason == .interfaceDown,
             let remedy = underlays.remedy(of: record.socket)
         {
@@ -227,6 +259,8 @@ extension ControlLoop {
         default: nil
         }
     }
+
+    private func span(since instant: Instant) -> String { TimeText.span(seconds(since: instant)) }
 
     private func seconds(since instant: Instant) -> Double {
         now > instant ? Double(now.nanoseconds &- instant.nanoseconds) / 1e9 : 0

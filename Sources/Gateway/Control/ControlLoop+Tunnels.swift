@@ -154,7 +154,8 @@ extension ControlLoop {
         if record.endpoints.current != nil || device.path(of: peer)?.underlay != nil {
             knowledge = .known
         } else {
-            knowledge = record.endpoints.problem == nil ? .unknown : .unresolved
+            let isAwaited = record.endpoints.awaitedNames != nil
+            knowledge = record.endpoints.problem != nil ? .unresolved : isAwaited ? .awaited : .unknown
         }
         tunnels[peer]?.health.handle(.endpoint(knowledge), now: now)
         expectAnswers(to: peer)

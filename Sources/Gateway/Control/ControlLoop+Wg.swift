@@ -15,7 +15,7 @@ extension ControlLoop: WgHandler {
                 return WgPeerReport(
                     publicKey: tunnel.publicKey, presharedKey: tunnel.presharedKey,
                     endpoint: status.underlay?.endpoint,
-                    lastHandshake: tunnels[peer]?.handshakeAt ?? 0,
+                    lastHandshake: status.lastHandshake.map { unixNanoseconds(of: $0) } ?? 0,
                     transmittedBytes: status.transmittedBytes, receivedBytes: status.receivedBytes,
                     persistentKeepalive: tunnel.persistentKeepalive,
                     // A prefix belongs to one peer there.

@@ -101,6 +101,8 @@ package final class ControlLoop {
     /// A tunnel of theirs may have changed since they chose one.
     var staleConnections: Set<String> = []
     var drills: [String: DrillRun] = [:]
+    /// Whose order is being followed, and for which connection; nil outside of `order`.
+    var order: (connection: String, by: Caller)?
     var kept: KeptRoutes
     var limiters = RateLimiters()
     /// Those that this host is on, but by the TUN.
@@ -211,6 +213,7 @@ package final class ControlLoop {
                 ) { [mailbox] failure in
                     mailbox.post(.hookHasFailed(failure))
                 }
+            device.tracesHandshakes = log.logLevel <= .debug
             now = SystemClock.now()
             startedAt = now
             socketCheckAt = now + Self.socketCheckInterval
@@ -271,6 +274,7 @@ package final class ControlLoop {
         let endpoints = state.connections.flatMap(\.tunnels).flatMap(\.endpoints).compactMap {
             if case .address(let endpoint) = $0 { endpoint.address } else { nil }
         }
+        keeper.makeNoAddresses()
         if settings.tunDescriptor == nil {
             switch settings.mtu {
             case .bytes(let bytes): mtu = bytes

@@ -22,8 +22,6 @@ struct TunnelRecord {
     // For the log and the status.
 
     var isUp = false
-    /// When the last handshake was completed, in nanoseconds of Unix time: as the clock was then.
-    var handshakeAt: Int64?
     var hasGivenUp = false
     /// When the first unanswered initiation went out.
     var askingSince: Instant?
@@ -36,6 +34,8 @@ struct TunnelRecord {
     /// Changes of endpoint are not logged before, only counted.
     var roamingQuietUntil: Instant?
     var roamsUnreported = 0
+    /// A drill has cut it, and it has not shown since that it works: what becomes of it is the drill's doing.
+    var isDrilled = false
     /// A new session is to be asked for, once it is decided where.
     var wantsSession = false
 

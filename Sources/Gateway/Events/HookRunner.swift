@@ -189,6 +189,7 @@ extension HookRunner {
             "VGWD_FROM=\(event.from ?? "")",
             "VGWD_TO=\(event.to ?? "")",
             "VGWD_REASON=\(event.reason ?? "")",
+            "VGWD_DRILL=\(event.drill == true ? "1" : "")",
             "VGWD_TIME=\(event.time)",
             "VGWD_GATEWAY=\(gateway)",
             "VGWD_FIREWALL_MARK=\(firewallMark.load(ordering: .relaxed))",

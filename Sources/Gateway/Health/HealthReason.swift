@@ -18,6 +18,7 @@ package enum HealthReason: String, Hashable, Sendable, CaseIterable {
 
     // What is around the tunnel.
     case endpointUnresolved = "endpoint-unresolved"
+    case endpointAwaited = "endpoint-awaited"
     case endpointUnknown = "endpoint-unknown"
     case interfaceDown = "interface-down"
     case `operator` = "operator"
@@ -41,6 +42,7 @@ package enum HealthReason: String, Hashable, Sendable, CaseIterable {
         case .probesAnswered: "probes are answered"
         case .trafficHeard: "the far end is heard"
         case .endpointUnresolved: "the endpoint does not resolve"
+        case .endpointAwaited: "the endpoint's name is being looked up"
         case .endpointUnknown: "the endpoint is not known: the far end must speak first"
         case .interfaceDown: "the interface that it leaves by is down"
         case .operator: "an operator said so"

@@ -90,6 +90,9 @@ package struct PathMTUSearch: Sendable {
     /// What an inner packet may have now.
     package var innerMTU: Int { reported ?? maximum }
 
+    /// The same, once it was found to pass; nil before.
+    package var found: Int? { reported }
+
     /// Whether a search is under way.
     package var isSearching: Bool { trial != nil && purpose == .search }
 

@@ -56,6 +56,8 @@ package struct TunnelHealth: Sendable {
 
     package enum EndpointKnowledge: Hashable, Sendable {
         case known
+        /// It has a name, which is being looked up for the first time.
+        case awaited
         /// It has a name, and the name has no address.
         case unresolved
         /// None is configured, and the far end has not spoken yet.
@@ -243,6 +245,9 @@ package struct TunnelHealth: Sendable {
         probes.holdDownLeft(of: holdDown(now: now), now: now)
     }
 
+    /// Returns true if a probe was lost while it was held down: the span begins anew with the next answer.
+    package var isHoldDownInterrupted: Bool { probes.isHoldDownInterrupted }
+
     package var targetReach: TargetReach { probes.targetReach }
 
     /// Returns true if the tunnel itself works, whatever its targets do.
@@ -310,6 +315,7 @@ package struct TunnelHealth: Sendable {
             if let failure { return (.down, failure) }
             switch endpoint {
             case .unresolved: return (.down, .endpointUnresolved)
+            case .awaited: return (isProbed ? .connecting : .idle, .endpointAwaited)
             case .unknown: return (isProbed ? .connecting : .idle, .endpointUnknown)
             case .known: return (isProbed || isHandshaking ? .connecting : .idle, cause)
             }

@@ -94,6 +94,8 @@ struct TunnelProbes: Sendable {
         return since.map { now >= $0 + span ? .zero : $0 + span - now } ?? span
     }
 
+    var isHoldDownInterrupted: Bool { recovery == .heldDown(since: nil) }
+
     /// By index into the settings' targets; nil while that is not known.
     func isReachable(target: Int) -> Bool? { targets.isAnswered(target) }
 

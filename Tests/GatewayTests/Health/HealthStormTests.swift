@@ -84,7 +84,7 @@ struct HealthStorm {
             tunnel.tell(
                 .handshakeUnanswered([.mac1Wrong, .timestampNotNewer].randomElement(using: &random)!))
         case 6:
-            let knowledge = [TunnelHealth.EndpointKnowledge.known, .unresolved, .unknown]
+            let knowledge = [TunnelHealth.EndpointKnowledge.known, .awaited, .unresolved, .unknown]
             tunnel.tell(.endpoint(knowledge.randomElement(using: &random)!))
         case 7:
             isInterfaceUp.toggle()

@@ -74,6 +74,7 @@ import WireGuard
         healed = tunnel.now
         tunnel.run(for: .milliseconds(2500))
         #expect(tunnel.state == .down && tunnel.health.holdDownLeft(now: tunnel.now) == .milliseconds(490))
+        #expect(!tunnel.health.isHoldDownInterrupted)
         #expect(tunnel.health.hasFailed)
         let lost = tunnel.health.statistics(now: tunnel.now).minute.lost
         tunnel.isCut = true
@@ -85,6 +86,7 @@ import WireGuard
         #expect(
             tunnel.health.holdDownLeft(now: tunnel.now) == .seconds(2),
             "one lost probe starts the span anew, and does nothing else")
+        #expect(tunnel.health.isHoldDownInterrupted)
         tunnel.run(for: .seconds(10))
         #expect(tunnel.states == [.down, .up, .down, .up])
         took = tunnel.transitions[3].at - restarted

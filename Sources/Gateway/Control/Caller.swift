@@ -1,0 +1,22 @@
+internal import LinuxIO
+
+/// Who gives an order by the control socket: for its event, so that others know whom to ask.
+package struct Caller: Hashable, Sendable {
+    /// `root`, `alice`, or `user 1000` where that user has no name. Nil where the kernel does not tell.
+    package let name: String?
+
+    package init(name: String?) { self.name = name }
+
+    /// Looks into the users of this host, which may take a moment: not for the control thread.
+    package init(user: UInt32?) { name = user.map { Users.name(of: $0) ?? "user \($0)" } }
+
+    /// To stand for the one who did it.
+    var words: String { name ?? "an operator" }
+
+    /// For the details of an event.
+    func details(adding more: [String: String] = [:]) -> [String: String] {
+        var details = more
+        details["user"] = name
+        return details
+    }
+}

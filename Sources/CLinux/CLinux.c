@@ -209,6 +209,11 @@ int cl_tun_set_header_size(int fd, int size) { return ioctl(fd, TUNSETVNETHDRSZ,
 int cl_tun_set_offload(int fd, unsigned int flags) { return ioctl(fd, TUNSETOFFLOAD, (unsigned long)flags); }
 int cl_tun_namespace(int fd) { return ioctl(fd, TUNGETDEVNETNS); }
 
+int cl_terminal_columns(int fd) {
+    struct winsize size = {0};
+    return ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_col : -1;
+}
+
 int cl_set_thread_name(const char *name) {
     char shortened[16] = {0};
     strncpy(shortened, name, sizeof shortened - 1);

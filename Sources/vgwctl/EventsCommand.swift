@@ -7,7 +7,7 @@ struct EventsCommand: AsyncParsableCommand {
         abstract: "Show what happened: tunnels up and down, failovers, routes, drills, hooks.",
         discussion: """
             The gateway keeps the last 1,000 events of its run. Each is a line: when (UTC), what, where, in words, and \
-            in brackets from what to what and why.
+            in brackets from what to what and why. What a drill has made happen is marked 'drill'.
 
               vgwctl events
               vgwctl events --follow                            go on until Ctrl-C, or the gateway ends
@@ -73,7 +73,7 @@ struct EventText {
     private func line(for event: GatewayEvent) -> String {
         let subject = [event.connection, event.tunnel].compactMap { $0 }.joined(separator: "/")
         let kind = padded(event.kind.rawValue, Self.kindWidth)
-        var text = "\(milliseconds(event.time))  \(paint(kind, event.kind))  "
+        var text = "\(milliseconds(event.time))  \(paint(kind, event.kind, isDrill: event.drill == true))  "
         text += "\(padded(subject.isEmpty ? "-" : subject, Self.subjectWidth))  \(event.message)"
         let change =
             switch (event.from, event.to) {
@@ -82,7 +82,8 @@ struct EventText {
             case (nil, let to?): "to \(to)"
             case (nil, nil): ""
             }
-        let why = [change, event.reason ?? ""].filter { !$0.isEmpty }.joined(separator: ", ")
+        let why = [change, event.reason ?? "", event.drill == true ? "drill" : ""].filter { !$0.isEmpty }
+            .joined(separator: ", ")
         if !why.isEmpty { text += " " + palette.dim("(\(why))") }
         return text
     }
@@ -97,11 +98,12 @@ struct EventText {
         text + String(repeating: " ", count: max(0, width - text.count))
     }
 
-    private func paint(_ text: String, _ kind: GatewayEvent.Kind) -> String {
+    private func paint(_ text: String, _ kind: GatewayEvent.Kind, isDrill: Bool) -> String {
         switch kind {
-        case .tunnelUp, .connectionUp, .routeRestored: palette.green(text)
+        case .tunnelUp, .tunnelJoined, .connectionUp, .routeRestored: palette.green(text)
+        case _ where isDrill: palette.yellow(text)
         case .tunnelDown, .connectionDown, .routeUnreachable, .hookFailed: palette.red(text)
-        case .tunnelDegraded, .failover, .drillStarted: palette.yellow(text)
+        case .tunnelDegraded, .tunnelLeft, .failover, .drillStarted: palette.yellow(text)
         default: text
         }
     }

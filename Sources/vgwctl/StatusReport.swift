@@ -1,175 +1,204 @@
 internal import ControlAPI
 
-/// The status as a person reads it.
+/// The status as a person reads it, in lines of at most `width` columns as far as its words allow.
 struct StatusReport {
+    /// Tunnels that are explained below the table; the others have their rows.
+    private static let explainedLimit = 8
+
     var showsDrops = false
     var showsKeys = false
+    var width = Prose.width
     var palette = Palette(isOn: false)
 
+    /// The whole gateway.
     func lines(for status: GatewayStatus) -> [String] {
-        var lines = [
-            palette.bold(status.name)
-                + " on \(status.interface), UDP port \(status.listenPort), mtu \(status.mtu), "
-                + "up \(Human.duration(status.uptime)), vgwd \(status.version)",
-            palette.dim("offloads: " + offloads(status.offloads)),
-            palette.dim("data threads: " + threads(status)),
-        ]
-        if showsKeys { lines.append("public key: \(status.publicKey ?? "none yet")") }
-        if !status.isInterfaceUp {
-            lines.append(palette.red("\(status.interface) is down: nothing passes"))
-            lines.append("  ip link set \(status.interface) up")
-        }
-        for missing in status.missingAddresses ?? [] {
-            lines.append(
-                palette.red("\(missing.address) is missing on \(status.interface): \(missing.reason)"))
-        }
-        if let repairs = status.repairs {
-            lines.append(
-                palette.yellow(
-                    "rules and routes: somebody else removed \(repairs) of ours, which were put back; the log says when"
-                )
-            )
-        }
-        lines.append("")
-        let tunnels = status.connections.flatMap(\.tunnels)
-        if tunnels.isEmpty {
-            lines.append("No connection is configured.")
+        var lines = heading(status)
+        if status.connections.isEmpty {
+            lines += ["", "No connection is configured."]
         } else {
-            lines += table(status.connections).rendered(palette)
-            lines += tunnels.flatMap(why)
-        }
-        for connection in status.connections {
-            lines += outage(connection)
-            lines += notices((connection.notices ?? []).map { "\(connection.name): \($0)" })
+            lines.append(summary(status.connections))
+            lines += interface(status)
+            lines.append("")
+            lines += StatusTable(
+                width: width, showsKeys: showsKeys, isInterfaceUp: status.isInterfaceUp, palette: palette
+            ).lines(status.connections)
+            lines += troubles(status.connections)
+            lines += status.connections.flatMap { remarks($0) }
         }
         lines += notices(status.notices ?? [])
-        for connection in status.connections where connection.routes.isEmpty {
-            lines.append("\(connection.name): no routes, so nothing is sent there")
-        }
         lines += guarded(status.guarded ?? [])
         if let hooks = status.hooks, hooks.failures > 0 || hooks.queueFull > 0 {
-            lines.append("")
-            lines.append(
-                palette.yellow(
-                    "hooks: \(hooks.failures) of \(hooks.started) failed, \(hooks.queueFull) came too late to start"
-                ))
+            lines += notices([
+                "hooks: \(hooks.failures) of \(hooks.started) failed, \(hooks.queueFull) came too late to start"
+            ])
             lines.append("  vgwctl events, and the log of vgwd, say why")
         }
         if showsDrops { lines += drops(status.drops) }
         return lines
     }
 
-    /// A row a tunnel; a connection of several has one of its own above them, and `*` at those that carry its
-    /// traffic. Columns that nobody could fill are left out, so that the table stays narrow.
-    private func table(_ connections: [ConnectionStatus]) -> Table {
-        let tunnels = connections.flatMap(\.tunnels)
-        var columns: [Column] = [.name, .state]
-        if tunnels.contains(where: { $0.since != nil }) { columns.append(.since) }
-        if tunnels.contains(where: { $0.windows != nil }) { columns += [.roundTrip, .loss] }
-        if tunnels.contains(where: { $0.windows == nil }) { columns.append(.handshake) }
-        columns += [.received, .sent, .endpoint]
-        if showsKeys { columns.append(.publicKey) }
-
-        var table = Table(header: columns.map(\.rawValue))
-        let rightAligned: Set<Column> = [.roundTrip, .loss, .received, .sent]
-        table.rightAligned = Set(columns.indices.filter { rightAligned.contains(columns[$0]) })
-        for connection in connections {
-            if let only = connection.tunnels.first, connection.tunnels.count == 1 {
-                let name = only.name == connection.name ? only.name : "\(connection.name)/\(only.name)"
-                table.rows.append(
-                    columns.map { cell($0, only, named: name, notes: notes(connection, named: false)) })
-            } else {
-                table.rows.append(columns.map { cell($0, connection) })
-                for tunnel in connection.tunnels {
-                    let name = (tunnel.isActive == true ? "* " : "  ") + tunnel.name
-                    table.rows.append(columns.map { cell($0, tunnel, named: name, notes: []) })
+    /// One connection of the gateway, with all that is known of it.
+    func lines(for connection: ConnectionStatus, of status: GatewayStatus) -> [String] {
+        let condition = Condition(connection)
+        var lines = interface(status)
+        if !lines.isEmpty { lines.append("") }
+        let working = connection.tunnels.count { [.up, .degraded].contains($0.state) }
+        let state = condition == .usable ? connection.state.rawValue : condition.rawValue
+        let shown = connection.routes.prefix(Self.routeLimit).joined(separator: ", ")
+        let more = connection.routes.count - Self.routeLimit
+        var rows: [(String, String?)] = [
+            ("connection", connection.name),
+            (
+                "state",
+                palette.paint(state, condition)
+                    + (connection.since.map { " for \(TimeText.span($0))" } ?? "")
+                    + ", \(working) of \(connection.tunnels.count) tunnels up"
+            ),
+            (
+                "carried by",
+                connection.activeTunnels.map { $0.isEmpty ? "no tunnel" : $0.joined(separator: ", ") }
+            ),
+            ("policy", connection.policy),
+            ("metric", connection.metric.map { "\($0)" }),
+            (
+                "routes",
+                connection.routes.isEmpty
+                    ? "none, so nothing is sent there"
+                    : shown + (more > 0 ? " and \(more) more: vgwctl route list" : "")
+            ),
+            (
+                "when down",
+                connection.onDown.map {
+                    $0 == "withdraw" ? "its routes are withdrawn" : "its routes are \($0)"
                 }
-            }
+            ),
+            ("rto", connection.rto.map { DrillText.seconds($0) }),
+            ("flaps", connection.flaps.map { "\($0)" }),
+        ]
+        if connection.routes.isEmpty { rows.removeAll { $0.0 == "when down" } }
+        lines += Self.aligned(rows, width: width)
+        lines += remarks(connection)
+        for tunnel in connection.tunnels {
+            lines += [""] + TunnelText(width: width, palette: palette).lines(for: tunnel)
         }
-        return table
+        if showsDrops { lines += drops(status.drops) }
+        return lines
     }
 
-    private enum Column: String {
-        case name = "CONNECTION"
-        case state = "STATE"
-        case since = "FOR"
-        case roundTrip = "RTT"
-        case loss = "LOSS"
-        case handshake = "HANDSHAKE"
-        case received = "RECEIVED"
-        case sent = "SENT"
-        case endpoint = "ENDPOINT"
-        case publicKey = "PUBLIC KEY"
-    }
+    private static let routeLimit = 20
 
-    private func cell(
-        _ column: Column, _ tunnel: TunnelStatus, named name: String, notes: [String]
-    ) -> Table.Cell {
-        // Short enough to be of now, long enough not to jump.
-        let window = tunnel.windows?.first { $0.seconds == 10 } ?? tunnel.windows?.last
-        switch column {
-        case .name: return Table.Cell(name)
-        case .state: return Table.Cell(tunnel.state.rawValue) { palette.paint($0, tunnel.state) }
-        case .since: return Table.Cell(tunnel.since.map { Human.short($0) } ?? "-")
-        case .roundTrip: return Table.Cell(window?.roundTrip.map { Human.milliseconds($0) } ?? "-")
-        case .loss: return Table.Cell(window?.loss.map { Human.percent($0) } ?? "-")
-        case .handshake: return Table.Cell(tunnel.lastHandshakeAge.map { Human.short($0) } ?? "never")
-        case .received: return Table.Cell(Human.bytes(tunnel.rxBytes))
-        case .sent: return Table.Cell(Human.bytes(tunnel.txBytes))
-        case .endpoint:
-            let endpoint = tunnel.endpoint ?? tunnel.configuredEndpoint ?? "not known"
-            let device = tunnel.underlayDevice.map { " by \($0)" } ?? ""
-            return Table.Cell(([endpoint + device] + self.notes(tunnel) + notes).joined(separator: ", "))
-        case .publicKey: return Table.Cell(tunnel.publicKey)
+    /// Names, and beside them values that are wrapped where they are long; those without a value are left out.
+    static func aligned(_ rows: [(String, String?)], width: Int) -> [String] {
+        rows.flatMap { name, value -> [String] in
+            guard let value else { return [] }
+            let first = name + String(repeating: " ", count: max(1, 16 - name.count))
+            return Prose.wrapped(value, first: first, width: width)
         }
     }
 
-    private func cell(_ column: Column, _ connection: ConnectionStatus) -> Table.Cell {
-        switch column {
-        case .name: return Table.Cell(connection.name)
-        case .state:
-            return Table.Cell(connection.state.rawValue) { text in
-                switch connection.state {
-                case .up: palette.green(text)
-                case .idle: palette.dim(text)
-                case .down: palette.red(text)
-                }
-            }
-        case .since: return Table.Cell(connection.since.map { Human.short($0) } ?? "-")
-        case .endpoint: return Table.Cell(notes(connection, named: true).joined(separator: ", "))
-        case .roundTrip, .loss, .handshake, .received, .sent, .publicKey: return Table.Cell("")
+    // MARK: Above the table
+
+    private func heading(_ status: GatewayStatus) -> [String] {
+        let rest =
+            "on \(status.interface), UDP port \(status.listenPort), mtu \(status.mtu), "
+            + "up \(TimeText.span(status.uptime)), vgwd \(status.version)"
+        var lines = paragraph(status.name, " " + rest) { palette.bold($0) }
+        lines += paragraph("", "offloads: \(offloads(status.offloads)); threads: \(threads(status))")
+            .map { palette.dim($0) }
+        if showsKeys { lines.append("public key: \(status.publicKey ?? "none yet")") }
+        return lines
+    }
+
+    /// `48 connections usable, 1 degraded, 1 down`.
+    private func summary(_ connections: [ConnectionStatus]) -> String {
+        let conditions = connections.map { Condition($0) }
+        let counts = Condition.allCases.map { condition in
+            (condition, conditions.count { $0 == condition })
+        }.filter { $0.1 > 0 }
+        return counts.enumerated().map { place, item in
+            let (condition, count) = item
+            let noun = place > 0 ? "" : count == 1 ? " connection" : " connections"
+            return palette.paint("\(count)\(noun) \(condition.rawValue)", condition)
+        }.joined(separator: ", ")
+    }
+
+    /// What is amiss with the gateway's own interface.
+    private func interface(_ status: GatewayStatus) -> [String] {
+        var lines: [String] = []
+        if !status.isInterfaceUp {
+            lines += paragraph("\(status.interface) is down", ": nothing passes") { palette.red($0) }
+            lines.append("  ip link set \(status.interface) up")
         }
+        for missing in status.missingAddresses ?? [] {
+            lines += paragraph(
+                "\(missing.address) is missing", " on \(status.interface): \(missing.reason)"
+            ) { palette.red($0) }
+        }
+        if let repairs = status.repairs {
+            lines += paragraph(
+                "rules and routes",
+                ": somebody else removed \(repairs) of ours, which were put back; the log says when"
+            ) { palette.yellow($0) }
+        }
+        return lines
     }
 
-    private func notes(_ tunnel: TunnelStatus) -> [String] {
-        var notes: [String] = []
-        if tunnel.cipher != "chacha20-poly1305" { notes.append(tunnel.cipher) }
-        if tunnel.isPreferred == true { notes.append("preferred") }
-        if let left = tunnel.holdDown, left > 0 { notes.append("held down \(Human.short(left))") }
-        return notes
-    }
-
-    private func notes(_ connection: ConnectionStatus, named isNamed: Bool) -> [String] {
-        var notes = isNamed ? [connection.policy] : []
-        if let metric = connection.metric { notes.append("metric \(metric)") }
-        if let flaps = connection.flaps, flaps > 0 { notes.append(flaps == 1 ? "1 flap" : "\(flaps) flaps") }
-        return notes
-    }
+    // MARK: Below it
 
     /// What becomes of traffic to a connection that nothing carries.
     private func outage(_ connection: ConnectionStatus) -> [String] {
         guard connection.isUsable == false else { return [] }
         let routes =
             switch connection.onDown {
+            case _ where connection.routes.isEmpty: ", and no routes"
             case "unreachable": ": its routes are unreachable"
             case "withdraw": ": its routes are withdrawn"
             default: ""
             }
-        return ["", palette.red("\(connection.name): no usable tunnel\(routes)")]
+        return paragraph(connection.name, ": no usable tunnel\(routes)") { palette.red($0) }
+    }
+
+    /// What became of connections, and why their tunnels are not up: the worst connections first, and of many no more than
+    /// a screen takes.
+    private func troubles(_ connections: [ConnectionStatus]) -> [String] {
+        var lines: [String] = []
+        var explained = 0
+        var left = 0
+        for connection in Condition.worstFirst(connections) {
+            let tunnels = connection.tunnels.filter { $0.state != .up && $0.reason != nil }
+            guard explained + tunnels.count <= Self.explainedLimit || explained == 0 else {
+                left += tunnels.count
+                continue
+            }
+            explained += tunnels.count
+            let block = outage(connection) + tunnels.flatMap { why($0) }
+            lines += block.isEmpty ? [] : [""] + block
+        }
+        if left > 0 { lines += ["", "and \(left) more tunnels: 'vgwctl status CONNECTION' says why"] }
+        return lines
+    }
+
+    private func why(_ tunnel: TunnelStatus) -> [String] {
+        paragraph(tunnel.name, ": \(tunnel.reason ?? "")") { palette.paint($0, tunnel.state) }
+            + (tunnel.hint.map { Prose.wrapped($0, first: "  ", width: width) } ?? [])
+    }
+
+    /// What else there is to know of a connection.
+    private func remarks(_ connection: ConnectionStatus) -> [String] {
+        var lines = notices((connection.notices ?? []).map { "\(connection.name): \($0)" })
+        for tunnel in connection.tunnels where tunnel.isPreferred == true {
+            lines += notices([
+                "\(tunnel.name): preferred by an operator until 'vgwctl tunnel unprefer \(tunnel.name)'"
+            ])
+        }
+        if connection.routes.isEmpty, connection.isUsable != false {
+            lines += notices(["\(connection.name): no routes, so nothing is sent there"])
+        }
+        return lines
     }
 
     private func notices(_ notices: [String]) -> [String] {
-        notices.isEmpty ? [] : [""] + notices.map { palette.yellow($0) }
+        notices.isEmpty ? [] : [""] + notices.flatMap { paragraph("", $0) }.map { palette.yellow($0) }
     }
 
     /// What is kept out of the clear although no far gateway announces it now.
@@ -177,16 +206,11 @@ struct StatusReport {
         guard !prefixes.isEmpty else { return [] }
         let shown = prefixes.prefix(5).joined(separator: ", ") + (prefixes.count > 5 ? ", ..." : "")
         let words = prefixes.count == 1 ? "1 prefix is" : "\(prefixes.count) prefixes are"
-        return [
-            "", palette.yellow("\(words) announced by nobody now and unreachable: \(shown)"),
-            "  vgwctl route list, and 'vgwctl route del PREFIX' for one whose site is gone for good",
-        ]
-    }
-
-    private func why(_ tunnel: TunnelStatus) -> [String] {
-        guard tunnel.state != .up, let reason = tunnel.reason else { return [] }
-        return ["", "\(palette.paint(tunnel.name, tunnel.state)): \(reason)"]
-            + (tunnel.hint.map { ["  \($0)"] } ?? [])
+        return notices(["\(words) announced by nobody now and unreachable: \(shown)"])
+            + paragraph(
+                "",
+                "'vgwctl route list' shows them, 'vgwctl route del PREFIX' lets go of one whose site is gone for good"
+            )
     }
 
     private func drops(_ counts: [String: UInt64]) -> [String] {
@@ -197,6 +221,17 @@ struct StatusReport {
         table.rows = occurred.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
             .map { [Table.Cell($0.key), Table.Cell(String($0.value))] }
         return [""] + table.rendered(palette)
+    }
+
+    /// The label, then the text, which brings its own colon or space; what does not fit on the line is indented.
+    private func paragraph(
+        _ label: String, _ text: String, paint: (String) -> String = { $0 }
+    ) -> [String] {
+        var lines = Prose.wrapped(label + text, first: "", indent: 2, width: width)
+        if lines[0].hasPrefix(label), !label.isEmpty {
+            lines[0] = paint(label) + lines[0].dropFirst(label.count)
+        }
+        return lines
     }
 
     private func threads(_ status: GatewayStatus) -> String {
@@ -210,6 +245,8 @@ struct StatusReport {
             ("udp-gso", offloads.udpGSO), ("udp-gro", offloads.udpGRO), ("tun-tso", offloads.tunTSO),
             ("tun-uso", offloads.tunUSO),
         ]
-        return states.map { "\($0.0) \($0.1 ? "on" : "off")" }.joined(separator: ", ")
+        let off = states.filter { !$0.1 }.map(\.0)
+        return off.isEmpty
+            ? "all on" : off.count == states.count ? "all off" : "on but for \(off.joined(separator: ", "))"
     }
 }

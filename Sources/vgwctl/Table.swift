@@ -1,3 +1,5 @@
+internal import ControlAPI
+
 /// Columns as wide as their widest cell, two spaces apart. Colours come after the widths are known.
 struct Table {
     struct Cell {
@@ -15,25 +17,40 @@ struct Table {
     /// Columns of numbers.
     var rightAligned: Set<Int> = []
 
-    func rendered(_ palette: Palette) -> [String] {
-        let widths = header.indices.map { column in
+    private var widths: [Int] {
+        header.indices.map { column in
             max(header[column].count, rows.map { $0[column].text.count }.max() ?? 0)
         }
+    }
+
+    /// Columns of the widest line.
+    var width: Int { widths.reduce(0, +) + 2 * max(0, header.count - 1) }
+
+    func rendered(_ palette: Palette) -> [String] {
+        let widths = widths
         let titles = header.map { title in Cell(title) { palette.bold($0) } }
         return ([titles] + rows).map { cells in
             cells.indices.map { column in
                 let padding = String(repeating: " ", count: widths[column] - cells[column].text.count)
                 let text = cells[column].paint(cells[column].text)
                 if rightAligned.contains(column) { return padding + text }
-                return column == cells.count - 1 ? text : text + padding
-            }.joined(separator: "  ")
+                return text + padding
+            }.joined(separator: "  ").trimmingEnd
         }
+    }
+}
+
+extension String {
+    /// Without the spaces at its end.
+    fileprivate var trimmingEnd: String {
+        guard let last = lastIndex(where: { $0 != " " }) else { return "" }
+        return String(self[...last])
     }
 }
 
 /// Numbers as people say them.
 enum Human {
-    /// Powers of 1024, as `wg show` has them.
+    /// Powers of 1024, as `wg show` has them, in three digits.
     static func bytes(_ count: UInt64) -> String {
         var value = Double(count)
         var unit = 0
@@ -44,30 +61,23 @@ enum Human {
         }
         if unit == 0 { return "\(count) B" }
         let hundredths = UInt64(value * 100)
-        let fraction = hundredths % 100
-        return "\(hundredths / 100).\(fraction < 10 ? "0" : "")\(fraction) \(units[unit])"
-    }
-
-    /// The two largest units: `3 h 12 min`.
-    static func duration(_ seconds: Double) -> String {
-        guard seconds.isFinite, seconds >= 1 else { return "0 s" }
-        let total = Int(min(seconds, 1e12))
-        let parts = [
-            (total / 86400, "d"), (total / 3600 % 24, "h"), (total / 60 % 60, "min"), (total % 60, "s"),
-        ]
-        guard let first = parts.firstIndex(where: { $0.0 > 0 }) else { return "0 s" }
-        return parts[first...].prefix(2).filter { $0.0 > 0 }.map { "\($0.0) \($0.1)" }.joined(separator: " ")
+        let (whole, tenths, last) = (hundredths / 100, hundredths / 10 % 10, hundredths % 10)
+        let fraction = whole >= 100 ? "" : whole >= 10 ? ".\(tenths)" : ".\(tenths)\(last)"
+        return "\(whole)\(fraction) \(units[unit])"
     }
 
     static func ago(_ seconds: Double?) -> String {
         guard let seconds else { return "never" }
-        return seconds < 1 ? "now" : duration(seconds) + " ago"
+        return seconds < 1 ? "now" : TimeText.span(seconds) + " ago"
     }
 
     /// For a narrow column: `3h12m`.
     static func short(_ seconds: Double) -> String {
-        duration(seconds).replacing("min", with: "m").filter { $0 != " " }
+        TimeText.span(seconds).replacing("min", with: "m").filter { $0 != " " }
     }
+
+    /// What is left of a span: not nothing before it is over.
+    static func left(_ seconds: Double) -> String { short(seconds.rounded(.up)) }
 
     /// Of seconds: `0.4 ms`, `12.3 ms`, `340 ms`.
     static func milliseconds(_ seconds: Double) -> String {

@@ -1,6 +1,7 @@
 internal import ControlAPI
 internal import FoundationEssentials
 internal import Glibc
+internal import LinuxIO
 
 enum Environment {
     static subscript(name: String) -> String? { ProcessInfo.processInfo.environment[name] }
@@ -13,6 +14,12 @@ enum Terminal {
     /// Colour is for terminals, and never where NO_COLOR (no-color.org) is set to anything.
     static var hasColour: Bool {
         isatty(STDOUT_FILENO) == 1 && (Environment["NO_COLOR"] ?? "").isEmpty && Environment["TERM"] != "dumb"
+    }
+
+    /// Columns that a line may have: of COLUMNS in the environment, or else of the terminal.
+    static var width: Int {
+        let given = Environment["COLUMNS"].flatMap { Int($0) } ?? TerminalSize.columns ?? Prose.width
+        return min(max(given, 40), 400)
     }
 
     /// Asks until the answer is accepted; an empty answer takes `fallback`. Nil at the end of input.

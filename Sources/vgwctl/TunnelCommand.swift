@@ -48,7 +48,8 @@ struct TunnelCommand: AsyncParsableCommand {
             if json {
                 print(String(decoding: try JSON.encode(status, pretty: true), as: UTF8.self))
             } else {
-                let text = TunnelText(palette: Palette(isOn: Terminal.hasColour))
+                let text = TunnelText(
+                    width: Terminal.width, palette: Palette(isOn: Terminal.hasColour))
                 print(text.lines(for: status).joined(separator: "\n"))
             }
         }
@@ -107,6 +108,7 @@ struct TunnelCommand: AsyncParsableCommand {
 
 /// One tunnel as a person reads it.
 struct TunnelText {
+    var width = Prose.width
     var palette = Palette(isOn: false)
 
     /// After an order: `zone-a of aws-vpc: disabled`.
@@ -120,7 +122,7 @@ struct TunnelText {
 
     func lines(for tunnel: TunnelStatus) -> [String] {
         var state = palette.paint(tunnel.state.rawValue, tunnel.state)
-        if let since = tunnel.since { state += " for \(Human.duration(since))" }
+        if let since = tunnel.since { state += " for \(TimeText.span(since))" }
         if tunnel.isActive == true { state += ", active" }
         if tunnel.isPreferred == true { state += ", preferred" }
         var rows: [(String, String?)] = [
@@ -128,11 +130,21 @@ struct TunnelText {
             ("state", state),
             ("reason", tunnel.reason.map { $0 + (tunnel.reasonCode.map { " (\($0))" } ?? "") }),
             ("hint", tunnel.hint),
-            ("held down", tunnel.holdDown.flatMap { $0 > 0 ? "for \(DrillText.seconds($0)) more" : nil }),
+            ("held down", tunnel.holdDown.flatMap { $0 > 0 ? "for \(Human.left($0)) more" : nil }),
             ("endpoint", tunnel.endpoint ?? "not known"),
             ("configured", tunnel.configuredEndpoint),
             ("leaves by", tunnel.underlayDevice),
-            ("path MTU", tunnel.pathMTU.map { String($0) }),
+            (
+                "path MTU",
+                tunnel.pathMTU.map { String($0) }
+                    ?? tunnel.assumedMTU.map { "not found yet: \($0) is assumed" }
+            ),
+            (
+                "not probed",
+                tunnel.notProbed.map {
+                    "\($0): handshakes tell when the far end is gone, which takes a minute or two"
+                }
+            ),
         ]
         if let local = tunnel.insideLocal, let remote = tunnel.insideRemote {
             rows.append(("inside", "\(local) to \(remote)"))
@@ -140,6 +152,7 @@ struct TunnelText {
         for window in tunnel.windows ?? [] {
             rows.append(("last \(window.seconds) s", Self.words(window)))
         }
+        if tunnel.isProbed == true, tunnel.windows == nil { rows.append(("probes", "no answer")) }
         rows += [
             ("priority", tunnel.priority.map { String($0) }),
             ("weight", tunnel.weight.map { String($0) }),
@@ -153,9 +166,7 @@ struct TunnelText {
             ("pre-shared key", tunnel.hasPresharedKey ? "yes" : "none"),
             ("public key", tunnel.publicKey),
         ]
-        return rows.compactMap { name, value in
-            value.map { name + String(repeating: " ", count: 16 - name.count) + $0 }
-        }
+        return StatusReport.aligned(rows, width: width)
     }
 
     private static func words(_ window: WindowStatus) -> String {

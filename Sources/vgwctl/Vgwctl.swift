@@ -40,7 +40,7 @@ struct Vgwctl: AsyncParsableCommand {
 
               New link between two sites:    vgwctl pair
               From an existing wg-quick:     vgwctl import /etc/wireguard/wg0.conf
-              Is it up, and if not, why:     vgwctl status
+              Is it up, and if not, why:     vgwctl status [CONNECTION]
               What is being dropped:         vgwctl status --drops
               What happened, and happens:    vgwctl events --follow
               Which way a packet takes:      vgwctl route get 10.20.0.10
@@ -48,7 +48,8 @@ struct Vgwctl: AsyncParsableCommand {
               Before work on a link:         vgwctl tunnel down zone-a
               Would a cut be survived:       vgwctl drill aws-vpc
 
-            Exit statuses: 0 done; 1 the gateway refused; 64 wrong usage; 65 wrong input; 69 no gateway answers; \
+            Exit statuses: 0 done; 1 the gateway refused; 2 and 3 of 'status' alone, for a connection that is degraded or \
+            down; 64 wrong usage; 65 wrong input; 69 no gateway answers; \
             73 a file cannot be written; 74 a file cannot be read; 76 the answer makes no sense; 77 not allowed.
             """,
         version: Release.version,

@@ -20,6 +20,9 @@ import Testing
                 2026-11-25T12:33:48.999Z  started             -                 gateway onprem has started
                 """)
         #expect(text.line(for: .lost(count: 12)) == "12 events are missing here")
+        var drilled = EventExamples.event(.tunnelDown, 7)
+        drilled.drill = true
+        #expect(text.line(for: .event(drilled)).hasSuffix("(up to down, probe-timeout, drill)"))
     }
 
     @Test func anEventOfAnotherSpringIsALineToo() {
@@ -96,6 +99,11 @@ import Testing
             [0, 0.00001, 0.005, 0.1, 0.123, 1].map { Human.percent($0) } == [
                 "0 %", "0.1 %", "0.5 %", "10 %", "12 %", "100 %",
             ])
+        #expect(
+            [1023, 1024, 12_900, 128_000, 1_048_575, 5_300_000_000].map { Human.bytes($0) } == [
+                "1023 B", "1.00 KiB", "12.5 KiB", "125 KiB", "1023 KiB", "4.93 GiB",
+            ])
+        #expect([0.1, 3.2, 60].map { Human.left($0) } == ["1s", "4s", "1m"])
         #expect(
             [0.2, 75, 3600, 7500, 90_000].map { Human.short($0) } == ["0s", "1m15s", "1h", "2h5m", "1d1h"])
         #expect(Human.milliseconds(.nan) == "?" && Human.percent(7) == "?")

@@ -70,6 +70,11 @@ extension Integration {
                 try await bundle.lab.cut(.link)
                 try await bundle.become(.down, .link)
                 try await Task.sleep(for: .seconds(1))
+                for gateway in bundle.gateways {
+                    let left = try await gateway.events(.tunnelLeft)
+                    try #require(left.map(\.tunnel) == ["link"] && left[0].to == "internet", "\(left)")
+                    try #require(try await gateway.events(.failover).isEmpty, "the internet carries on")
+                }
                 var gaps: [Double] = []
                 var losses: [Int] = []
                 for prober in probers {

@@ -128,7 +128,8 @@ extension Integration {
                 try await tunnel.onprem.kill()
                 try await Shell.run("test -S \(tunnel.onprem.controlSocket)")
                 try await tunnel.onprem.start()
-                try #require(try await tunnel.onprem.vgwctl("status").succeeded)
+                // Its tunnel has no session yet.
+                try #require([0, 2, 3].contains(try await tunnel.onprem.vgwctl("status").status))
             }
         }
 

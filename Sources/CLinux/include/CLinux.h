@@ -118,6 +118,9 @@ int cl_tun_set_offload(int fd, unsigned int flags);
 /// A descriptor of the network namespace that the device is in.
 int cl_tun_namespace(int fd);
 
+/* Of the terminal; 0 or less where it is none. */
+int cl_terminal_columns(int fd);
+
 /* Areas that malloc takes from, at most. By default it reserves 64 MB and more of address space for each thread. */
 void cl_limit_arenas(int count);
 

@@ -251,9 +251,11 @@ final class Gateway: Sendable {
         try await Shell.run("wg \(arguments)", in: namespace)
     }
 
-    func vgwctl(_ arguments: String) async throws -> CommandResult {
+    /// In lines as long as they like, unless a width is given.
+    func vgwctl(_ arguments: String, width: Int = 400) async throws -> CommandResult {
         try await Shell.attempt(
-            "\(Programs.path("vgwctl")) \(arguments) --socket \(controlSocket)", in: namespace)
+            "COLUMNS=\(width) \(Programs.path("vgwctl")) \(arguments) --socket \(controlSocket)",
+            in: namespace)
     }
 
     /// Nil while the daemon does not answer.

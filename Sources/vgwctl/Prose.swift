@@ -10,7 +10,7 @@ enum Prose {
         var lines: [String] = []
         var line = first
         var isEmpty = true
-        for word in text.split(separator: " ") {
+        for word in words(of: text) {
             if !isEmpty, line.count + 1 + word.count > width {
                 lines.append(line)
                 (line, isEmpty) = (indent, true)
@@ -20,4 +20,20 @@ enum Prose {
         }
         return lines + [line]
     }
+
+    /// A number and its unit are one word.
+    private static func words(of text: String) -> [Substring] {
+        var words: [Substring] = []
+        for word in text.split(separator: " ") {
+            let unit = word.prefix { $0.isLetter || $0 == "%" }
+            if let last = words.last, last.last?.isNumber ?? false, units.contains(String(unit)) {
+                words[words.count - 1] = text[last.startIndex..<word.endIndex]
+            } else {
+                words.append(word)
+            }
+        }
+        return words
+    }
+
+    private static let units: Set<String> = ["ms", "s", "min", "h", "d", "%", "B", "KiB", "MiB", "GiB"]
 }

@@ -93,9 +93,12 @@ import WireGuard
 
     @Test func aProgramGetsTheEventInItsEnvironmentAndAsJSONAndNothingOfOurs() throws {
         let site = try Site()
+        var drilled = event
+        drilled.drill = true
         let runner = try site.runner(
             "cat >$1/json; env | sort >$1/env; pwd >$1/pwd; ls /proc/self/fd >$1/fds; cat /proc/self/status >$1/status"
         )
+        #expect(runner.environment(for: drilled).contains("VGWD_DRILL=1"))
         runner.post(event)
         runner.stop(limit: Self.longTime)
         #expect(site.failures.withLock { $0 } == [])

@@ -127,6 +127,15 @@ import Testing
             ])
     }
 
+    @Test func textIsWrappedWhereNoNumberLosesItsUnit() {
+        #expect(
+            Prose.wrapped("no answer for 12 s, and none for 3 h 5 min", first: "", indent: 2, width: 15) == [
+                "no answer for", "  12 s, and", "  none for 3 h", "  5 min",
+            ])
+        #expect(Prose.wrapped("a 1 b", first: "x ", width: 5) == ["x a 1", "  b"])
+        #expect(Prose.wrapped("", first: "x ", width: 5) == ["x "])
+    }
+
     @Test func namesStayWholeInPaths() {
         #expect(ControlClient.pathEncoded("zone-a_1.x=") == "zone-a_1.x=")
         #expect(ControlClient.pathEncoded("a/b c") == "a%2Fb%20c")

@@ -212,7 +212,9 @@ extension Integration {
                 try await eventually("the status says that nobody answers", within: .seconds(90)) {
                     _ = try await tunnel.echo(from: .onprem, arguments: "-c 1 -W 1")
                     let status = try await onprem.tunnelStatus()
+                    // It was heard some time before the handshakes began.
                     return status.state == .down && status.reason?.hasPrefix("no answer from") == true
+                        && status.reason?.contains(", and nothing heard for ") == true
                 }
                 try await Shell.run("ip -n \(tunnel.lab.internet) link set vpc up")
                 try await tunnel.reach(from: .onprem)

@@ -219,6 +219,8 @@ extension Integration {
                 try await onprem.wg("set \(onprem.interface) private-key \(file)")
                 try await onprem.wg("\(peer) preshared-key \(psk)")
                 try await onprem.wg("showconf \(onprem.interface)")
+                try await onprem.wg("set \(onprem.interface) private-key /dev/null")
+                try await onprem.wg("\(peer) remove")
                 // A client that leaves in the middle of a line, and one that says a key where none may be.
                 let hex = String(decoding: try ProcessMemory.forms(ofBase64: shared)[2], as: UTF8.self)
                 for text in [
@@ -228,8 +230,6 @@ extension Integration {
                     _ = try await Shell.attempt(
                         "printf '\(text)' | socat -t 0.2 - UNIX-CONNECT:\(onprem.uapiSocket)")
                 }
-                try await onprem.wg("set \(onprem.interface) private-key /dev/null")
-                try await onprem.wg("\(peer) remove")
                 try await eventually("none is left", within: .seconds(5)) {
                     let left = try memory.count(patterns)
                     guard left.allSatisfy({ $0 == 0 }) else { throw LabError("\(left)") }

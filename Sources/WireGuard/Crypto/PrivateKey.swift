@@ -20,15 +20,10 @@ package final class PrivateKey: Sendable {
         var point = [UInt8](repeating: 0, count: PublicKey.count)
         _ = unsafe crypto_scalarmult_curve25519_base(
             &point, secret.pointer.assumingMemoryBound(to: UInt8.self))
-        // libsodium leaves what it multiplied with on the stack.
-        sodium_stackzero(Self.stackOfMultiplication)
         guard let publicKey = PublicKey(point) else { preconditionFailure("a point has 32 bytes") }
         self.secret = secret
         self.publicKey = publicKey
     }
-
-    /// Bytes.
-    private static let stackOfMultiplication = 4096
 
     package convenience init?(base64 text: String) {
         guard let bytes = SecretBytes(base64: text.utf8) else { return nil }
@@ -54,7 +49,6 @@ package final class PrivateKey: Sendable {
                 output.assumingMemoryBound(to: UInt8.self),
                 secret.pointer.assumingMemoryBound(to: UInt8.self), point)
         }
-        sodium_stackzero(Self.stackOfMultiplication)
         guard status == 0, !shared.isZero else { throw .lowOrderPoint }
         return shared
     }

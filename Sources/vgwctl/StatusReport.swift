@@ -165,7 +165,8 @@ struct StatusReport {
         var explained = 0
         var left = 0
         for connection in Condition.worstFirst(connections) {
-            let tunnels = connection.tunnels.filter { $0.state != .up && $0.reason != nil }
+            // One that is up may still have a reason: what it sends may not leave this host.
+            let tunnels = connection.tunnels.filter { $0.reason != nil }
             guard explained + tunnels.count <= Self.explainedLimit || explained == 0 else {
                 left += tunnels.count
                 continue

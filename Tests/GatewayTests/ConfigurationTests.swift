@@ -470,7 +470,8 @@ import WireGuard
         try FileManager.default.removeItem(atPath: folder)
         guard
             problems == [
-                "this user may not read it", "\(folder)/private.key cannot be read: Permission denied",
+                "\(folder)/vgwd.toml is out of reach: this user may not enter \(folder) (mode 00, of root)",
+                "\(folder)/private.key is out of reach: this user may not enter \(folder) (mode 00, of root)",
             ]
         else { throw FileProblem(problem: "\(problems)", remedy: "") }
     }

@@ -98,7 +98,7 @@ import WireGuard
         #expect(
             state.connection(named: name)?.routes
                 == ConnectionRoutes([
-                    Connection.Route(prefix("10.0.0.0/8"), origin: .runtime),
+                    Connection.Route(prefix("10.0.0.0/8"), origin: .wg),
                     Connection.Route(prefix("10.1.0.0/16"), origin: .learned, metric: 64),
                     Connection.Route(prefix("10.3.0.0/16"), origin: .learned, metric: 32),
                 ]))

@@ -261,13 +261,14 @@ import WireGuard
             let lines = try ConfigurationExamples.load(text).summary.split(separator: "\n")
             return String(try #require(lines.first { $0.hasPrefix("  health") }).dropFirst(20))
         }
-        let probes = "a probe every 200 ms, down after 3 unanswered, up after 5 answered"
-        let handshakes = "handshakes tell when the far end is gone, which takes a minute or two"
+        let probes =
+            "a probe every 200 ms, down after 3 unanswered, up after 5 answered, no limit of loss or delay"
         #expect(try health(tunnel: inside) == probes)
-        #expect(try health(tunnel: "") == "not probed, without inside addresses: \(handshakes)")
         #expect(
-            try health(tunnel: inside, more: other)
-                == "\(probes); not second, without inside addresses: \(handshakes)")
+            try health(tunnel: "")
+                == "no probes: no tunnel has inside addresses; write inside = { local = \"…\", remote = \"…\" }")
+        #expect(
+            try health(tunnel: inside, more: other) == "\(probes); not second, without inside addresses")
     }
 
     @Test func summarySaysWhatWouldBeAppliedAndNoSecret() throws {

@@ -129,8 +129,8 @@ import Testing
 
     @Test func textIsWrappedWhereNoNumberLosesItsUnit() {
         #expect(
-            Prose.wrapped("no answer for 12 s, and none for 3 h 5 min", first: "", indent: 2, width: 15) == [
-                "no answer for", "  12 s, and", "  none for 3 h", "  5 min",
+            Prose.wrapped("no answer for 12 s, and none for 3 h 5 min", first: "", indent: 2, width: 16) == [
+                "no answer for", "  12 s, and none", "  for 3 h 5 min",
             ])
         #expect(Prose.wrapped("a 1 b", first: "x ", width: 5) == ["x a 1", "  b"])
         #expect(Prose.wrapped("", first: "x ", width: 5) == ["x "])

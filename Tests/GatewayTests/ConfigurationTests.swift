@@ -266,7 +266,8 @@ import WireGuard
         #expect(try health(tunnel: inside) == probes)
         #expect(
             try health(tunnel: "")
-                == "no probes: no tunnel has inside addresses; write inside = { local = \"…\", remote = \"…\" }")
+                == "no probes: no tunnel has inside addresses; write inside = { local = \"…\", remote = \"…\" }"
+        )
         #expect(
             try health(tunnel: inside, more: other) == "\(probes); not second, without inside addresses")
     }

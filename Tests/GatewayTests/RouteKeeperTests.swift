@@ -438,11 +438,11 @@ import WireGuard
                     let plan = RoutePlan(table: table, mark: table == 51820 ? 51820 : 0, addresses: [])
                     let (one, two) = (site.ip == "ip -4" ? ("10.1.0.1", "10.2.0.1") : ("fd01::1", "fd02::1"))
                     for address in [one, two] {
+                        // Without duplicate address detection, until the end of which no route takes it.
                         try shell(
-                            "\(site.ip) addr add \(address)/\(site.ip == "ip -4" ? "16" : "64") dev near")
+                            "\(site.ip) addr add \(address)/\(site.ip == "ip -4" ? "16" : "64 nodad") dev near"
+                        )
                     }
-                    // Duplicate address detection.
-                    if site.ip == "ip -6" { try shell("sleep 2") }
                     var keeper = try RouteKeeper(plan: plan, interface: lab.tun.index, log: quiet)
                     for source in [nil, one, two, nil, "\(one)99", two] as [String?] {
                         var prefix = prefix(site.prefix)

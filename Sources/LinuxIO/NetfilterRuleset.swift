@@ -259,7 +259,8 @@ package struct NetfilterRuleset: Sendable {
         }
     }
 
-    /// Of iptables, as bytes of its own. What is asked of a connection's state is false where a new one is not meant.
+    /// A condition of iptables, which it writes as bytes of its own. One on a connection's state is false where a new one
+    /// is not meant.
     private static func match(_ data: NetfilterAttributes) -> Bool? {
         guard let info = data.bytes(3) else { return nil }
         func word(_ offset: Int) -> UInt16? {
@@ -294,7 +295,8 @@ package struct NetfilterRuleset: Sendable {
 
     // MARK: Dumps
 
-    /// Of all families, or of one table. `body` is given the family, if it is one of ours, and the attributes.
+    /// Asks for what all families have, or one table. `body` is given the family, if it is one of ours, and the
+    /// attributes.
     private static func list(
         _ number: Int, of table: Table?, by socket: borrowing NetlinkSocket, isDump: Bool = true,
         attributes: (borrowing NetlinkMessage) -> Void = { _ in },

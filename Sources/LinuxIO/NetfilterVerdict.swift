@@ -2,8 +2,8 @@ package import WireGuard
 
 /// Whether a ruleset could let the first packet of a connection pass between two interfaces. Pure.
 ///
-/// Of such a packet the interfaces, the family, the protocol (TCP or UDP) and the state (new) are known; a condition on
-/// anything else, an address or a port, may hold or not. So the answer errs to one side: what "cannot pass" never does,
+/// The packet's interfaces, family, protocol (TCP or UDP) and state (new) are known; a condition on anything else, an
+/// address or a port, may hold or not. So the answer errs to one side: what "cannot pass" never does,
 /// and what "could pass" does so for some addresses and ports, or depends on what is not looked at.
 package struct NetfilterVerdict {
     package struct Packet: Hashable, Sendable {

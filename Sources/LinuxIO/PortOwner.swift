@@ -25,7 +25,7 @@ package struct PortOwner: Hashable, Sendable {
         }.map { PortOwner(process: $0, name: name(of: $0)) }
     }
 
-    /// Of the sockets in a table of /proc/net whose local port it is.
+    /// The sockets in a table of /proc/net whose local port it is.
     static func inodes(ofPort port: UInt16, in table: String) -> [UInt64] {
         table.split(separator: "\n").dropFirst().compactMap { line in
             let fields = line.split(separator: " ")

@@ -62,7 +62,7 @@ package enum Users {
 
 /// Whether files could be opened, as the kernel answers for whoever opens them on this thread.
 package enum FileAccess: Int32, Sendable {
-    // Of access(2).
+    // R_OK, W_OK and X_OK of access(2).
     case read = 4
     case write = 2
     case execute = 1

@@ -26,7 +26,8 @@ final class ControlServer: Sendable {
     /// One thread, whatever the machine: NIO's own group has one for each processor, with three descriptors each.
     private static let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1)
 
-    /// Of this process: one that ends slowly removes the name that it was bound to, which must not be another's by then.
+    /// How often this process has started a server. It is part of the hidden name: a server that ends slowly removes the
+    /// name that it was bound to, which must not be another's by then.
     private static let starts = Atomic(0)
 
     private let path: String

@@ -85,7 +85,7 @@ package struct ForwardingSurvey: Sendable {
     private static func switches(
         _ family: IPAddress.Family, _ neighbours: Neighbours, tun: NetlinkLink?, _ netlink: borrowing Netlink
     ) -> [ForwardingProblem.Switch] {
-        // Of IPv6 no other one counts.
+        // For IPv6 no other setting counts.
         guard family == .v4 else { return netlink.isForwarding(.v6) == false ? [.all(.v6)] : [] }
         let isOn = netlink.isForwarding(.v4)
         var closed = neighbours.interfaces.filter { netlink.isForwardingIPv4(by: $0.index) == false }.map(

@@ -25,7 +25,7 @@ internal import Synchronization
         var path: Unmanaged<TunnelPath>
         /// Where the last message came from.
         var underlay: UnderlayPath
-        /// Of the keypair of the last message.
+        /// Serial number of the keypair that the last message was under.
         var serial: UInt64
         /// The connection that its packets come from; negative is none.
         var connection: Int32

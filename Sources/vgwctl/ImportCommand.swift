@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import ControlAPI
 internal import FoundationEssentials
 
 struct ImportCommand: ParsableCommand {

@@ -101,7 +101,7 @@ struct StatusReport {
     private func heading(_ status: GatewayStatus) -> [String] {
         let rest =
             "on \(status.interface), UDP port \(status.listenPort), mtu \(status.mtu), "
-            + "up \(TimeText.span(status.uptime)), vgwd \(status.version)"
+            + "up \(TimeText.span(status.uptime)), vgwd\u{a0}\(status.version)"
         var lines = paragraph(status.name, " " + rest) { palette.bold($0) }
         lines += paragraph("", "offloads: \(offloads(status.offloads)); threads: \(threads(status))")
             .map { palette.dim($0) }

@@ -95,7 +95,7 @@ struct Check: ParsableCommand {
         for warning in configuration.warnings {
             Daemon.complain("\(warning.text(path: file.config)) (warning)", name: nil)
         }
-        print(configuration.summary)
+        Daemon.show(configuration)
         if let problem = DaemonSettings(configuration).numbersConflict() {
             Daemon.complain("warning: \(problem)")
         }

@@ -165,7 +165,7 @@ import WireGuard
         #expect(internet.publicKey == link.publicKey)
         #expect(internet.weight == 3)
         #expect(internet.rateLimit == 500_000_000)
-        #expect(!configuration.summary.contains(ConfigurationExamples.secondKey))
+        #expect(!configuration.summary().contains(ConfigurationExamples.secondKey))
     }
 
     @Test("a tunnel whose key file holds the gateway's key has no other identity than the gateway")
@@ -245,8 +245,21 @@ import WireGuard
         #expect(!hooks[0].wants(.stopping) && !hooks[0].wants(.connectionUp))
         #expect(hooks[1].wants(.connectionUp) && !hooks[1].wants(.hookFailed))
         for part in ["/usr/local/bin/page --loud", "tunnel-*, started", "500ms", "10s"] {
-            #expect(configuration.summary.contains(part))
+            #expect(configuration.summary().contains(part))
         }
+    }
+
+    @Test(arguments: [60, 80])
+    func summaryFitsATerminal(_ width: Int) throws {
+        let configuration = try ConfigurationExamples.load(ConfigurationExamples.text())
+        let lines = configuration.summary(width: width).split(
+            separator: "\n", omittingEmptySubsequences: false)
+        #expect(lines.allSatisfy { $0.count <= width || !$0.dropFirst(20).contains(" ") }, "\(lines)")
+        func words(_ text: String) -> [Substring] { text.split { $0.isWhitespace } }
+        #expect(words(configuration.summary(width: width)) == words(configuration.summary()))
+        #expect(
+            lines.count
+                > configuration.summary().split(separator: "\n", omittingEmptySubsequences: false).count)
     }
 
     @Test func summarySaysWhichTunnelsAreProbed() throws {
@@ -258,7 +271,7 @@ import WireGuard
             """
         func health(tunnel: String, more: String = "") throws -> String {
             let text = ConfigurationExamples.text(tunnel: "name = \"first\"\n\(tunnel)", more: more)
-            let lines = try ConfigurationExamples.load(text).summary.split(separator: "\n")
+            let lines = try ConfigurationExamples.load(text).summary().split(separator: "\n")
             return String(try #require(lines.first { $0.hasPrefix("  health") }).dropFirst(20))
         }
         let probes =
@@ -276,7 +289,7 @@ import WireGuard
         let configuration = try ConfigurationExamples.load(
             ConfigurationExamples.text(
                 tunnel: "preshared-key-file = \"/etc/vgwd/zone-a.psk\"\nendpoint = \"192.0.2.1:51820\""))
-        let summary = configuration.summary
+        let summary = configuration.summary()
         for part in ["vgw0", "10.20.0.0/16", ConfigurationExamples.peer, "192.0.2.1:51820", "table 51820"] {
             #expect(summary.contains(part))
         }
@@ -288,7 +301,7 @@ import WireGuard
         func summary(routes: String = "", tunnel: String) throws -> String {
             try ConfigurationExamples.load(
                 ConfigurationExamples.text(routes: "routes = [\"10.20.0.0/16\"]\n\(routes)", tunnel: tunnel)
-            ).summary
+            ).summary()
         }
         let inside = #"inside = { local = "169.254.101.2", remote = "169.254.101.1" }"#
         let bare = try summary(tunnel: "")

@@ -78,7 +78,7 @@ import WireGuard
         #expect(configuration.connections[1].tunnels[0].presharedKey.isNone == false)
         #expect(configuration.hooks.count == 1 && configuration.control.socket == "/run/vgwd/x.sock")
         #expect(configuration.dropIns == ["a", "b"].map { "\(folder.path)/conf.d/\($0).toml" })
-        #expect(configuration.summary.contains("/conf.d/a.toml, "))
+        #expect(configuration.summary().contains("/conf.d/a.toml, "))
     }
 
     @Test(

@@ -89,16 +89,17 @@ import WireGuard
     {
         let guessed = try Self.load("", [Self.lan])
         #expect(
-            guessed.summary.contains(
+            guessed.summary().contains(
                 "  source            192.168.10.1, of lan, for what this gateway sends itself"))
         let written = try Self.load("source = \"192.168.10.9\"", [Self.lan])
         #expect(
-            written.summary.contains("  source            192.168.10.9, for what this gateway sends itself"))
+            written.summary().contains("  source            192.168.10.9, for what this gateway sends itself")
+        )
         #expect(written.warnings.map(\.problem) == ["192.168.10.9 is no address of this host now"])
-        #expect(try Self.load("", []).summary.contains("  source            the inside address"))
+        #expect(try Self.load("", []).summary().contains("  source            the inside address"))
         // A source of a family that has no route.
         let other = LocalNetwork(interface: "lan", network: IPPrefix("fd01::1/64")!)
-        #expect(try Self.load("", [other]).summary.contains("  source            the inside address"))
+        #expect(try Self.load("", [other]).summary().contains("  source            the inside address"))
     }
 
     @Test(arguments: [

@@ -134,6 +134,7 @@ import Testing
             ])
         #expect(Prose.wrapped("a 1 b", first: "x ", width: 5) == ["x a 1", "  b"])
         #expect(Prose.wrapped("", first: "x ", width: 5) == ["x "])
+        #expect(Prose.wrapped("a vgwd\u{a0}0.1.0 up", first: "", width: 8) == ["a", "vgwd 0.1.0", "up"])
     }
 
     @Test func namesStayWholeInPaths() {

@@ -3,7 +3,7 @@ internal import WireGuard
 
 extension GatewayConfiguration {
     /// What would be applied, for `vgwd check`: every value as it takes effect, defaults too, and no secret.
-    package var summary: String {
+    package func summary(width: Int? = nil) -> String {
         var rows: [(String, String)] = [
             ("gateway", name),
             ("interface", "\(interface), mtu \(mtuText)"),
@@ -33,9 +33,10 @@ extension GatewayConfiguration {
             rows.append(("  on", hook.on.joined(separator: ", ")))
             rows.append(("  timeout", Durations.text(hook.timeout)))
         }
-        return rows.map { label, value in
-            let padding = String(repeating: " ", count: max(0, 20 - label.count))
-            return label.isEmpty ? "" : label + padding + value
+        return rows.flatMap { label, value in
+            let first = label + String(repeating: " ", count: max(0, 20 - label.count))
+            guard !label.isEmpty else { return [""] }
+            return width.map { Prose.wrapped(value, first: first, width: $0) } ?? [first + value]
         }.joined(separator: "\n")
     }
 

@@ -82,9 +82,19 @@ package enum Daemon {
         }
     }
 
-    /// To standard error, as a command does that ends.
+    /// For `vgwd check`, to standard output, on a terminal in lines that it shows whole.
+    package static func show(_ configuration: GatewayConfiguration) {
+        print(configuration.summary(width: TerminalSize.columns))
+    }
+
+    /// To standard error, as a command does that ends; on a terminal in lines that it shows whole.
     package static func complain(_ text: String, name: String? = "vgwd") {
-        StandardError.print(Printable.escaping(name.map { "\($0): \(text)" } ?? text, keepsLines: true))
+        let text = Printable.escaping(name.map { "\($0): \(text)" } ?? text, keepsLines: true)
+        guard let width = TerminalSize.errorColumns else { return StandardError.print(text) }
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false).flatMap {
+            Prose.wrapped(String($0), first: "", indent: 2, width: width)
+        }
+        StandardError.print(lines.joined(separator: "\n"))
     }
 
     /// Executes this program again in the background (`Detachment`). Returns once that one is ready; throws why it will

@@ -1,11 +1,12 @@
 /// Text for people, in lines that a terminal shows whole.
-enum Prose {
+package enum Prose {
     /// Columns of a terminal that nobody has made wider.
-    static let width = 80
+    package static let width = 80
 
     /// `text` in lines of at most `width` columns as far as its words allow, the first behind `first`, the others behind
-    /// as many spaces, or `indent` of them. A column is a Character.
-    static func wrapped(_ text: String, first: String, indent: Int? = nil, width: Int) -> [String] {
+    /// as many spaces, or `indent` of them. A column is a Character. Words that belong together have U+00A0 between them,
+    /// which becomes a space.
+    package static func wrapped(_ text: String, first: String, indent: Int? = nil, width: Int) -> [String] {
         let indent = String(repeating: " ", count: indent ?? first.count)
         var lines: [String] = []
         var line = first
@@ -18,7 +19,7 @@ enum Prose {
             line += isEmpty ? word : " \(word)"
             isEmpty = false
         }
-        return lines + [line]
+        return (lines + [line]).map { $0.replacing("\u{a0}", with: " ") }
     }
 
     /// A number and its unit are one word.

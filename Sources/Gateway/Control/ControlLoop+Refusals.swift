@@ -127,10 +127,10 @@ extension ControlLoop {
 
     private var lostAnswerCounts: [(PeerID, Int, Endpoint?)] {
         tunnels.peers.compactMap { peer in
-            guard let status = device.status(of: peer), let answers = status.unconfirmedAnswers,
-                answers.count >= Self.lostAnswers, now - answers.last < Self.answerAge
+            guard let answers = device.unconfirmedAnswers(of: peer), answers.count >= Self.lostAnswers,
+                now - answers.last < Self.answerAge
             else { return nil }
-            return (peer, answers.count, status.underlay?.endpoint)
+            return (peer, answers.count, device.path(of: peer)?.underlay?.endpoint)
         }
     }
 

@@ -91,7 +91,8 @@ extension ControlLoop: WgHandler {
         let changes = view.differences(from: before)
         guard !changes.isEmpty, let fileView else { return }
         changedByWg = view.differences(from: fileView)
-        let user = client.map { Users.name(of: $0.user) ?? "\($0.user)" }
+        // By number: to look into a directory of users may take long, and control has timers to keep.
+        let user = client.map { $0.user == 0 ? "root" : "\($0.user)" }
         var details = ["changes": changes.joined(separator: "; "), "user": user ?? "unknown"]
         details["process"] = client.map { "\($0.process)" }
         raise(

@@ -256,6 +256,12 @@ package struct Device: ~Copyable {
 
     package func path(of id: PeerID) -> TunnelPath? { slot(id)?.peer.path }
 
+    /// Our answers to the peer's initiations since it last used a key, and when the latest was sent; nil where it uses
+    /// what it gets.
+    package func unconfirmedAnswers(of id: PeerID) -> (count: Int, last: Instant)? {
+        slot(id)?.peer.unconfirmedAnswers
+    }
+
     package func status(of id: PeerID) -> PeerStatus? {
         guard let slot = slot(id) else { return nil }
         let path = slot.peer.path
@@ -265,7 +271,7 @@ package struct Device: ~Copyable {
             persistentKeepalive: slot.peer.persistentKeepalive, state: slot.peer.state,
             lastHandshake: slot.peer.lastHandshake, sessionSince: slot.peer.keypairs.current?.createdAt,
             lastFailure: slot.peer.lastFailure?.reason, lastFailureAt: slot.peer.lastFailure?.at,
-            unconfirmedAnswers: slot.peer.unconfirmedAnswers, stagedPackets: slot.peer.staged.count,
+            stagedPackets: slot.peer.staged.count,
             transmittedBytes: path.transmittedBytes,
             transmittedPackets: path.transmittedPackets, receivedBytes: path.receivedBytes,
             receivedPackets: path.receivedPackets)

@@ -79,8 +79,6 @@ package struct PeerStatus: Sendable {
     /// What last went wrong since the last completed handshake.
     package var lastFailure: HandshakeFailure?
     package var lastFailureAt: Instant?
-    /// Answers to its initiations since it last used a key, and when the latest was sent; nil where it uses what it gets.
-    package var unconfirmedAnswers: (count: Int, last: Instant)?
     package var stagedPackets: Int
     package var transmittedBytes: UInt64
     package var transmittedPackets: UInt64

@@ -197,12 +197,12 @@ import Testing
         simulation.isCut = { from, _ in from == right.address }
         simulation.sendPacket(from: left, to: right)
         simulation.run(for: .seconds(12))
-        #expect(right.status(of: left).unconfirmedAnswers?.count == 3)
-        #expect(left.status(of: right).unconfirmedAnswers == nil)
+        #expect(right.device.unconfirmedAnswers(of: right.id(of: left))?.count == 3)
+        #expect(left.device.unconfirmedAnswers(of: left.id(of: right)) == nil)
         simulation.isCut = { _, _ in false }
         simulation.run(for: .seconds(6))
         #expect(left.status(of: right).state == .established)
-        #expect(right.status(of: left).unconfirmedAnswers == nil)
+        #expect(right.device.unconfirmedAnswers(of: right.id(of: left)) == nil)
     }
 
     @Test("of refused handshakes few are kept, and those that name a key longest")

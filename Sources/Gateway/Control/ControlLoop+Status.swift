@@ -227,15 +227,15 @@ extension ControlLoop {
     }
 
     private func hint(for status: PeerStatus) -> String? {
-        // Handshakes that have failed before say nothing of one that works.
-        guard tunnels[status.id]?.health.liveness != .answering else { return nil }
         if let record = tunnels[status.id], record.health.reason == .interfaceDown,
             let remedy = underlays.remedy(of: record.socket)
         {
             return remedy
         }
-        if tunnels[status.id]?.endpoints.problem != nil, let stubHint { return stubHint }
         if let problem = sendProblem(of: status.id) { return problem.remedy }
+        // Handshakes that have failed before say nothing of one that works.
+        guard tunnels[status.id]?.health.liveness != .answering else { return nil }
+        if tunnels[status.id]?.endpoints.problem != nil, let stubHint { return stubHint }
         if status.lastFailure == .noReply, let problem = returnProblem(of: status.id) {
             return "\(problem): \(problem.remedy)"
         }

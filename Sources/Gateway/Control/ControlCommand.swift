@@ -22,7 +22,7 @@ package enum ControlCommand: Sendable {
     /// The control server listens.
     case serverIsReady
     case serverHasFailed(String, exitStatus: Int32)
-    /// Of the resolver: the addresses that the name of a tunnel's endpoint stands for now, or what is wrong with
+    /// The resolver's answer: the addresses that the name of a tunnel's endpoint stands for now, or what is wrong with
     /// it.
     case resolved(PeerID, host: String, port: UInt16, Result<[NameResolver.Address], NameResolver.Problem>)
     case hookHasFailed(HookRunner.Failure)

@@ -54,7 +54,7 @@ package final class ControlLoop {
     let keypairs: KeypairTable
     let dataPlane: DataPlane
     var underlays: Underlays
-    /// Of sockets that others have taken the place of.
+    /// Datagrams that were dropped by sockets which others have taken the place of.
     var queueDropsBefore: UInt64 = 0
     /// For what comes by the sockets that handshakes have for themselves.
     var handshakeReceiver = DatagramReceiver(capacity: 8)
@@ -79,7 +79,7 @@ package final class ControlLoop {
     let resolver: NameResolver
     /// A name server on this host was asked for an endpoint's name, and had no answer.
     var hasLocalStubFailed = false
-    /// Of the `wg` socket, and of the control server.
+    /// Requests that the `wg` socket and the control server refused.
     let requestDrops = DropCounters()
     var eventLog = EventLog()
     let events = EventHub()

@@ -16,7 +16,7 @@ package struct DaemonSettings: Sendable {
     /// Pairs of data threads; fewer where the kernel cannot share the work out.
     package var workers = 1
     package var stateDirectory: String
-    /// Of the control API; nil for none. One that cannot be made ends a run by a configuration, and no other.
+    /// The control API's socket; nil for none. One that cannot be made ends a run by a configuration, and no other.
     package var controlSocket: String?
     /// Asked for the names of endpoints; empty where those of the system are.
     package var nameServers: [Endpoint] = []

@@ -26,7 +26,7 @@ struct WgServer: ~Copyable {
         var parser: WgRequestParser
         /// Answers not yet taken. Each is wiped where it was made: it may hold the private key.
         private var answers: [[UInt8]] = []
-        /// Of the first.
+        /// Bytes of the first answer that were taken.
         private var sent = 0
         var isFinished = false
         let since: Instant

@@ -25,7 +25,7 @@ package struct GatewayConfiguration: Sendable {
     package var routeTable: RouteTable
     /// False: rules of somebody else lead to the table, and to nothing else of ours.
     package var makesRules = true
-    /// Of the routes; nil leaves it to the kernel.
+    /// Metric of the routes into the TUN; nil leaves it to the kernel.
     package var routeMetric: UInt32?
     /// Where the timestamp floor and what else must outlive a run is kept.
     package var stateDirectory: String

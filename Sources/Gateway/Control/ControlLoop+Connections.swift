@@ -118,7 +118,7 @@ extension ControlLoop {
         }
     }
 
-    /// Of the tunnels that carry the connection's packets; none where all are disabled.
+    /// Names of the tunnels that carry the connection's packets; none where all are disabled.
     func activeTunnels(of connection: Connection, by selection: TunnelSelection) -> [String] {
         let names = peers(of: connection).compactMap { tunnels[$0]?.name }
         let places =

@@ -90,7 +90,7 @@ package struct TunnelHealth: Sendable {
     package private(set) var state: HealthState
     /// Why it is in that state: of up, how it came there; of any other, the newest that is known.
     package private(set) var reason = HealthReason.started
-    /// Of the state.
+    /// When the state began.
     package private(set) var since: Instant
     /// It has been down, and neither up, degraded nor idle since.
     package private(set) var hasFailed = false

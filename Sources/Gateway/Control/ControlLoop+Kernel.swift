@@ -52,8 +52,11 @@ extension ControlLoop {
             areLocalNetworksStale = true
         case .routeAdded(let route), .routeRemoved(let route):
             // By its own route an address is of this host, or no longer: the event of the address itself may come before.
+            // The kernel tells of an IPv4 route before it takes it out: so sources are looked for once more when the
+            // routes have settled.
             if route.kind == .local, underlays.isBound(to: route.destination.address) {
                 areUnderlaysStale = true
+                return true
             }
             return route.protocol != NetlinkRoute.ownProtocol && route.table != NetlinkRoute.localTable
         case .ruleAdded(let rule), .ruleRemoved(let rule): return rule.protocol != NetlinkRoute.ownProtocol
@@ -123,6 +126,7 @@ extension ControlLoop {
     /// none; and who was given up while there was no way is asked again.
     func underlayHasChanged() {
         routesCheckAt = nil
+        followUnderlays()
         surveyForwardingSoon()
         openReturnPath()
         lookAtForeignRoutes()

@@ -54,11 +54,15 @@ let package = Package(
         // Requests and answers between vgwd and vgwctl.
         .target(name: "ControlAPI", swiftSettings: settings),
 
-        // The daemon: configuration, control loop, data threads, routes, the control server.
+        // All that a gateway decides: connections, tunnels, health, selection, drills, diagnoses. Pure: no socket, no
+        // clock, no log, which this list of dependencies keeps so.
+        .target(name: "GatewayCore", dependencies: ["ControlAPI", "WireGuard"], swiftSettings: settings),
+
+        // The daemon around it: configuration, control loop, data threads, kernel routes, the control server.
         .target(
-            name: "Gateway",
+            name: "Daemon",
             dependencies: [
-                "WireGuard", "LinuxIO", "ControlAPI",
+                "ControlAPI", "GatewayCore", "LinuxIO", "WireGuard",
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -72,14 +76,14 @@ let package = Package(
         .executableTarget(
             name: "vgwd",
             dependencies: [
-                "Gateway", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Daemon", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
         .executableTarget(
             name: "vgwctl",
             dependencies: [
                 // The reader of configurations: what vgwctl writes, vgwd reads.
-                "ControlAPI", "Gateway", "LinuxIO", "WireGuard",
+                "ControlAPI", "Daemon", "GatewayCore", "LinuxIO", "WireGuard",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -89,7 +93,7 @@ let package = Package(
         .executableTarget(
             name: "vgw-bench",
             dependencies: [
-                "CLinux", "CSodium", "ControlAPI", "Gateway", "LinuxIO", "WireGuard",
+                "CLinux", "CSodium", "ControlAPI", "Daemon", "GatewayCore", "LinuxIO", "WireGuard",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],
@@ -100,9 +104,12 @@ let package = Package(
         ),
         .testTarget(name: "LinuxIOTests", dependencies: ["LinuxIO", "WireGuard"], swiftSettings: settings),
         .testTarget(
-            name: "GatewayTests",
+            name: "GatewayCoreTests", dependencies: ["ControlAPI", "GatewayCore", "WireGuard"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "DaemonTests",
             dependencies: [
-                "Gateway", "LinuxIO", "WireGuard", "ControlAPI", "vgwctl",
+                "Daemon", "GatewayCore", "LinuxIO", "WireGuard", "ControlAPI", "vgwctl",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -148,21 +148,6 @@ package struct ConnectionStatus: Codable, Hashable, Sendable {
 }
 
 package struct TunnelStatus: Codable, Hashable, Sendable {
-    package enum State: String, Codable, Hashable, Sendable {
-        /// A session that is not past its age.
-        case up
-        /// An initiation is out, and none has been given up since the last session.
-        case connecting
-        /// No session and nothing tried: none was needed yet.
-        case idle
-        /// Handshakes fail, or nobody answers probes; `reason` says how.
-        case down
-        /// It carries traffic, with more loss or delay than its limits: it is used last.
-        case degraded
-        /// An operator took it down.
-        case disabled
-    }
-
     package var name: String
     package var connection: String
     /// Of the peer, in base64.
@@ -170,7 +155,7 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
     package var hasPresharedKey: Bool
     /// As in the configuration: `chacha20-poly1305`, `aes-256-gcm`.
     package var cipher: String
-    package var state: State
+    package var state: TunnelState
     /// Why it is not up, as a clause for a person: `no answer from 192.0.2.7:51820 for 35 s`. Nil when up.
     package var reason: String?
     /// What to look at, where that can be said.
@@ -230,7 +215,7 @@ package struct TunnelStatus: Codable, Hashable, Sendable {
 
     package init(
         name: String, connection: String, publicKey: String, hasPresharedKey: Bool, cipher: String,
-        state: State, reason: String?, hint: String?, endpoint: String?, configuredEndpoint: String?,
+        state: TunnelState, reason: String?, hint: String?, endpoint: String?, configuredEndpoint: String?,
         lastHandshake: Int64?,
         lastHandshakeAge: Double?, rxBytes: UInt64, txBytes: UInt64, rxPackets: UInt64, txPackets: UInt64,
         lastReceivedAge: Double?, persistentKeepalive: UInt16, stagedPackets: Int

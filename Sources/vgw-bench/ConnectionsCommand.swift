@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import GatewayCore
 internal import Glibc
 
 /// What many connections cost, and how fast they move.

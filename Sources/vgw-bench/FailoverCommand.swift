@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import FoundationEssentials
+internal import GatewayCore
 internal import Glibc
 
 /// For how long nothing passes when a wire is cut.

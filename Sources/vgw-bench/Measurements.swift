@@ -1,3 +1,5 @@
+internal import GatewayCore
+
 /// All that a run has measured, and what it could not.
 struct Measurements: Sendable {
     struct Trouble: Sendable {

@@ -1,4 +1,5 @@
 internal import FoundationEssentials
+internal import GatewayCore
 
 /// A run as JSON: every value of every round, in round order, with what the table makes of them.
 struct ReportFile: Encodable {

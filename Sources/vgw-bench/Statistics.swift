@@ -1,3 +1,5 @@
+internal import GatewayCore
+
 /// The values of one figure over all rounds.
 struct Statistics {
     let least: Double

@@ -1,5 +1,6 @@
 internal import ControlAPI
-internal import Gateway
+internal import Daemon
+internal import GatewayCore
 internal import LinuxIO
 internal import WireGuard
 

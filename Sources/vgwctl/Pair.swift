@@ -1,5 +1,6 @@
 internal import ControlAPI
-internal import Gateway
+internal import Daemon
+internal import GatewayCore
 internal import WireGuard
 
 /// Two sites and the tunnel between them: from what an operator says to both ends' configurations.
@@ -205,7 +206,7 @@ struct ExistingGateway {
         let ends = tunnels.compactMap(\.inside).flatMap {
             [IPPrefix(host: $0.local), IPPrefix(host: $0.remote)]
         }
-        let routes = configuration.connections.flatMap(\.routes).filter { Self.linkLocal.contains($0) }
+        let routes = configuration.connections.flatMap(\.prefixes).filter { Self.linkLocal.contains($0) }
         let taken = ends + routes + configuration.addresses.map(\.network)
         for third in 100...255 where !Self.wellKnown.contains(third) {
             for fourth in stride(from: 0, to: 256, by: 4) {

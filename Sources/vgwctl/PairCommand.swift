@@ -1,5 +1,5 @@
 internal import ArgumentParser
-internal import Gateway
+internal import Daemon
 internal import WireGuard
 
 struct PairCommand: ParsableCommand {

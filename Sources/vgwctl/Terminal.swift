@@ -72,7 +72,7 @@ struct Palette {
     func bold(_ text: String) -> String { paint(text, .bold) }
     func dim(_ text: String) -> String { paint(text, .dim) }
 
-    func paint(_ text: String, _ state: TunnelStatus.State) -> String {
+    func paint(_ text: String, _ state: TunnelState) -> String {
         switch state {
         case .up: green(text)
         case .connecting, .degraded: yellow(text)

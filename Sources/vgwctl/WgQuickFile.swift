@@ -1,4 +1,4 @@
-internal import Gateway
+internal import Daemon
 internal import WireGuard
 
 /// A configuration of wg-quick(8), read into a draft of ours.

@@ -1,6 +1,6 @@
 internal import ArgumentParser
 internal import FoundationEssentials
-internal import Gateway
+internal import Daemon
 internal import Glibc
 
 /// `vgwd [--config FILE]`, `vgwd check`, `vgwd unguard`, and `vgwd [-f] INTERFACE` as `wg-quick` starts other

@@ -1,4 +1,5 @@
 internal import FoundationEssentials
+internal import GatewayCore
 
 /// Nanoseconds an operation, of every work and round.
 struct MicroReport {

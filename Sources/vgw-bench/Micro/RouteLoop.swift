@@ -1,4 +1,5 @@
-internal import Gateway
+internal import Daemon
+internal import GatewayCore
 internal import LinuxIO
 internal import WireGuard
 
@@ -50,7 +51,7 @@ struct RouteLoop {
 
     func planning() -> Duration {
         let plan = RoutePlan(table: 51820, mark: 51820, addresses: [])
-        let wanted = prefixes.map { RoutePlan.Prefix($0) }
+        let wanted = prefixes.map { WantedPrefix($0) }
         return ContinuousClock().measure {
             let changes = plan.wanted(for: wanted, interface: 1).changes(from: KernelState())
             precondition(changes.count > 2 * prefixes.count)
@@ -67,7 +68,7 @@ struct RouteLoop {
 
     /// Time of a `wg set` to a gateway whose first peer has all prefixes.
     private func applying(_ peers: [WgPeerChange]) throws -> Duration {
-        var state = GatewayState()
+        var state = GatewaySpec()
         var set = WgSet()
         set.peers = [change(1) { $0.allowedIPs = prefixes.map { .add($0) } }]
         guard state.apply(set) != nil else { throw Failure("wg set was refused") }

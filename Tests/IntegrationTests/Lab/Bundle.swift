@@ -212,7 +212,7 @@ struct Bundle: Sendable {
 
     /// Waits until every vgwd has the tunnel over this wire in this state.
     func become(
-        _ state: TunnelStatus.State, _ wire: Wire, within limit: Duration = .seconds(90)
+        _ state: TunnelState, _ wire: Wire, within limit: Duration = .seconds(90)
     ) async throws {
         for gateway in gateways {
             try await eventually("\(wire) is \(state) at \(gateway.name)", within: limit) {

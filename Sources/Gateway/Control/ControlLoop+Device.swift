@@ -5,7 +5,7 @@ internal import WireGuard
 /// Between the device and the world: peers in, messages and events out.
 extension ControlLoop {
     /// AF41, for what must not wait behind data (RFC 2597).
-    private static let handshakeClass: UInt8 = 0x88
+    private static let handshakeTOS: UInt8 = 0x88
     /// Between two lines about a change of endpoint.
     private static let roamingInterval: Duration = .seconds(1)
 
@@ -16,8 +16,8 @@ extension ControlLoop {
         case .sendTooBig(let peer): sendWasTooBig(peer)
         case .sourceRefused(let peer, let packet, let length):
             sourceWasRefused(packet, length: length, by: peer)
-        case .stray(let message, let underlay, let trafficClass):
-            passOn(message, from: underlay, trafficClass: trafficClass)
+        case .stray(let message, let underlay, let tos):
+            passOn(message, from: underlay, tos: tos)
         default: device.handle(event, now: now)
         }
     }
@@ -65,7 +65,7 @@ extension ControlLoop {
             timestamps.keep(device.lastTimestamp, unixNanoseconds: SystemClock.unixNanoseconds())
         }
         let result = socket.send(
-            bytes, to: underlay, trafficClass: kind == .handshake ? Self.handshakeClass : 0)
+            bytes, to: underlay, tos: kind == .handshake ? Self.handshakeTOS : 0)
         switch result {
         case .sent: noteSent(by: peer)
         case .sourceInvalid:

@@ -41,25 +41,25 @@ extension ControlLoop {
                     continue
                 }
                 let underlay = handshakeReceiver.underlay(i)
-                let trafficClass = handshakeReceiver.trafficClass(i)
+                let tos = handshakeReceiver.tos(i)
                 for message in handshakeReceiver.segments(i) {
-                    receive(message, from: underlay, trafficClass: trafficClass)
+                    receive(message, from: underlay, tos: tos)
                 }
             }
         } while SystemClock.now() < end
     }
 
-    private func receive(_ message: [UInt8], from underlay: UnderlayPath, trafficClass: UInt8) {
+    private func receive(_ message: [UInt8], from underlay: UnderlayPath, tos: UInt8) {
         guard MessageType(of: message) == .transport else {
             return device.receive(message, from: underlay, now: now)
         }
         // The kernel joined it to something else of the same sender, and so it came here.
-        passOn(message, from: underlay, trafficClass: trafficClass)
+        passOn(message, from: underlay, tos: tos)
     }
 
-    func passOn(_ message: [UInt8], from underlay: UnderlayPath, trafficClass: UInt8) {
+    func passOn(_ message: [UInt8], from underlay: UnderlayPath, tos: UInt8) {
         do throws(DropReason) {
-            try dataPlane.passOn(message, from: underlay, trafficClass: trafficClass)
+            try dataPlane.passOn(message, from: underlay, tos: tos)
         } catch {
             device.dropCounters.add(error)
         }

@@ -13,7 +13,7 @@ internal import CSodium
 ///
 /// Concurrency: a local of one data thread. Its memory is locked; `wipe` after each batch, as a key stream tells
 /// a packet to whoever has its ciphertext.
-@safe package struct Keystream: ~Copyable {
+@safe package struct ChaCha20Poly1305: ~Copyable {
     private static let blockSize = 64
     /// The longest packet, the block of the Poly1305 key, and the rounding.
     private static let capacity = 66_048

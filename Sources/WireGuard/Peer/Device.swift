@@ -51,7 +51,7 @@ package struct Device: ~Copyable {
     var rateLimiter = InitiationRateLimiter()
     var load = HandshakeLoad()
 
-    var keystream = Keystream()
+    var chacha = ChaCha20Poly1305()
     private(set) var slots: [Slot] = []
     private static let never = Instant(nanoseconds: .max)
     /// By place in `slots`: each peer's earliest deadline, the end of time for none. A scan of a thousand

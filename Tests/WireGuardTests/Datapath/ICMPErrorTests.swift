@@ -3,10 +3,10 @@ import Testing
 @testable import WireGuard
 
 @Suite("ICMP errors to inner senders")
-struct ErrorReplyTests {
-    private func reply(_ kind: ErrorReply.Kind, to packet: [UInt8]) throws -> [UInt8]? {
+struct ICMPErrorTests {
+    private func reply(_ kind: ICMPError.Kind, to packet: [UInt8]) throws -> [UInt8]? {
         var packet = packet
-        var reply = ErrorReply()
+        var reply = ICMPError()
         try InnerPackets.edit(&packet) { bytes, header in unsafe reply.make(kind, for: bytes, header: header)
         }
         return unsafe reply.bytes.map { unsafe Array($0) }

@@ -3,7 +3,7 @@ import Testing
 @testable import WireGuard
 
 @Suite("The MSS option of TCP")
-struct SegmentClampTests {
+struct MSSClampTests {
     private static let syn: UInt8 = 0x02
     private static let synAck: UInt8 = 0x12
     private static let families = DatapathTests.families
@@ -12,8 +12,8 @@ struct SegmentClampTests {
     private func clamp(_ packet: [UInt8], mtu: Int, isPartial: Bool = false) throws -> [UInt8] {
         var packet = packet
         try InnerPackets.edit(&packet) { bytes, header in
-            guard unsafe SegmentClamp.concerns(bytes, header: header) else { return }
-            unsafe SegmentClamp.clamp(bytes, header: header, innerMTU: mtu, isPartial: isPartial)
+            guard unsafe MSSClamp.concerns(bytes, header: header) else { return }
+            unsafe MSSClamp.clamp(bytes, header: header, innerMTU: mtu, isPartial: isPartial)
         }
         return packet
     }

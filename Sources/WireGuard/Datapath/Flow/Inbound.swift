@@ -3,7 +3,7 @@ internal import Synchronization
 /// The way of a datagram from the network to the TUN:
 ///
 /// 1. `begin` takes the table and the time for the batch.
-/// 2. `add` cuts a datagram into the messages that the kernel joined (UDP GRO). Handshake messages go to
+/// 2. `add` splits a datagram into the messages that the kernel joined (UDP GRO). Handshake messages go to
 ///    control, and so does what is for another worker. A transport message finds its keypair, is opened in place,
 ///    passes the replay window, and its inner packet must be whole and come from an address behind that peer. It takes
 ///    over what routers marked on the outer one (ECN). Probes of the far end are answered, and answers to our own go
@@ -31,7 +31,7 @@ internal import Synchronization
         var connection: Int32
         var isCut: Bool
         /// There is more to do with its packets than to pass them on.
-        var isTreated: Bool
+        var hasPolicy: Bool
         /// The longest inner packet that the path carries; 0 while nothing is known.
         var innerMTU: Int
         var translation: Unmanaged<PrefixTranslation>?
@@ -47,14 +47,14 @@ internal import Synchronization
     private var table = ForwardingTable.empty
     private var now = Instant(nanoseconds: 0)
     private var windows: ReplayWindows
-    private var keystream = Keystream()
+    private var chacha = ChaCha20Poly1305()
     private var coalescer: Coalescer
     private let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
     /// Whether the paths have the endpoints of all that was added.
     private var areEndpointsPublished = true
     /// Of the datagram that is being taken.
-    private var outerClass: UInt8 = 0
+    private var outerTOS: UInt8 = 0
     /// Answers to probes; their `use` is the number of the peer.
     private var answers = SendBatch(capacity: answerCapacity)
 
@@ -88,12 +88,12 @@ internal import Synchronization
 
     /// Takes one datagram, of one or more messages of `segmentSize` bytes, the last perhaps shorter; 0 when
     /// it is one message. Its bytes are overwritten with what was in it, and must stay until the packets are
-    /// written. `trafficClass` is TOS or traffic class of the outer packets, as they arrived.
+    /// written. `tos` is TOS or traffic class of the outer packets, as they arrived.
     package mutating func add(
         _ datagram: UnsafeMutableRawPointer, count: Int, segmentSize: Int, from underlay: UnderlayPath,
-        trafficClass: UInt8 = 0
+        tos: UInt8 = 0
     ) {
-        outerClass = trafficClass
+        outerTOS = tos
         areEndpointsPublished = false
         guard segmentSize > 0, segmentSize < count else {
             unsafe addMessage(datagram, count: count, from: underlay)
@@ -152,7 +152,7 @@ internal import Synchronization
             }
         }
         useCount = 0
-        keystream.wipe()
+        chacha.wipe()
     }
 
     // MARK: Steps
@@ -216,7 +216,7 @@ internal import Synchronization
     private func passOn(
         _ message: UnsafeRawPointer, count: Int, from underlay: UnderlayPath
     ) throws(DropReason) {
-        guard unsafe events.stray(message, count: count, from: underlay, trafficClass: outerClass) else {
+        guard unsafe events.stray(message, count: count, from: underlay, tos: outerTOS) else {
             throw .strayQueueFull
         }
     }
@@ -246,15 +246,15 @@ internal import Synchronization
         guard length > 0 else { return }
         unsafe uses[index].hasData = true
         let inner = try unsafe InnerHeader(packet, count: length)
-        if outerClass & ECN.Codepoint.mask != 0 {
-            try unsafe ECN.decapsulate(packet, family: inner.family, outer: outerClass)
+        if outerTOS & ECN.Codepoint.mask != 0 {
+            try unsafe ECN.decapsulate(packet, family: inner.family, outer: outerTOS)
         }
         let connection = unsafe uses[index].connection
         guard connection >= 0, unsafe inner.destinationOfAnswer(to: packet, in: table) == connection else {
             try unsafe addUnusual(packet, header: inner, use: index, from: underlay)
             return
         }
-        if unsafe uses[index].isTreated { try unsafe treat(packet, header: inner, use: index) }
+        if unsafe uses[index].hasPolicy { try unsafe applyPathPolicy(packet, header: inner, use: index) }
         unsafe coalescer.add(packet, header: inner)
     }
 
@@ -262,11 +262,11 @@ internal import Synchronization
     /// be too long; and that what goes to another number of ours gets there, also from the far end of an inside
     /// link, whose ICMP errors are about a site's packets.
     @inline(never)
-    private func treat(
+    private func applyPathPolicy(
         _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int
     ) throws(DropReason) {
-        if unsafe uses[index].innerMTU > 0, unsafe SegmentClamp.concerns(packet, header: header) {
-            unsafe SegmentClamp.clamp(
+        if unsafe uses[index].innerMTU > 0, unsafe MSSClamp.concerns(packet, header: header) {
+            unsafe MSSClamp.clamp(
                 packet, header: header, innerMTU: uses[index].innerMTU, isPartial: false)
         }
         guard let translation = unsafe uses[index].translation else { return }
@@ -315,7 +315,7 @@ internal import Synchronization
             else { throw .probeQueueFull }
             return
         }
-        if unsafe uses[index].isTreated { try unsafe treat(packet, header: header, use: index) }
+        if unsafe uses[index].hasPolicy { try unsafe applyPathPolicy(packet, header: header, use: index) }
         unsafe coalescer.add(packet, header: header)
     }
 
@@ -346,7 +346,7 @@ internal import Synchronization
                 unsafe message.write(to: output)
                 unsafe keypair.sendKey.seal(
                     counter: counter, plaintext: packet, count: padded,
-                    into: output + Protocol.transportHeaderSize, by: &keystream)
+                    into: output + Protocol.transportHeaderSize, by: &chacha)
                 answers.append(size: size, underlay: destination, use: path.peer.rawValue)
                 let isFirst = path.noteSent(bytes: size, packets: 1, at: now, hasData: true)
                 if isFirst, !events.dataSent(path.peer, at: now) { path.disarmDataSent() }
@@ -371,7 +371,7 @@ internal import Synchronization
         guard counter < Protocol.rejectAfterMessages else { return .failure(.counterExhausted) }
         guard
             unsafe keypair.receiveKey.open(
-                counter: counter, ciphertext: ciphertext, count: count, into: ciphertext, by: &keystream)
+                counter: counter, ciphertext: ciphertext, count: count, into: ciphertext, by: &chacha)
         else { return .failure(.authenticationFailed) }
         guard windows.accept(counter, keypair: keypair) else { return .failure(.replayed) }
         let index = use(keypair.path, underlay, keypair.serial)
@@ -414,7 +414,7 @@ internal import Synchronization
             to: PathUse(
                 path: .passUnretained(path), underlay: underlay, serial: serial,
                 connection: table.connection(of: path.peer),
-                isCut: path.isCut, isTreated: innerMTU > 0, innerMTU: innerMTU))
+                isCut: path.isCut, hasPolicy: innerMTU > 0, innerMTU: innerMTU))
         if table.features(of: path.peer).contains(.translates) { unsafe equip(uses + useCount) }
         useCount &+= 1
         return useCount &- 1
@@ -426,7 +426,7 @@ internal import Synchronization
             let translation = unsafe table.connections[Int(use.pointee.connection)].translation
         else { return }
         unsafe use.pointee.translation = .passUnretained(translation)
-        unsafe use.pointee.isTreated = true
+        unsafe use.pointee.hasPolicy = true
     }
 }
 

@@ -1,40 +1,40 @@
 /// What a path may ask for beside sealing. The usual packet of a path that asks for nothing pays one branch for it.
 ///
-/// 1. Its MTU: what is too long is cut, or its sender told; a TCP connection being opened learns of it.
+/// 1. Its MTU: what is too long is fragmented, or its sender told; a TCP connection being opened learns of it.
 /// 2. Rates: of the connection, then of the path; what comes too early waits, as it is up to here.
 /// 3. Translation, last, so that what waits is still looked up and what is quoted still known by its own address.
 extension Outbound {
     /// True when the packet, whose checksums are finished, is to be sealed as it is now; false when it has been
     /// seen to.
     @inline(never)
-    mutating func treat(
+    mutating func applyPathPolicy(
         _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
-        _ trafficClass: UInt8, use index: Int
+        _ tos: UInt8, use index: Int
     ) -> Bool {
         let limit = unsafe uses[index].limit
         guard header.totalLength <= limit else {
-            unsafe cut(packet, header, to: destination, trafficClass, use: index)
+            unsafe fragment(packet, header, to: destination, tos, use: index)
             return false
         }
-        if limit < .max, unsafe SegmentClamp.concerns(packet, header: header) {
-            unsafe SegmentClamp.clamp(packet, header: header, innerMTU: limit, isPartial: false)
+        if limit < .max, unsafe MSSClamp.concerns(packet, header: header) {
+            unsafe MSSClamp.clamp(packet, header: header, innerMTU: limit, isPartial: false)
         }
         guard unsafe uses[index].isIntercepted else { return true }
-        unsafe pass(packet, header, to: destination, trafficClass, use: index)
+        unsafe pass(packet, header, to: destination, tos, use: index)
         return false
     }
 
-    /// The same for a superpacket. One of TCP has been cut to fit, and never has a SYN.
+    /// The same for a superpacket. One of TCP has been segmented to fit, and never has a SYN.
     @inline(never)
-    mutating func treat(
-        _ superpacket: Superpacket, to destination: Int32, _ trafficClass: UInt8, use index: Int
+    mutating func applyPathPolicy(
+        _ superpacket: Superpacket, to destination: Int32, _ tos: UInt8, use index: Int
     ) -> Bool {
         guard unsafe uses[index].isIntercepted || superpacket.longest > uses[index].limit else { return true }
         for number in 0..<superpacket.segmentCount {
             let (start, length) = unsafe superpacket.segment(number)
             guard let header = unsafe try? InnerHeader(start, count: length) else { continue }
-            if unsafe treat(start, header, to: destination, trafficClass, use: index) {
-                unsafe seal(start, count: length, trafficClass, use: index)
+            if unsafe applyPathPolicy(start, header, to: destination, tos, use: index) {
+                unsafe seal(start, count: length, tos, use: index)
             }
         }
         return false
@@ -43,18 +43,17 @@ extension Outbound {
     /// A packet that is too long: sent in pieces, or its sender is told what would pass (RFC 1191; RFC 8201). No
     /// sender of IPv6 goes below 1280 bytes, so on a path that carries less the outer packet goes in fragments
     /// (RFC 2473, section 7.1), where anybody on the way can make them.
-    private mutating func cut(
+    private mutating func fragment(
         _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
-        _ trafficClass: UInt8, use index: Int
+        _ tos: UInt8, use index: Int
     ) {
         let limit = unsafe uses[index].limit
-        if header.family == .v6, header.totalLength <= ErrorReply.minimumMTU6, unsafe uses[index].mayFragment
-        {
+        if header.family == .v6, header.totalLength <= ICMPError.minimumMTU6, unsafe uses[index].mayFragment {
             if unsafe uses[index].isIntercepted {
-                unsafe pass(packet, header, to: destination, trafficClass, use: index)
+                unsafe pass(packet, header, to: destination, tos, use: index)
             } else {
                 unsafe seal(
-                    packet, count: header.totalLength, trafficClass, use: index, mayFragment: true)
+                    packet, count: header.totalLength, tos, use: index, mayFragment: true)
             }
             return
         }
@@ -71,9 +70,9 @@ extension Outbound {
             let count = unsafe fragments.next(into: scratch)
             guard count > 0 else { return }
             if unsafe uses[index].isIntercepted, let header = unsafe try? InnerHeader(scratch, count: count) {
-                unsafe pass(scratch, header, to: destination, trafficClass, use: index)
+                unsafe pass(scratch, header, to: destination, tos, use: index)
             } else {
-                unsafe seal(scratch, count: count, trafficClass, use: index)
+                unsafe seal(scratch, count: count, tos, use: index)
             }
         }
     }
@@ -82,12 +81,12 @@ extension Outbound {
 
     private mutating func pass(
         _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
-        _ trafficClass: UInt8, use index: Int
+        _ tos: UInt8, use index: Int
     ) {
         let shapers = unsafe (uses[index].connectionShaper, uses[index].pathShaper)
         guard unsafe mayGo(packet, header, past: shapers.0), unsafe mayGo(packet, header, past: shapers.1)
         else { return }
-        unsafe translate(packet, header, to: destination, trafficClass, use: index)
+        unsafe translate(packet, header, to: destination, tos, use: index)
     }
 
     /// False when it waits, or is dropped.
@@ -96,7 +95,7 @@ extension Outbound {
     ) -> Bool {
         guard let shaper = unsafe shaper else { return true }
         let verdict = unsafe shaper._withUnsafeGuaranteedRef { shaper in
-            unsafe shaper.offer(packet, count: header.totalLength, TrafficClass(packet, header: header))
+            unsafe shaper.offer(packet, count: header.totalLength, QueueClass(packet, header: header))
         }
         switch verdict {
         case .send: return true
@@ -166,8 +165,8 @@ extension Outbound {
             guard unsafe mayGo(packet, header, past: uses[index].connectionShaper) else { return true }
         }
         if !isPath { guard unsafe mayGo(packet, header, past: uses[index].pathShaper) else { return true } }
-        let trafficClass = unsafe ECN.trafficClass(packet, family: header.family) & uses[index].classMask
-        unsafe translate(packet, header, to: destination, trafficClass, use: index)
+        let tos = unsafe ECN.tos(packet, family: header.family) & uses[index].tosMask
+        unsafe translate(packet, header, to: destination, tos, use: index)
         return true
     }
 
@@ -179,7 +178,7 @@ extension Outbound {
     /// The last step before sealing.
     private mutating func translate(
         _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
-        _ trafficClass: UInt8, use index: Int
+        _ tos: UInt8, use index: Int
     ) {
         // Ends of inside links speak for themselves; all others have an outside, also to the far gateway.
         let isOfLink =
@@ -197,7 +196,7 @@ extension Outbound {
             }
         }
         unsafe seal(
-            packet, count: header.totalLength, trafficClass, use: index,
+            packet, count: header.totalLength, tos, use: index,
             mayFragment: header.totalLength > uses[index].limit)
     }
 
@@ -210,7 +209,7 @@ extension Outbound {
         let number = table.connection(of: peer)
         guard number >= 0 else { return }
         let connection = table.connections[Int(number)]
-        if features.contains(.copiesDSCP) { unsafe use.pointee.classMask = .max }
+        if features.contains(.copiesDSCP) { unsafe use.pointee.tosMask = .max }
         if let translation = connection.translation {
             unsafe use.pointee.translation = .passUnretained(translation)
         }
@@ -228,7 +227,7 @@ extension Outbound {
         unsafe use.pointee.isIntercepted =
             use.pointee.translation != nil || use.pointee.connectionShaper != nil
             || use.pointee.pathShaper != nil
-        unsafe use.pointee.isTreated = use.pointee.isTreated || use.pointee.isIntercepted
+        unsafe use.pointee.hasPolicy = use.pointee.hasPolicy || use.pointee.isIntercepted
     }
 
     /// IP and UDP headers, and what a message has beside the inner packet.

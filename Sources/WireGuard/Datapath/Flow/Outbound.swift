@@ -1,10 +1,10 @@
 /// The way of a packet from the TUN to the peer:
 ///
 /// 1. `begin` takes the table and the time for the batch.
-/// 2. `add` parses a packet, finds where it goes and its path, finishes its checksums, cuts it if it is a
+/// 2. `add` parses a packet, finds where it goes and its path, finishes its checksums, segments it if it is a
 ///    superpacket, and seals each piece into the send buffer. Without a usable keypair the pieces go to
 ///    control, to be staged; on a path that a drill has cut they are lost. What else a path asks for is in
-///    `Outbound+Treatment`.
+///    `Outbound+PathPolicy`.
 /// 3. `releaseHeld` does the same for what waited for its rate.
 /// 4. The caller sends the runs, and calls `sent`.
 /// 5. `finish` writes counters and stamps, and raises what control must know.
@@ -15,7 +15,7 @@
     package static let batchLimit = 64
     /// The longest packet that a TUN gives, and the slack behind it that padding is written to.
     package static let packetCapacity = 65_536 + 16
-    /// What a superpacket cut into the smallest segments that TCP allows takes in the send buffer.
+    /// What a superpacket split into the smallest segments that TCP allows takes in the send buffer.
     private static let worstCase = 256 << 10
     /// And how many runs it makes at most, where each segment is one.
     private static let worstRuns = 2048
@@ -27,13 +27,13 @@
         var underlay: UnderlayPath?
         var isCut: Bool
         /// There is more to do with its packets than to seal them.
-        var isTreated: Bool
+        var hasPolicy: Bool
         /// The longest inner packet that passes; `Int.max` while nothing is known.
         var limit: Int
         /// The most that padding may fill.
         var paddingLimit: Int
         /// Of the inner packet's class, what its outer packet shows.
-        var classMask: UInt8
+        var tosMask: UInt8
         /// Each of its packets, on its own, is to be limited or translated.
         var isIntercepted = false
         var translation: Unmanaged<PrefixTranslation>?
@@ -42,7 +42,7 @@
         var bytes = 0
         var packets = 0
 
-        /// Over IPv4 the router before a narrow link cuts what has no DF; IPv6 is cut by its sender or not at all,
+        /// Over IPv4 the router before a narrow link fragments what has no DF; IPv6 is fragmented by its sender or not at all,
         /// and this host does not know where.
         var mayFragment: Bool { unsafe underlay?.endpoint.address.family == .v4 }
     }
@@ -52,10 +52,10 @@
     private(set) var table = ForwardingTable.empty
     private(set) var now = Instant(nanoseconds: 0)
     private var batch = SendBatch()
-    private var keystream = Keystream()
+    private var chacha = ChaCha20Poly1305()
     let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
-    var answer = ErrorReply()
+    var answer = ICMPError()
     var shapers = ShaperSet()
     /// A run could not be sent, ever: the paths are asked only then.
     private var hasSendFailed = false
@@ -116,7 +116,7 @@
             drops.add(.routingLoop)
             return
         }
-        let trafficClass = unsafe ECN.trafficClass(packet, family: header.family) & uses[index].classMask
+        let tos = unsafe ECN.tos(packet, family: header.family) & uses[index].tosMask
         if offload.segmentation == VirtioNetHeader.Segmentation.none {
             if offload.flags & VirtioNetHeader.Flag.needsChecksum != 0 {
                 guard unsafe Self.finishChecksum(packet, count: header.totalLength, offload: offload) else {
@@ -125,10 +125,10 @@
                 }
             }
             guard
-                unsafe !uses[index].isTreated
-                    || treat(packet, header, to: destination, trafficClass, use: index)
+                unsafe !uses[index].hasPolicy
+                    || applyPathPolicy(packet, header, to: destination, tos, use: index)
             else { return }
-            unsafe seal(packet, count: header.totalLength, trafficClass, use: index)
+            unsafe seal(packet, count: header.totalLength, tos, use: index)
         } else {
             guard
                 let superpacket = unsafe Superpacket(
@@ -138,12 +138,12 @@
                 return
             }
             guard
-                unsafe !uses[index].isTreated
-                    || treat(superpacket, to: destination, trafficClass, use: index)
+                unsafe !uses[index].hasPolicy
+                    || applyPathPolicy(superpacket, to: destination, tos, use: index)
             else { return }
             for number in 0..<superpacket.segmentCount {
                 let (start, length) = unsafe superpacket.segment(number)
-                unsafe seal(start, count: length, trafficClass, use: index)
+                unsafe seal(start, count: length, tos, use: index)
             }
         }
     }
@@ -207,7 +207,7 @@
             }
         }
         useCount = 0
-        keystream.wipe()
+        chacha.wipe()
     }
 
     // MARK: Steps
@@ -232,8 +232,8 @@
             let limit = innerMTU > 0 ? innerMTU : Int.max
             return unsafe PathUse(
                 path: .passUnretained(path), keypair: keypair, underlay: isCut ? nil : path.underlay,
-                isCut: isCut, isTreated: innerMTU > 0, limit: limit, paddingLimit: min(limit, table.mtu),
-                classMask: ECN.Codepoint.mask)
+                isCut: isCut, hasPolicy: innerMTU > 0, limit: limit, paddingLimit: min(limit, table.mtu),
+                tosMask: ECN.Codepoint.mask)
         }
         precondition(useCount < Self.batchLimit)
         unsafe (uses + useCount).initialize(to: entry)
@@ -279,7 +279,7 @@
     /// the path carries whole.
     @inline(__always)
     mutating func seal(
-        _ packet: UnsafeMutableRawPointer, count: Int, _ trafficClass: UInt8, use index: Int,
+        _ packet: UnsafeMutableRawPointer, count: Int, _ tos: UInt8, use index: Int,
         mayFragment: Bool = false
     ) {
         guard let keypair = unsafe uses[index].keypair, let underlay = unsafe uses[index].underlay else {
@@ -307,7 +307,7 @@
             unsafe tail.storeBytes(of: 0, as: UInt128.self)
             unsafe keypair.sendKey.seal(
                 counter: counter, plaintext: packet, count: padded,
-                into: output + Protocol.transportHeaderSize, by: &keystream)
+                into: output + Protocol.transportHeaderSize, by: &chacha)
             unsafe tail.storeBytes(of: saved, as: UInt128.self)
             return true
         }
@@ -316,7 +316,7 @@
             return
         }
         batch.append(
-            size: size, underlay: underlay, use: index, trafficClass: trafficClass, mayFragment: mayFragment)
+            size: size, underlay: underlay, use: index, tos: tos, mayFragment: mayFragment)
         unsafe uses[index].bytes &+= size
         unsafe uses[index].packets &+= 1
     }

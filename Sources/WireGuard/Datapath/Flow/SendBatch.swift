@@ -15,12 +15,12 @@ package struct SendRun: BitwiseCopyable {
     /// One message that is known to be too long for the path: its outer packet is to be fragmented on the way.
     package var mayFragment: Bool { key & SendBatch.fragmenting != 0 }
     /// TOS or traffic class of the outer packets.
-    package var trafficClass: UInt8 { UInt8(truncatingIfNeeded: key) }
+    package var tos: UInt8 { UInt8(truncatingIfNeeded: key) }
 }
 
 /// The send buffer: sealed messages, and the runs that they form.
 @safe struct SendBatch: ~Copyable {
-    /// UDP payload over IPv4 is 65,507 bytes at most; a run goes out as one datagram before the kernel cuts
+    /// UDP payload over IPv4 is 65,507 bytes at most; a run goes out as one datagram before the kernel segments
     /// it.
     private static let maximumRun = 65_507
     /// UDP_MAX_SEGMENTS of the oldest kernels that have UDP_SEGMENT.
@@ -28,7 +28,7 @@ package struct SendRun: BitwiseCopyable {
     static let maximumRuns = 4096
     fileprivate static let fragmenting = 1 << 8
 
-    /// Of the outbound thread: as much as a batch can be cut into.
+    /// Bytes that the outbound thread takes: as much as a batch can be segmented into.
     static let usualCapacity = 1 << 20
 
     let capacity: Int
@@ -66,9 +66,9 @@ package struct SendRun: BitwiseCopyable {
     /// fragmented is alone: no fragment is made of a segment of UDP_SEGMENT.
     @inline(__always)
     mutating func append(
-        size: Int, underlay: UnderlayPath, use: Int, trafficClass: UInt8 = 0, mayFragment: Bool = false
+        size: Int, underlay: UnderlayPath, use: Int, tos: UInt8 = 0, mayFragment: Bool = false
     ) {
-        let key = use &<< 9 | (mayFragment ? Self.fragmenting : 0) | Int(trafficClass)
+        let key = use &<< 9 | (mayFragment ? Self.fragmenting : 0) | Int(tos)
         let last = unsafe runs + (runCount &- 1)
         if isLastOpen, unsafe last.pointee.key == key, unsafe size <= last.pointee.segmentSize,
             unsafe last.pointee.count &+ size <= Self.maximumRun,

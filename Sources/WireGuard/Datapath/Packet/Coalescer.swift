@@ -1,4 +1,4 @@
-/// Puts consecutive segments of a flow together into the superpacket that they were cut from, so that the
+/// Puts consecutive segments of a flow together into the superpacket that they were split from, so that the
 /// kernel's stack is walked once instead of forty times. Payload stays where it was opened: a superpacket is
 /// a list of slices.
 ///
@@ -238,7 +238,7 @@
         return difference == 0
     }
 
-    /// Whether `segment`, of the same flow, is what a sender's kernel would have cut off behind `entry`.
+    /// Whether `segment`, of the same flow, is what a sender's kernel would have split off behind `entry`.
     @inline(__always)
     private func continues(_ entry: Entry, _ segment: Entry) -> Bool {
         let payload = unsafe segment.total &- segment.headerLength

@@ -13,7 +13,7 @@ enum ECN {
 
     /// TOS of IPv4, traffic class of IPv6. The packet's header has been checked.
     @inline(__always)
-    static func trafficClass(_ packet: UnsafeRawPointer, family: IPAddress.Family) -> UInt8 {
+    static func tos(_ packet: UnsafeRawPointer, family: IPAddress.Family) -> UInt8 {
         family == .v4
             ? unsafe packet.load(fromByteOffset: 1, as: UInt8.self)
             : UInt8(truncatingIfNeeded: (unsafe packet.bigEndian16(at: 0)) &>> 4)
@@ -46,7 +46,7 @@ enum ECN {
     ) throws(DropReason) {
         // Not-ECT and ECT(0) outside change nothing.
         guard outer & 1 != 0 else { return }
-        let inner = unsafe trafficClass(packet, family: family)
+        let inner = unsafe tos(packet, family: family)
         guard let ecn = merged(inner: inner, outer: outer) else { throw .congestionMarked }
         guard ecn != inner & Codepoint.mask else { return }
         unsafe mark(packet, family: family, ecn)

@@ -1,4 +1,4 @@
-/// Cuts an IPv4 packet that may be cut into fragments that fit (RFC 791, section 3.2), one at a time into a
+/// Splits an IPv4 packet that may be fragmented into fragments that fit (RFC 791, section 3.2), one at a time into a
 /// buffer of the caller's.
 ///
 /// Its checksums must be finished before: the transport's then lies in the first fragment as it is, and holds
@@ -20,7 +20,7 @@
     /// Of the packet's bytes, the next that is to go.
     private var position: Int
 
-    /// Nil for a packet that must not be cut (IPv6, DF: its sender is owed an ``ErrorReply``), or that cannot:
+    /// Nil for a packet that must not be fragmented (IPv6, DF: its sender is owed an ``ICMPError``), or that cannot:
     /// the offset of its last piece would not fit in the header, or no piece in the MTU.
     init?(_ packet: UnsafeRawPointer, header: InnerHeader, mtu: Int) {
         guard header.family == .v4 else { return nil }

@@ -2,12 +2,12 @@
 ///
 /// It is written in the name of the packet's destination: that one is behind the TUN by every routing table,
 /// so no reverse-path filter stands in the answer's way, and none of our own addresses need be known here.
-@safe struct ErrorReply: ~Copyable {
+@safe struct ICMPError: ~Copyable {
     enum Kind {
         /// ICMP host unreachable (RFC 792) or ICMPv6 address unreachable (RFC 4443, section 3.1).
         case unreachable
         /// ICMP fragmentation needed and DF set (RFC 1191, section 4) or ICMPv6 packet too big (RFC 4443,
-        /// section 3.2), with the size that would pass. An IPv4 packet without DF is cut instead: see
+        /// section 3.2), with the size that would pass. An IPv4 packet without DF is fragmented instead: see
         /// ``Fragmenter``.
         case tooBig(mtu: Int)
     }

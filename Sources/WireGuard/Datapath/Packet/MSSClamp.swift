@@ -4,7 +4,7 @@
 ///
 /// A packet whose options do not hold together stays as it is. So does a SYN behind IPv6 extension headers, or
 /// in fragments, of which nobody sends any.
-enum SegmentClamp {
+enum MSSClamp {
     private static let synchronize: UInt8 = 0x02
     private static let endOfOptions: UInt8 = 0
     private static let noOperation: UInt8 = 1

@@ -1,4 +1,4 @@
-/// A packet that the kernel left for us to cut (TSO, USO): up to 64 KB behind one header, cut into segments
+/// A packet that the kernel left for us to segment (TSO, USO): up to 64 KB behind one header, split into segments
 /// of `segmentSize` payload bytes, each under a copy of the header with its own lengths, sequence number,
 /// flags and checksums.
 ///
@@ -20,7 +20,7 @@
 
     /// Nil when what the kernel, or who wrote to the TUN in its name, says does not hold together.
     ///
-    /// `limit` is the longest packet that passes: a TCP stream is cut finer to keep it, which is nobody's loss, and
+    /// `limit` is the longest packet that passes: a TCP stream is segmented finer to keep it, which is nobody's loss, and
     /// datagrams are what they are (`longest`).
     init?(
         _ packet: UnsafeMutableRawPointer, header: InnerHeader, offload: VirtioNetHeader, limit: Int = .max

@@ -1,5 +1,5 @@
 /// Which of two classes a packet is in where a rate is limited: bulk gets what small leaves.
-package enum TrafficClass: UInt8, Sendable {
+package enum QueueClass: UInt8, Sendable {
     /// Voice, video, routing protocols: whatever its sender marked so, and TCP acknowledgements without data,
     /// which keep the other direction's transfers going.
     ///
@@ -18,7 +18,7 @@ package enum TrafficClass: UInt8, Sendable {
 
     @inline(__always)
     init(_ packet: UnsafeRawPointer, header: InnerHeader) {
-        let codepoint = unsafe ECN.trafficClass(packet, family: header.family) >> 2
+        let codepoint = unsafe ECN.tos(packet, family: header.family) >> 2
         if Self.smallCodepoints &>> UInt64(codepoint) & 1 != 0 {
             self = .small
         } else {

@@ -55,7 +55,7 @@ package final class RateLimiter: Sendable {
     /// Whether a packet of `count` bytes may go now; then it is counted. `position` may be of an earlier
     /// batch: then less goes.
     @inline(__always)
-    package func take(_ count: Int, of traffic: TrafficClass, at position: UInt64) -> Bool {
+    package func take(_ count: Int, of traffic: QueueClass, at position: UInt64) -> Bool {
         let size = UInt64(truncatingIfNeeded: count)
         let limit = position &+ (traffic == .small ? burst : burst &- reserve)
         var current = spent.load(ordering: .relaxed)
@@ -90,7 +90,7 @@ package final class RateLimiter: Sendable {
 
     /// When a packet that may not go now will be free to: for a timer. No packet is longer than what bulk
     /// may send at once.
-    package func opening(for count: Int, of traffic: TrafficClass) -> Instant {
+    package func opening(for count: Int, of traffic: QueueClass) -> Instant {
         let allowance = traffic == .small ? burst : burst - reserve
         let end = spent.load(ordering: .relaxed) &+ UInt64(truncatingIfNeeded: count)
         return end > allowance ? time(of: end - allowance) : start

@@ -55,7 +55,7 @@
 
     /// One inner packet, whole, its checksums finished.
     @inline(__always)
-    func offer(_ packet: UnsafeRawPointer, count: Int, _ traffic: TrafficClass) -> Verdict {
+    func offer(_ packet: UnsafeRawPointer, count: Int, _ traffic: QueueClass) -> Verdict {
         switch traffic {
         case .small:
             if small.isEmpty, limiter.take(wireLength(count), of: .small, at: position) { return .send }

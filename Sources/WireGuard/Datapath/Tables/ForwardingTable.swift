@@ -86,7 +86,7 @@ internal import Synchronization
         static let isLimited = Features(rawValue: 4)
     }
 
-    /// Parts that a balanced connection's flows are cut into.
+    /// Parts that a balanced connection's flows are split into.
     package static let bucketCount = 256
 
     /// What a word holds: the address of a path, zero for none, or one of these in its lowest two bits and a
@@ -114,7 +114,7 @@ internal import Synchronization
     private let destinations: PrefixTable
     private let specials: [Special]
     /// One a destination, then the buckets of the balanced connections.
-    private let words: SharedWords
+    private let words: AtomicArray
     private let origins: OriginTable
     /// By peer: which connection its packets come from.
     private let connectionOfPeer: [Int32]
@@ -151,7 +151,7 @@ internal import Synchronization
 
         let balanced = connections.indices.filter { connections[$0].isBalanced }
         let firstBucket = connections.count + specials.count
-        words = SharedWords(count: firstBucket + balanced.count * Self.bucketCount)
+        words = AtomicArray(count: firstBucket + balanced.count * Self.bucketCount)
         for (position, number) in balanced.enumerated() {
             let first = firstBucket + position * Self.bucketCount
             words[number].store(UInt(first) << 2 | Tag.buckets, ordering: .relaxed)

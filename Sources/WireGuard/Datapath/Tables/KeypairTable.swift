@@ -48,7 +48,7 @@ internal import Synchronization
         }
     }
 
-    private let slots: SharedWords
+    private let slots: AtomicArray
     private let mask: UInt32
     /// How many pairs of data threads share the peers.
     package let workers: Int
@@ -64,7 +64,7 @@ internal import Synchronization
         self.workers = workers
         var size = 16
         while size < capacity { size *= 2 }
-        slots = SharedWords(count: size)
+        slots = AtomicArray(count: size)
         mask = UInt32(size - 1)
     }
 

@@ -3,7 +3,7 @@ internal import Synchronization
 /// A fixed array of atomic words, zero at first.
 ///
 /// Concurrency: the array is immutable, its words are atomics.
-@safe final class SharedWords: @unchecked Sendable {
+@safe final class AtomicArray: @unchecked Sendable {
     let count: Int
     private let words: UnsafeMutablePointer<Atomic<UInt>>
 

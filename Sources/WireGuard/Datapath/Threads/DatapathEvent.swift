@@ -3,7 +3,7 @@ package enum DatapathEvent: Sendable {
     /// A message of type 1, 2 or 3 of the right length; nothing in it has been verified.
     case handshakeMessage([UInt8], from: UnderlayPath)
     /// A transport message to a keypair of another worker's: the kernel joined it to one for this worker.
-    case stray([UInt8], from: UnderlayPath, trafficClass: UInt8)
+    case stray([UInt8], from: UnderlayPath, tos: UInt8)
     /// An inner packet for a peer that no usable keypair leads to.
     case stage(PeerID, packet: [UInt8])
     /// The first data packet sent since `TunnelPath.disarmDataSent`.

@@ -5,7 +5,7 @@ internal import Synchronization
 /// Concurrency: any thread adds and reads. Each data thread has one of its own, so that none waits for a cache
 /// line of another.
 package final class DropCounters: Sendable {
-    private let words = SharedWords(count: DropReason.allCases.count)
+    private let words = AtomicArray(count: DropReason.allCases.count)
 
     package init() {}
 

@@ -72,19 +72,19 @@ internal import Synchronization
     }
 
     func stray(
-        _ message: UnsafeRawPointer, count: Int, from: UnderlayPath, trafficClass: UInt8
+        _ message: UnsafeRawPointer, count: Int, from: UnderlayPath, tos: UInt8
     ) -> Bool {
         unsafe append(
             Record(
-                kind: .stray, payloadCount: UInt32(count), value: UInt64(trafficClass), from: from),
+                kind: .stray, payloadCount: UInt32(count), value: UInt64(tos), from: from),
             payload: message, within: capacity / 4 * 3)
     }
 
     /// Control passes it on.
-    package func stray(_ message: [UInt8], from: UnderlayPath, trafficClass: UInt8) -> Bool {
+    package func stray(_ message: [UInt8], from: UnderlayPath, tos: UInt8) -> Bool {
         unsafe message.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else { return true }
-            return unsafe stray(base, count: bytes.count, from: from, trafficClass: trafficClass)
+            return unsafe stray(base, count: bytes.count, from: from, tos: tos)
         }
     }
 
@@ -208,7 +208,7 @@ internal import Synchronization
         case .stray:
             .stray(
                 unsafe Array(payload), from: record.from,
-                trafficClass: UInt8(truncatingIfNeeded: record.value))
+                tos: UInt8(truncatingIfNeeded: record.value))
         case .stage: .stage(record.peer, packet: unsafe Array(payload))
         case .dataSent: .dataSent(record.peer, at: at)
         case .dataReceived: .dataReceived(record.peer, at: at)

@@ -105,7 +105,7 @@ extension ControlLoop {
         case .use(let endpoint):
             guard device.path(of: peer)?.underlay?.endpoint != endpoint else { return }
             log.info("endpoint chosen", metadata: names(of: peer, adding: ["endpoint": "\(endpoint)"]))
-            device.setUnderlay(UnderlayPath(endpoint: endpoint, socket: record.socket), for: peer, now: now)
+            device.setUnderlay(UnderlayPath(endpoint: endpoint, socket: record.socket), for: peer)
             expectAnswers(to: peer)
             tunnels[peer]?.pathMTU?.pathChanged(now: now)
             askAhead(peer)

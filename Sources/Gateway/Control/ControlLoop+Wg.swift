@@ -58,10 +58,10 @@ extension ControlLoop: WgHandler {
             case .addPeer(let tunnel):
                 if let connection = state.connection(of: tunnel.key) { addConnection(connection) }
             case .presharedKey(let key, let secret):
-                if let peer = device.peerID(for: key) { device.setPresharedKey(secret, for: peer, now: now) }
+                if let peer = device.peerID(for: key) { device.setPresharedKey(secret, for: peer) }
             case .endpoint(let key, let endpoint):
                 guard let peer = device.peerID(for: key) else { continue }
-                device.setUnderlay(UnderlayPath(endpoint: endpoint), for: peer, now: now)
+                device.setUnderlay(UnderlayPath(endpoint: endpoint), for: peer)
                 tunnels[peer]?.endpoints = EndpointSelector([.address(endpoint)], now: now)
                 tunnels[peer]?.pathMTU?.pathChanged(now: now)
                 noteEndpoint(of: peer)

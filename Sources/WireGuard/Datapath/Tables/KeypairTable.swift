@@ -167,9 +167,6 @@ internal import Synchronization
         }
     }
 
-    /// Keypairs waiting for data threads to finish their batches.
-    package var retiredCount: Int { ledger.withLock { $0.retired.count } }
-
     /// Call within a batch only.
     @inline(__always)
     func lookup(_ index: UInt32) -> Unmanaged<Keypair>? {

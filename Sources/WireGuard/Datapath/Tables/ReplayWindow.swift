@@ -37,9 +37,4 @@ package struct ReplayWindow: ~Copyable {
         ring[slot] |= bit
         return true
     }
-
-    package mutating func reset() {
-        ring = InlineArray(repeating: 0)
-        next = 0
-    }
 }

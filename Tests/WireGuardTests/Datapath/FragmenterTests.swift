@@ -4,22 +4,8 @@ import Testing
 
 @Suite("Fragments of IPv4")
 struct FragmenterTests {
-    /// Nil when the packet may not be fragmented.
     private func fragment(_ packet: [UInt8], mtu: Int) throws -> [[UInt8]]? {
-        var packet = packet
-        return try InnerPackets.edit(&packet) { bytes, header -> [[UInt8]]? in
-            guard var fragmenter = unsafe Fragmenter(bytes, header: header, mtu: mtu) else { return nil }
-            var buffer = [UInt8](repeating: 0xee, count: mtu + 16)
-            var pieces: [[UInt8]] = []
-            while true {
-                let count = unsafe buffer.withUnsafeMutableBytes {
-                    unsafe fragmenter.next(into: $0.baseAddress!)
-                }
-                guard count > 0 else { return pieces }
-                #expect(buffer[mtu...].allSatisfy { $0 == 0xee })
-                pieces.append(Array(buffer[..<count]))
-            }
-        }
+        try InnerPackets.fragments(of: packet, mtu: mtu)
     }
 
     /// What a receiver makes of them: payload by offset, and whether the last one has come.

@@ -7,8 +7,7 @@ struct ICMPErrorTests {
     private func reply(_ kind: ICMPError.Kind, to packet: [UInt8]) throws -> [UInt8]? {
         var packet = packet
         var reply = ICMPError()
-        try InnerPackets.edit(&packet) { bytes, header in unsafe reply.make(kind, for: bytes, header: header)
-        }
+        try InnerPackets.edit(&packet) { reply.make(kind, for: $0) }
         return unsafe reply.bytes.map { unsafe Array($0) }
     }
 

@@ -126,7 +126,7 @@ struct RateLimiterTests {
 
     private func traffic(_ packet: [UInt8]) throws -> QueueClass {
         var packet = packet
-        return try InnerPackets.edit(&packet) { unsafe QueueClass($0, header: $1) }
+        return try InnerPackets.edit(&packet) { QueueClass($0) }
     }
 
     @Test("the DSCP tells small from bulk", arguments: [0, 1])

@@ -17,7 +17,7 @@ internal import Synchronization
 @safe package struct Inbound: ~Copyable {
     private static let maximumUses = 64
     /// A second's probes of a thousand tunnels, or what a peer may ask for with packets of full size in a batch.
-    private static let answerCapacity = 256 << 10
+    private static let replyCapacity = 256 << 10
     /// Bytes of a packet that control sees: of an answer to a probe the longest header, the ICMP header, what was ours.
     private static let excerpt = 96
 
@@ -53,10 +53,10 @@ internal import Synchronization
     private var useCount = 0
     /// Whether the paths have the endpoints of all that was added.
     private var areEndpointsPublished = true
-    /// Of the datagram that is being taken.
+    /// TOS of the datagram that is being taken.
     private var outerTOS: UInt8 = 0
-    /// Answers to probes; their `use` is the number of the peer.
-    private var answers = SendBatch(capacity: answerCapacity)
+    /// Replies to probes; their `use` is the index of the peer.
+    private var replies = SendBatch(capacity: replyCapacity)
 
     /// The offloads are those of the TUN: whether it takes a virtio header, and superpackets of TCP and of
     /// UDP. `worker` is which of the table's this one is.
@@ -121,19 +121,19 @@ internal import Synchronization
 
     // MARK: Runs
 
-    package var runCount: Int { answers.runCount }
+    package var runCount: Int { replies.runCount }
 
-    package func run(_ index: Int) -> SendRun { answers[index] }
+    package func run(_ index: Int) -> SendRun { replies[index] }
 
     package func bytes(of run: SendRun) -> UnsafeRawBufferPointer {
-        unsafe UnsafeRawBufferPointer(start: answers.base + run.offset, count: run.count)
+        unsafe UnsafeRawBufferPointer(start: replies.base + run.offset, count: run.count)
     }
 
     /// The source that the run was to be sent from is no longer ours.
     package func forgetSource(of run: SendRun) { table.path(of: PeerID(run.use))?.forgetSource() }
 
     /// All runs have been sent, or counted as dropped.
-    package mutating func sent() { answers.clear() }
+    package mutating func sent() { replies.clear() }
 
     // MARK: The end of a batch
 
@@ -234,155 +234,138 @@ internal import Synchronization
             let owner = KeypairTable.worker(ofIndex: header.receiverIndex, among: keypairs.workers)
             guard owner == worker else { return try unsafe passOn(message, count: count, from: underlay) }
         }
-        let packet = unsafe message + Protocol.transportHeaderSize
-        let index = try unsafe reference._withUnsafeGuaranteedRef { keypair in
-            unsafe open(
-                packet, count: count &- Protocol.transportHeaderSize, counter: header.counter, under: keypair,
+        let body = unsafe message + Protocol.transportHeaderSize
+        let index = try unsafe reference.withGuaranteedRef { keypair throws(DropReason) in
+            try unsafe open(
+                body, count: count &- Protocol.transportHeaderSize, counter: header.counter, under: keypair,
                 from: underlay)
-        }.get()
+        }
         unsafe uses[index].bytes &+= count
         unsafe uses[index].packets &+= 1
         let length = count &- Protocol.transportOverhead
         guard length > 0 else { return }
         unsafe uses[index].hasData = true
-        let inner = try unsafe InnerHeader(packet, count: length)
-        if outerTOS & ECN.Codepoint.mask != 0 {
-            try unsafe ECN.decapsulate(packet, family: inner.family, outer: outerTOS)
-        }
+        let packet = try unsafe IPPacket(body, count: length)
+        if outerTOS & ECN.Codepoint.mask != 0 { try ECN.decapsulate(packet, outer: outerTOS) }
         let connection = unsafe uses[index].connection
-        guard connection >= 0, unsafe inner.destinationOfAnswer(to: packet, in: table) == connection else {
-            try unsafe addUnusual(packet, header: inner, use: index, from: underlay)
+        guard connection >= 0, packet.route(by: .source, in: table) == connection else {
+            try addUnusual(packet, use: index, from: underlay)
             return
         }
-        if unsafe uses[index].hasPolicy { try unsafe applyPathPolicy(packet, header: inner, use: index) }
-        unsafe coalescer.add(packet, header: inner)
+        try pass(packet, use: index)
+    }
+
+    @inline(__always)
+    private mutating func pass(_ packet: borrowing IPPacket, use index: Int) throws(DropReason) {
+        if unsafe uses[index].hasPolicy { try applyPathPolicy(packet, use: index) }
+        coalescer.add(packet)
     }
 
     /// What a path asks for beside passing on: that no stream is opened whose segments, which go back by it, would
     /// be too long; and that what goes to another number of ours gets there, also from the far end of an inside
     /// link, whose ICMP errors are about a site's packets.
     @inline(never)
-    private func applyPathPolicy(
-        _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int
-    ) throws(DropReason) {
-        if unsafe uses[index].innerMTU > 0, unsafe MSSClamp.concerns(packet, header: header) {
-            unsafe MSSClamp.clamp(
-                packet, header: header, innerMTU: uses[index].innerMTU, isPartial: false)
-        }
+    private func applyPathPolicy(_ packet: borrowing IPPacket, use index: Int) throws(DropReason) {
+        let innerMTU = unsafe uses[index].innerMTU
+        if innerMTU > 0, MSSClamp.concerns(packet) { MSSClamp.clamp(packet, innerMTU: innerMTU) }
         guard let translation = unsafe uses[index].translation else { return }
-        let outcome = unsafe translation._withUnsafeGuaranteedRef {
-            unsafe $0.inbound(packet, header: header)
-        }
+        let outcome = unsafe translation._withUnsafeGuaranteedRef { $0.inbound(packet) }
         if outcome == .impossible { throw .untranslatable }
     }
 
     /// A packet from an inside address, from one that is watched, or from where packets to it do not go.
     @inline(never)
     private mutating func addUnusual(
-        _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int, from underlay: UnderlayPath
+        _ packet: borrowing IPPacket, use index: Int, from underlay: UnderlayPath
     ) throws(DropReason) {
         let connection = unsafe uses[index].connection
         let (peer, inside) = unsafe uses[index].path._withUnsafeGuaranteedRef { ($0.peer, $0.inside) }
-        let source = unsafe header.sourceAddress(of: packet)
+        let source = packet.address(.source)
         guard connection >= 0, table.mayComeFrom(source, inside: inside, of: connection) else {
             if unsafe uses[index].path._withUnsafeGuaranteedRef({ $0.mayTellOfSource(at: now) }) {
                 // Without room it is counted all the same, and the next one is told of.
                 _ = unsafe events.sourceRefused(
-                    packet, count: min(header.totalLength, Self.excerpt), length: header.totalLength,
-                    peer: peer)
+                    packet.bytes, count: min(packet.count, Self.excerpt), length: packet.count, peer: peer)
             }
             throw .innerSourceNotAllowed
         }
-        if let inside, source == inside.remote, unsafe header.destinationAddress(of: packet) == inside.local,
-            unsafe Probe.isRequest(packet, header: header)
+        if let inside, source == inside.remote, packet.address(.destination) == inside.local,
+            packet.isEchoRequest
         {
-            if let silence = unsafe Probe.silence(in: packet, header: header) {
+            if let silence = packet.probeSilence {
                 unsafe uses[index].path._withUnsafeGuaranteedRef { $0.noteWord(silence: silence, at: now) }
             }
-            guard unsafe answer(packet, header: header, use: index, from: underlay) else {
-                throw .probeUnanswerable
-            }
+            guard reply(to: packet, use: index, from: underlay) else { throw .probeUnanswerable }
             return
         }
-        if unsafe Probe.isAnswer(packet, header: header),
-            unsafe header.transport != InnerHeader.tcp || table.isWatched(header.sourceAddress(of: packet)),
-            unsafe table.isProbeSource(header.destinationAddress(of: packet), of: connection)
+        if packet.mayAnswerProbe, packet.transport != IPProtocol.tcp || table.isWatched(source),
+            table.isProbeSource(packet.address(.destination), of: connection)
         {
-            let kept = min(header.totalLength, Self.excerpt)
+            let kept = min(packet.count, Self.excerpt)
             guard
-                unsafe events.probeReply(
-                    packet, count: kept, length: header.totalLength, peer: peer, at: now)
+                unsafe events.probeReply(packet.bytes, count: kept, length: packet.count, peer: peer, at: now)
             else { throw .probeQueueFull }
             return
         }
-        if unsafe uses[index].hasPolicy { try unsafe applyPathPolicy(packet, header: header, use: index) }
-        unsafe coalescer.add(packet, header: header)
+        try pass(packet, use: index)
     }
 
-    /// Turns a probe into its answer and seals it for where it came from. False without a session to do so in,
-    /// or when the answers of a batch are too many.
+    /// Turns a probe into its reply and seals it for where it came from. False without a session to do so in,
+    /// or when the replies of a batch are too many.
     ///
     /// What lies behind the packet, the padding and the tag of its message, is at least as long as the padding
-    /// of the answer.
-    private mutating func answer(
-        _ packet: UnsafeMutableRawPointer, header: InnerHeader, use index: Int, from underlay: UnderlayPath
+    /// of the reply.
+    private mutating func reply(
+        to packet: borrowing IPPacket, use index: Int, from underlay: UnderlayPath
     ) -> Bool {
         unsafe uses[index].path._withUnsafeGuaranteedRef { path in
             let destination = underlay.socket == path.socket ? underlay : path.underlay
             let innerMTU = path.innerMTU
             let padded = paddedLength(
-                header.totalLength, mtu: innerMTU > 0 ? min(innerMTU, table.mtu) : table.mtu)
+                packet.count, mtu: innerMTU > 0 ? min(innerMTU, table.mtu) : table.mtu)
             let size = padded &+ Protocol.transportOverhead
             guard let destination, let keypair = unsafe path.sendingKeypair,
-                let output = unsafe answers.room(for: size)
+                let output = unsafe replies.room(for: size)
             else { return false }
             return unsafe keypair._withUnsafeGuaranteedRef { keypair in
-                guard !keypair.isExpired(at: now), keypair.isConfirmed,
-                    let counter = keypair.takeCounters(1)
+                guard !keypair.isExpired(at: now), keypair.isConfirmed else { return false }
+                packet.turnIntoEchoReply()
+                guard
+                    unsafe keypair.seal(
+                        packet.start, count: packet.count, padded: padded, into: output, by: &chacha)
                 else { return false }
-                unsafe Probe.turnIntoAnswer(packet, header: header)
-                unsafe (packet + header.totalLength).storeBytes(of: 0, as: UInt128.self)
-                let message = TransportHeader(receiverIndex: keypair.remoteIndex, counter: counter)
-                unsafe message.write(to: output)
-                unsafe keypair.sendKey.seal(
-                    counter: counter, plaintext: packet, count: padded,
-                    into: output + Protocol.transportHeaderSize, by: &chacha)
-                answers.append(size: size, underlay: destination, use: path.peer.rawValue)
-                let isFirst = path.noteSent(bytes: size, packets: 1, at: now, hasData: true)
-                if isFirst, !events.dataSent(path.peer, at: now) { path.disarmDataSent() }
-                if keypair.isRekeyDue(at: now), path.mayAskForRekey(at: now) {
-                    _ = events.rekeyDue(path.peer)
-                }
+                replies.append(size: size, underlay: destination, use: path.peer.rawValue)
+                path.noteSent(bytes: size, packets: 1, under: keypair, at: now, events: events)
                 return true
             }
         }
     }
 
-    /// From keypair to key confirmation; the position of the path's entry for this batch. Of what is authentic but
-    /// came by a path that a drill has cut, nothing is noticed.
+    /// From keypair to key confirmation. Returns the index of the path's entry for this batch. What is authentic but
+    /// came by a path that a drill has cut leaves no trace.
     @inline(__always)
     private mutating func open(
         _ ciphertext: UnsafeMutableRawPointer, count: Int, counter: UInt64, under keypair: Keypair,
         from underlay: UnderlayPath
-    ) -> Result<Int, DropReason> {
+    ) throws(DropReason) -> Int {
         let age = now.nanoseconds &- keypair.createdAt.nanoseconds
         // A keypair made after this batch's clock was read has an age below zero.
-        guard Int64(bitPattern: age) < rejectAfter else { return .failure(.keypairExpired) }
-        guard counter < Protocol.rejectAfterMessages else { return .failure(.counterExhausted) }
+        guard Int64(bitPattern: age) < rejectAfter else { throw .keypairExpired }
+        guard counter < Protocol.rejectAfterMessages else { throw .counterExhausted }
         guard
             unsafe keypair.receiveKey.open(
                 counter: counter, ciphertext: ciphertext, count: count, into: ciphertext, by: &chacha)
-        else { return .failure(.authenticationFailed) }
-        guard windows.accept(counter, keypair: keypair) else { return .failure(.replayed) }
+        else { throw .authenticationFailed }
+        guard windows.accept(counter, keypair: keypair) else { throw .replayed }
         let index = use(keypair.path, underlay, keypair.serial)
-        guard unsafe !uses[index].isCut else { return .failure(.drilled) }
+        guard unsafe !uses[index].isCut else { throw .drilled }
         if !keypair.heard.load(ordering: .relaxed) { hear(keypair) }
         if keypair.role == .initiator, Int64(bitPattern: age) >= rekeyAfterReceiving,
             !keypair.receiveRekeyAsked.load(ordering: .relaxed), events.rekeyDue(keypair.path.peer)
         {
             keypair.receiveRekeyAsked.store(true, ordering: .relaxed)
         }
-        return .success(index)
+        return index
     }
 
     /// The first message under a keypair. It is published before control is told: control, which knows whether it was
@@ -427,6 +410,18 @@ internal import Synchronization
         else { return }
         unsafe use.pointee.translation = .passUnretained(translation)
         unsafe use.pointee.hasPolicy = true
+    }
+}
+
+extension Unmanaged {
+    /// `_withUnsafeGuaranteedRef`, which counts no reference, with the error's type kept.
+    @inline(__always)
+    fileprivate func withGuaranteedRef<Result, Failure: Error>(
+        _ body: (Instance) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        try unsafe _withUnsafeGuaranteedRef { instance in
+            Swift.Result { () throws(Failure) in try body(instance) }
+        }.get()
     }
 }
 

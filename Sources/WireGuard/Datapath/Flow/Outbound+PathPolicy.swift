@@ -7,95 +7,73 @@ extension Outbound {
     /// True when the packet, whose checksums are finished, is to be sealed as it is now; false when it has been
     /// seen to.
     @inline(never)
-    mutating func applyPathPolicy(
-        _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
-        _ tos: UInt8, use index: Int
-    ) -> Bool {
-        let limit = unsafe uses[index].limit
-        guard header.totalLength <= limit else {
-            unsafe fragment(packet, header, to: destination, tos, use: index)
+    mutating func applyPathPolicy(_ packet: borrowing IPPacket, _ hop: Hop) -> Bool {
+        let limit = unsafe uses[hop.use].limit
+        guard packet.count <= limit else {
+            fragment(packet, hop)
             return false
         }
-        if limit < .max, unsafe MSSClamp.concerns(packet, header: header) {
-            unsafe MSSClamp.clamp(packet, header: header, innerMTU: limit, isPartial: false)
-        }
-        guard unsafe uses[index].isIntercepted else { return true }
-        unsafe pass(packet, header, to: destination, tos, use: index)
+        if limit < .max, MSSClamp.concerns(packet) { MSSClamp.clamp(packet, innerMTU: limit) }
+        guard unsafe uses[hop.use].isIntercepted else { return true }
+        pass(packet, hop)
         return false
     }
 
     /// The same for a superpacket. One of TCP has been segmented to fit, and never has a SYN.
     @inline(never)
-    mutating func applyPathPolicy(
-        _ superpacket: Superpacket, to destination: Int32, _ tos: UInt8, use index: Int
-    ) -> Bool {
-        guard unsafe uses[index].isIntercepted || superpacket.longest > uses[index].limit else { return true }
+    mutating func applyPathPolicy(_ superpacket: Superpacket, _ hop: Hop) -> Bool {
+        guard unsafe uses[hop.use].isIntercepted || superpacket.longest > uses[hop.use].limit else {
+            return true
+        }
         for number in 0..<superpacket.segmentCount {
-            let (start, length) = unsafe superpacket.segment(number)
-            guard let header = unsafe try? InnerHeader(start, count: length) else { continue }
-            if unsafe applyPathPolicy(start, header, to: destination, tos, use: index) {
-                unsafe seal(start, count: length, tos, use: index)
-            }
+            let segment = superpacket.segment(number)
+            if applyPathPolicy(segment, hop) { seal(segment, hop) }
         }
         return false
     }
 
-    /// A packet that is too long: sent in pieces, or its sender is told what would pass (RFC 1191; RFC 8201). No
+    /// A packet that is too long: sent in fragments, or its sender is told what would pass (RFC 1191; RFC 8201). No
     /// sender of IPv6 goes below 1280 bytes, so on a path that carries less the outer packet goes in fragments
     /// (RFC 2473, section 7.1), where anybody on the way can make them.
-    private mutating func fragment(
-        _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
-        _ tos: UInt8, use index: Int
-    ) {
-        let limit = unsafe uses[index].limit
-        if header.family == .v6, header.totalLength <= ICMPError.minimumMTU6, unsafe uses[index].mayFragment {
-            if unsafe uses[index].isIntercepted {
-                unsafe pass(packet, header, to: destination, tos, use: index)
+    private mutating func fragment(_ packet: borrowing IPPacket, _ hop: Hop) {
+        let limit = unsafe uses[hop.use].limit
+        if packet.family == .v6, packet.count <= ICMPError.minimumMTU6, unsafe uses[hop.use].mayFragment {
+            if unsafe uses[hop.use].isIntercepted {
+                pass(packet, hop)
             } else {
-                unsafe seal(
-                    packet, count: header.totalLength, tos, use: index, mayFragment: true)
+                seal(packet, hop, mayFragment: true)
             }
             return
         }
-        guard var fragments = unsafe Fragmenter(packet, header: header, mtu: limit) else {
+        guard var fragments = Fragmenter(packet, mtu: limit) else {
             drops.add(.outboundTooBig)
-            let isPassing = unsafe uses[index].path._withUnsafeGuaranteedRef { $0.isInnerMTUPassing }
-            // One answer is enough for the segments of one packet.
-            if !isPassing, unsafe reply == nil {
-                unsafe answer.make(.tooBig(mtu: limit), for: packet, header: header)
-            }
+            let isPassing = unsafe uses[hop.use].path._withUnsafeGuaranteedRef { $0.isInnerMTUPassing }
+            // One error is enough for the segments of one packet.
+            if !isPassing, unsafe reply == nil { icmpError.make(.tooBig(mtu: limit), for: packet) }
             return
         }
-        while true {
-            let count = unsafe fragments.next(into: scratch)
-            guard count > 0 else { return }
-            if unsafe uses[index].isIntercepted, let header = unsafe try? InnerHeader(scratch, count: count) {
-                unsafe pass(scratch, header, to: destination, tos, use: index)
+        while let fragment = unsafe fragments.next(into: scratch) {
+            if unsafe uses[hop.use].isIntercepted {
+                pass(fragment, hop)
             } else {
-                unsafe seal(scratch, count: count, tos, use: index)
+                seal(fragment, hop)
             }
         }
     }
 
     // MARK: Rates
 
-    private mutating func pass(
-        _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
-        _ tos: UInt8, use index: Int
-    ) {
-        let shapers = unsafe (uses[index].connectionShaper, uses[index].pathShaper)
-        guard unsafe mayGo(packet, header, past: shapers.0), unsafe mayGo(packet, header, past: shapers.1)
-        else { return }
-        unsafe translate(packet, header, to: destination, tos, use: index)
+    private mutating func pass(_ packet: borrowing IPPacket, _ hop: Hop) {
+        let shapers = unsafe (uses[hop.use].connectionShaper, uses[hop.use].pathShaper)
+        guard unsafe mayGo(packet, past: shapers.0), unsafe mayGo(packet, past: shapers.1) else { return }
+        translate(packet, hop)
     }
 
     /// False when it waits, or is dropped.
-    private func mayGo(
-        _ packet: UnsafeRawPointer, _ header: InnerHeader, past shaper: Unmanaged<Shaper>?
-    ) -> Bool {
+    private func mayGo(_ packet: borrowing IPPacket, past shaper: Unmanaged<Shaper>?) -> Bool {
         guard let shaper = unsafe shaper else { return true }
         let verdict = unsafe shaper._withUnsafeGuaranteedRef { shaper in
-            unsafe shaper.offer(packet, count: header.totalLength, QueueClass(packet, header: header))
+            unsafe shaper.offer(packet.bytes, count: packet.count, QueueClass(packet))
         }
         switch verdict {
         case .send: return true
@@ -131,17 +109,21 @@ extension Outbound {
     /// own rate was, and in fragments where that one carries less and may have them. False when the first packet's
     /// time has not come.
     private mutating func releaseFirst(of shaper: Shaper) -> Bool {
-        guard let bytes = unsafe shaper.first, let packet = bytes.baseAddress,
-            let header = unsafe try? InnerHeader(packet, count: bytes.count)
-        else {
+        guard let bytes = unsafe shaper.first, let start = bytes.baseAddress else { return false }
+        do throws(DropReason) {
+            let packet = try unsafe IPPacket(start, count: bytes.count)
+            return release(packet, of: shaper)
+        } catch {
             // It was parsed before it was taken.
             drops.add(.outboundMalformed)
             shaper.removeFirst()
             return true
         }
-        let destination = unsafe header.destination(of: packet, in: table)
-        guard destination >= 0, let path = unsafe table.path(to: destination, for: packet, header: header)
-        else {
+    }
+
+    private mutating func release(_ packet: borrowing IPPacket, of shaper: Shaper) -> Bool {
+        let destination = packet.route(by: .destination, in: table)
+        guard destination >= 0, let path = unsafe table.path(to: destination, for: packet) else {
             drops.add(.noRoute)
             shaper.removeFirst()
             return true
@@ -156,17 +138,17 @@ extension Outbound {
             drops.add(unsafe uses[index].isCut ? .drilled : .noEndpoint)
             return true
         }
-        guard unsafe header.totalLength <= uses[index].limit || uses[index].mayFragment else {
+        guard unsafe packet.count <= uses[index].limit || uses[index].mayFragment else {
             drops.add(.outboundTooBig)
             return true
         }
         // What waited for a path had passed its connection's limiter.
         if !isConnection, !shaper.isOfPath {
-            guard unsafe mayGo(packet, header, past: uses[index].connectionShaper) else { return true }
+            guard unsafe mayGo(packet, past: uses[index].connectionShaper) else { return true }
         }
-        if !isPath { guard unsafe mayGo(packet, header, past: uses[index].pathShaper) else { return true } }
-        let tos = unsafe ECN.tos(packet, family: header.family) & uses[index].tosMask
-        unsafe translate(packet, header, to: destination, tos, use: index)
+        if !isPath { guard unsafe mayGo(packet, past: uses[index].pathShaper) else { return true } }
+        translate(
+            packet, unsafe Hop(destination: destination, tos: packet.tos & uses[index].tosMask, use: index))
         return true
     }
 
@@ -176,28 +158,21 @@ extension Outbound {
     // MARK: Translation
 
     /// The last step before sealing.
-    private mutating func translate(
-        _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, to destination: Int32,
-        _ tos: UInt8, use index: Int
-    ) {
+    private mutating func translate(_ packet: borrowing IPPacket, _ hop: Hop) {
         // Ends of inside links speak for themselves; all others have an outside, also to the far gateway.
         let isOfLink =
-            table.isPinned(destination)
-            && (unsafe uses[index].path._withUnsafeGuaranteedRef {
-                unsafe $0.inside?.local == header.sourceAddress(of: packet)
+            table.isPinned(hop.destination)
+            && (unsafe uses[hop.use].path._withUnsafeGuaranteedRef {
+                $0.inside?.local == packet.address(.source)
             })
-        if let translation = unsafe uses[index].translation, !isOfLink {
-            let outcome = unsafe translation._withUnsafeGuaranteedRef {
-                unsafe $0.outbound(packet, header: header)
-            }
+        if let translation = unsafe uses[hop.use].translation, !isOfLink {
+            let outcome = unsafe translation._withUnsafeGuaranteedRef { $0.outbound(packet) }
             guard outcome != .impossible else {
                 drops.add(.untranslatable)
                 return
             }
         }
-        unsafe seal(
-            packet, count: header.totalLength, tos, use: index,
-            mayFragment: header.totalLength > uses[index].limit)
+        seal(packet, hop, mayFragment: unsafe packet.count > uses[hop.use].limit)
     }
 
     // MARK: Paths

@@ -32,7 +32,7 @@
         var limit: Int
         /// The most that padding may fill.
         var paddingLimit: Int
-        /// Of the inner packet's class, what its outer packet shows.
+        /// Bits of the inner packet's TOS that the outer packet shows.
         var tosMask: UInt8
         /// Each of its packets, on its own, is to be limited or translated.
         var isIntercepted = false
@@ -47,6 +47,16 @@
         var mayFragment: Bool { unsafe underlay?.endpoint.address.family == .v4 }
     }
 
+    /// Where a packet goes.
+    struct Hop: BitwiseCopyable {
+        /// What the table says of its address.
+        let destination: Int32
+        /// TOS of the outer packet.
+        let tos: UInt8
+        /// Index of the path's entry in `uses`.
+        let use: Int
+    }
+
     package let drops: DropCounters
     private let events: EventRing
     private(set) var table = ForwardingTable.empty
@@ -55,7 +65,7 @@
     private var chacha = ChaCha20Poly1305()
     let uses: UnsafeMutablePointer<PathUse>
     private var useCount = 0
-    var answer = ICMPError()
+    var icmpError = ICMPError()
     var shapers = ShaperSet()
     /// A run could not be sent, ever: the paths are asked only then.
     private var hasSendFailed = false
@@ -81,7 +91,7 @@
         }
         self.now = now
         shapers.begin(now: now)
-        answer.refill(at: now)
+        icmpError.refill(at: now)
     }
 
     /// True when another packet may not fit: send the runs, then call `sent` and `finish`.
@@ -91,65 +101,56 @@
     }
 
     /// Takes one packet as the TUN gave it. Its bytes, and 16 more behind them, are written to.
-    package mutating func add(_ packet: UnsafeMutableRawPointer, count: Int, offload: VirtioNetHeader) {
-        answer.clear()
-        let header: InnerHeader
+    package mutating func add(_ bytes: UnsafeMutableRawPointer, count: Int, offload: VirtioNetHeader) {
+        icmpError.clear()
         do throws(DropReason) {
-            header = try unsafe InnerHeader(packet, count: count)
+            let packet = try unsafe IPPacket(bytes, count: count)
+            add(packet, offload: offload)
         } catch {
             drops.add(.outboundMalformed)
-            return
         }
-        let destination = unsafe header.destination(of: packet, in: table)
-        guard destination >= 0, let path = unsafe table.path(to: destination, for: packet, header: header)
-        else {
-            drops.add(unsafe header.staysOnLink(packet) ? .linkLocalMulticast : .noRoute)
-            unsafe answer.make(for: packet, header: header)
+    }
+
+    @inline(__always)
+    private mutating func add(_ packet: borrowing IPPacket, offload: VirtioNetHeader) {
+        let destination = packet.route(by: .destination, in: table)
+        guard destination >= 0, let path = unsafe table.path(to: destination, for: packet) else {
+            drops.add(packet.staysOnLink ? .linkLocalMulticast : .noRoute)
+            icmpError.make(for: packet)
             return
         }
         let index = unsafe use(path)
         guard unsafe uses[index].underlay != nil else {
-            unsafe drop(packet, header: header, offload: offload, use: index)
+            drop(packet, offload: offload, use: index)
             return
         }
-        guard unsafe !isOwnMessage(packet, header: header, use: index) else {
+        guard !isOwnMessage(packet, use: index) else {
             drops.add(.routingLoop)
             return
         }
-        let tos = unsafe ECN.tos(packet, family: header.family) & uses[index].tosMask
+        let hop = unsafe Hop(destination: destination, tos: packet.tos & uses[index].tosMask, use: index)
         if offload.segmentation == VirtioNetHeader.Segmentation.none {
             if offload.flags & VirtioNetHeader.Flag.needsChecksum != 0 {
-                guard unsafe Self.finishChecksum(packet, count: header.totalLength, offload: offload) else {
+                guard Self.finishChecksum(packet, offload: offload) else {
                     drops.add(.outboundOffloadInvalid)
                     return
                 }
             }
-            guard
-                unsafe !uses[index].hasPolicy
-                    || applyPathPolicy(packet, header, to: destination, tos, use: index)
-            else { return }
-            unsafe seal(packet, count: header.totalLength, tos, use: index)
+            guard unsafe !uses[index].hasPolicy || applyPathPolicy(packet, hop) else { return }
+            seal(packet, hop)
         } else {
-            guard
-                let superpacket = unsafe Superpacket(
-                    packet, header: header, offload: offload, limit: uses[index].limit)
+            guard let superpacket = unsafe Superpacket(packet, offload: offload, limit: uses[index].limit)
             else {
                 drops.add(.outboundOffloadInvalid)
                 return
             }
-            guard
-                unsafe !uses[index].hasPolicy
-                    || applyPathPolicy(superpacket, to: destination, tos, use: index)
-            else { return }
-            for number in 0..<superpacket.segmentCount {
-                let (start, length) = unsafe superpacket.segment(number)
-                unsafe seal(start, count: length, tos, use: index)
-            }
+            guard unsafe !uses[index].hasPolicy || applyPathPolicy(superpacket, hop) else { return }
+            for number in 0..<superpacket.segmentCount { seal(superpacket.segment(number), hop) }
         }
     }
 
-    /// An ICMP answer to the packet just added, to be written to the TUN; nil most of the time.
-    package var reply: UnsafeRawBufferPointer? { unsafe answer.bytes }
+    /// An ICMP error about the packet just added, to be written to the TUN; nil most of the time.
+    package var reply: UnsafeRawBufferPointer? { unsafe icmpError.bytes }
 
     // MARK: Runs
 
@@ -195,14 +196,10 @@
             let use = unsafe uses[index]
             guard unsafe use.packets > 0 else { continue }
             unsafe use.path._withUnsafeGuaranteedRef { path in
-                let isFirst = unsafe path.noteSent(
-                    bytes: use.bytes, packets: use.packets, at: now, hasData: true)
                 path.noteTraffic(at: now)
-                if isFirst, !events.dataSent(path.peer, at: now) { path.disarmDataSent() }
-            }
-            unsafe use.keypair?._withUnsafeGuaranteedRef { keypair in
-                if keypair.isRekeyDue(at: now), keypair.path.mayAskForRekey(at: now) {
-                    _ = events.rekeyDue(keypair.path.peer)
+                unsafe use.keypair?._withUnsafeGuaranteedRef { keypair in
+                    unsafe path.noteSent(
+                        bytes: use.bytes, packets: use.packets, under: keypair, at: now, events: events)
                 }
             }
         }
@@ -242,81 +239,67 @@
         return useCount &- 1
     }
 
-    /// For want of an endpoint, or into a cut cable: that one does not answer.
+    /// Drops a packet for want of an endpoint, with an ICMP error, or because a drill has cut its path: a cable gives no
+    /// reply.
     @inline(never)
-    private mutating func drop(
-        _ packet: UnsafeMutableRawPointer, header: InnerHeader, offload: VirtioNetHeader, use index: Int
-    ) {
+    private mutating func drop(_ packet: borrowing IPPacket, offload: VirtioNetHeader, use index: Int) {
         guard unsafe !uses[index].isCut else {
             let segments =
                 offload.segmentation == VirtioNetHeader.Segmentation.none
-                ? nil : unsafe Superpacket(packet, header: header, offload: offload)?.segmentCount
+                ? nil : Superpacket(packet, offload: offload)?.segmentCount
             drops.add(.drilled, count: segments ?? 1)
             return
         }
         drops.add(.noEndpoint)
-        unsafe answer.make(for: packet, header: header)
+        icmpError.make(for: packet)
     }
 
     /// A message that we sealed for this peer, led back into its tunnel by a route. Sealed again it would go
     /// round for ever, in ever more pieces. Nobody else writes the index of our key's peer.
     @inline(__always)
-    private func isOwnMessage(_ packet: UnsafeRawPointer, header: InnerHeader, use index: Int) -> Bool {
-        guard header.transport == InnerHeader.udp || header.transport == InnerHeader.fragmentHeader,
+    private func isOwnMessage(_ packet: borrowing IPPacket, use index: Int) -> Bool {
+        guard packet.transport == IPProtocol.udp || packet.transport == IPProtocol.fragment,
             let keypair = unsafe uses[index].keypair
         else { return false }
-        // A first fragment of IPv6 has eight bytes more before the UDP header.
-        let start = header.ipLength &+ (header.transport == InnerHeader.udp ? 8 : 16)
-        guard header.totalLength >= start &+ Protocol.transportHeaderSize,
-            unsafe (packet + start).loadUnaligned(as: UInt32.self).littleEndian
+        // A first fragment of IPv6 has a fragment header before the UDP header.
+        let offset =
+            UDPField.headerLength &+ (packet.transport == IPProtocol.udp ? 0 : ExtensionField.unit)
+        guard packet.bodyLength >= offset &+ Protocol.transportHeaderSize,
+            unsafe packet.body.loadUnaligned(fromByteOffset: offset, as: UInt32.self).littleEndian
                 == MessageType.transport.rawValue
         else { return false }
-        let message = unsafe TransportHeader(packet + start)
+        let message = unsafe TransportHeader(packet.body + offset)
         return unsafe keypair._withUnsafeGuaranteedRef { $0.remoteIndex == message.receiverIndex }
     }
 
     /// `packet` is finished, and has 16 bytes behind it that are put back. `mayFragment` where it is longer than
     /// the path carries whole.
     @inline(__always)
-    mutating func seal(
-        _ packet: UnsafeMutableRawPointer, count: Int, _ tos: UInt8, use index: Int,
-        mayFragment: Bool = false
-    ) {
+    mutating func seal(_ packet: borrowing IPPacket, _ hop: Hop, mayFragment: Bool = false) {
+        let index = hop.use
         guard let keypair = unsafe uses[index].keypair, let underlay = unsafe uses[index].underlay else {
             // Control sends what is staged whole.
             if mayFragment {
                 drops.add(.outboundTooBig)
             } else {
-                unsafe stage(packet, count: count, use: index)
+                stage(packet, use: index)
             }
             return
         }
-        let padded = unsafe paddedLength(count, mtu: uses[index].paddingLimit)
+        let padded = unsafe paddedLength(packet.count, mtu: uses[index].paddingLimit)
         let size = padded &+ Protocol.transportOverhead
         guard let output = unsafe batch.room(for: size) else {
             drops.add(.outboundOffloadInvalid)
             return
         }
         let isSealed = unsafe keypair._withUnsafeGuaranteedRef { keypair in
-            guard let counter = keypair.takeCounters(1) else { return false }
-            let header = TransportHeader(receiverIndex: keypair.remoteIndex, counter: counter)
-            unsafe header.write(to: output)
-            let tail = unsafe packet + count
-            // What lies behind is the next segment's payload, still to be sent.
-            let saved = unsafe tail.loadUnaligned(as: UInt128.self)
-            unsafe tail.storeBytes(of: 0, as: UInt128.self)
-            unsafe keypair.sendKey.seal(
-                counter: counter, plaintext: packet, count: padded,
-                into: output + Protocol.transportHeaderSize, by: &chacha)
-            unsafe tail.storeBytes(of: saved, as: UInt128.self)
-            return true
+            unsafe keypair.seal(packet.start, count: packet.count, padded: padded, into: output, by: &chacha)
         }
         guard isSealed else {
             drops.add(.sendCounterExhausted)
             return
         }
-        batch.append(
-            size: size, underlay: underlay, use: index, tos: tos, mayFragment: mayFragment)
+        batch.append(size: size, underlay: underlay, use: index, tos: hop.tos, mayFragment: mayFragment)
         unsafe uses[index].bytes &+= size
         unsafe uses[index].packets &+= 1
     }
@@ -324,22 +307,21 @@
     /// Not on the packet's usual way: control stages it, and starts a handshake. A host that floods a tunnel
     /// without a session must not keep control busy with packets that only take each other's place.
     @inline(never)
-    private func stage(_ packet: UnsafeRawPointer, count: Int, use index: Int) {
+    private func stage(_ packet: borrowing IPPacket, use index: Int) {
         let isStaged = unsafe uses[index].path._withUnsafeGuaranteedRef { path in
-            unsafe path.mayStage(at: now) && events.stage(packet, count: count, peer: path.peer)
+            unsafe path.mayStage(at: now)
+                && events.stage(packet.bytes, count: packet.count, peer: path.peer)
         }
         if !isStaged { drops.add(.stagedQueueFull) }
     }
 
-    private static func finishChecksum(
-        _ packet: UnsafeMutableRawPointer, count: Int, offload: VirtioNetHeader
-    ) -> Bool {
+    private static func finishChecksum(_ packet: borrowing IPPacket, offload: VirtioNetHeader) -> Bool {
         let start = Int(offload.checksumStart)
         let field = start &+ Int(offload.checksumOffset)
-        guard field &+ 2 <= count else { return false }
-        let sum = unsafe ~Checksum.fold(Checksum.add(packet + start, count: count &- start))
-        let isUDP = offload.checksumOffset == 6
-        unsafe packet.storeBytes(of: isUDP && sum == 0 ? 0xffff : sum, toByteOffset: field, as: UInt16.self)
+        guard field &+ 2 <= packet.count else { return false }
+        let sum = unsafe ~Checksum.fold(Checksum.add(packet.bytes + start, count: packet.count &- start))
+        let isUDP = offload.checksumOffset == UDPField.checksum
+        unsafe packet.start.storeWord(isUDP && sum == 0 ? 0xffff : sum, at: field)
         return true
     }
 }

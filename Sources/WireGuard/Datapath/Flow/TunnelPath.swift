@@ -251,12 +251,6 @@ package final class TunnelPath: Sendable {
     package var receivedBytes: UInt64 { rxBytes.load(ordering: .relaxed) }
     package var receivedPackets: UInt64 { rxPackets.load(ordering: .relaxed) }
 
-    /// For what control sends itself: handshakes (not authenticated, so no stamp), keepalives, staged
-    /// packets.
-    package func noteSent(bytes: Int, isData: Bool, at now: Instant) {
-        noteSent(bytes: bytes, packets: 1, at: now, hasData: isData)
-    }
-
     package func noteHandshakeSent(bytes: Int) { count(tx: bytes) }
     package func noteHandshakeReceived(bytes: Int) { count(rx: bytes) }
 
@@ -270,9 +264,15 @@ package final class TunnelPath: Sendable {
         rxPackets.wrappingAdd(1, ordering: .relaxed)
     }
 
-    /// True when this is the first data since the timer was disarmed: the caller raises the event, or disarms
-    /// again if it cannot.
-    @discardableResult
+    /// Counts the data messages that a data thread has sealed under `keypair`, and tells control what follows from them.
+    func noteSent(bytes: Int, packets: Int, under keypair: Keypair, at now: Instant, events: EventRing) {
+        let isFirst = noteSent(bytes: bytes, packets: packets, at: now, hasData: true)
+        if isFirst, !events.dataSent(peer, at: now) { disarmDataSent() }
+        if keypair.isRekeyDue(at: now), mayAskForRekey(at: now) { _ = events.rekeyDue(peer) }
+    }
+
+    /// Counts any messages that were sent. True when this is the first data since the timer was disarmed: the caller
+    /// sees to the timer, or disarms again if it cannot.
     func noteSent(bytes: Int, packets: Int, at now: Instant, hasData: Bool) -> Bool {
         txBytes.wrappingAdd(UInt64(bytes), ordering: .relaxed)
         txPackets.wrappingAdd(UInt64(packets), ordering: .relaxed)

@@ -65,17 +65,17 @@ enum Checksum {
     ) -> UInt64 {
         let addresses =
             family == .v4
-            ? unsafe add(packet + 12, count: 8)
-            : unsafe add(packet + 8, count: 32)
+            ? unsafe add(packet + IPv4Field.source, count: 8)
+            : unsafe add(packet + IPv6Field.source, count: 32)
         return addresses &+ word(Int(transport)) &+ word(length)
     }
 
     /// Recomputes an IPv4 header's checksum in place.
     @inline(__always)
     static func finishIPv4Header(_ packet: UnsafeMutableRawPointer, headerLength: Int) {
-        unsafe packet.storeBytes(of: 0, toByteOffset: 10, as: UInt16.self)
+        unsafe packet.storeWord(0, at: IPv4Field.checksum)
         let sum = unsafe fold(add(packet, count: headerLength))
-        unsafe packet.storeBytes(of: ~sum, toByteOffset: 10, as: UInt16.self)
+        unsafe packet.storeWord(~sum, at: IPv4Field.checksum)
     }
 
     /// Takes a change of what a checksum covers into the field at `offset` (RFC 1624, equation 3). `old` and
@@ -83,19 +83,8 @@ enum Checksum {
     /// write 0, or the other way round, unless all that is covered is zero.
     @inline(__always)
     static func update(_ packet: UnsafeMutableRawPointer, at offset: Int, from old: UInt64, to new: UInt64) {
-        let field = unsafe packet.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
+        let field = unsafe packet.reading.word(at: offset)
         let sum = fold(UInt64(~field) &+ UInt64(~fold(old)) &+ UInt64(fold(new)))
-        unsafe packet.storeBytes(of: ~sum, toByteOffset: offset, as: UInt16.self)
-    }
-
-    /// The same for a field that holds the sum itself, not its complement: the pseudo header's, while the
-    /// rest is still to be added (NEEDS_CSUM).
-    @inline(__always)
-    static func updatePartial(
-        _ packet: UnsafeMutableRawPointer, at offset: Int, from old: UInt64, to new: UInt64
-    ) {
-        let field = unsafe packet.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
-        let sum = fold(UInt64(field) &+ UInt64(~fold(old)) &+ UInt64(fold(new)))
-        unsafe packet.storeBytes(of: sum, toByteOffset: offset, as: UInt16.self)
+        unsafe packet.storeWord(~sum, at: offset)
     }
 }

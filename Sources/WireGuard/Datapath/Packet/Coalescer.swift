@@ -79,12 +79,11 @@
 
     // MARK: Taking packets
 
-    /// `count` is the length that the header gives; the packet has been checked against it.
     @inline(__always)
-    mutating func add(_ packet: UnsafeMutableRawPointer, header: InnerHeader) {
+    mutating func add(_ packet: borrowing IPPacket) {
         precondition(nodeCount < Self.capacity)
-        guard let entry = unsafe candidate(packet, header) else {
-            unsafe push(plain(packet, header), slice: PacketSlice(base: packet, count: header.totalLength))
+        guard let entry = unsafe candidate(packet) else {
+            unsafe push(plain(packet), slice: PacketSlice(base: packet.start, count: packet.count))
             return
         }
         var position = openCount &- 1
@@ -92,7 +91,7 @@
             let number = open[position]
             if unsafe Self.isSameFlow(entries[Int(number)], entry) {
                 if unsafe entry.isVerified && continues(entries[Int(number)], entry) {
-                    unsafe extend(Int(number), with: entry, packet: packet)
+                    unsafe extend(Int(number), with: entry)
                     if unsafe !entries[Int(number)].isOpen { close(position) }
                     return
                 }
@@ -110,7 +109,7 @@
             open[openCount] = Int32(truncatingIfNeeded: entryCount)
             openCount &+= 1
         }
-        unsafe push(entry, slice: PacketSlice(base: packet, count: header.totalLength))
+        unsafe push(entry, slice: PacketSlice(base: packet.start, count: packet.count))
     }
 
     private mutating func close(_ position: Int) {
@@ -133,11 +132,10 @@
     }
 
     @inline(__always)
-    private mutating func extend(_ number: Int, with segment: Entry, packet: UnsafeMutableRawPointer) {
+    private mutating func extend(_ number: Int, with segment: Entry) {
         let payload = unsafe segment.total &- segment.headerLength
-        unsafe (nodes + nodeCount).initialize(
-            to: Node(slice: PacketSlice(base: packet + segment.headerLength, count: payload), next: Self.none)
-        )
+        let slice = unsafe PacketSlice(base: segment.packet + segment.headerLength, count: payload)
+        unsafe (nodes + nodeCount).initialize(to: Node(slice: slice, next: Self.none))
         let entry = unsafe entries + number
         unsafe nodes[Int(entry.pointee.last)].next = Int32(truncatingIfNeeded: nodeCount)
         unsafe entry.pointee.last = Int32(truncatingIfNeeded: nodeCount)
@@ -153,66 +151,55 @@
 
     // MARK: Judging packets
 
-    private func plain(_ packet: UnsafeMutableRawPointer, _ header: InnerHeader) -> Entry {
+    private func plain(_ packet: borrowing IPPacket) -> Entry {
         unsafe Entry(
-            packet: packet, family: header.family, transport: .other, isOpen: false, isVerified: false,
-            pushes: false,
-            ipLength: header.ipLength, headerLength: 0, segmentSize: 0, total: header.totalLength,
-            nextSequence: 0,
-            slices: 1, first: 0, last: 0)
+            packet: packet.start, family: packet.family, transport: .other, isOpen: false, isVerified: false,
+            pushes: false, ipLength: packet.headerLength, headerLength: 0, segmentSize: 0,
+            total: packet.count,
+            nextSequence: 0, slices: 1, first: 0, last: 0)
     }
 
     /// A packet of a flow, whose ports are where they should be; open if others may be put behind it. Nil for
     /// all else.
     @inline(__always)
-    private func candidate(_ packet: UnsafeMutableRawPointer, _ header: InnerHeader) -> Entry? {
-        guard !header.isFragment, header.ipLength == (header.family == .v4 ? 20 : 40) else { return nil }
+    private func candidate(_ packet: borrowing IPPacket) -> Entry? {
+        guard !packet.isFragment, packet.headerLength == IPPacket.headerLength(packet.family) else {
+            return nil
+        }
         // A superpacket's header is summed anew: a wrong one must not come out right.
-        let isHeaderRight =
-            unsafe header.family == .v6 || Checksum.fold(Checksum.add(packet, count: 20)) == 0xffff
-        let transport = unsafe UnsafeRawPointer(packet) + header.ipLength
-        let length = header.totalLength &- header.ipLength
-        if header.transport == InnerHeader.tcp {
-            guard offloads.tcp, length >= 20 else { return nil }
-            let tcpLength = Int(unsafe transport.load(fromByteOffset: 12, as: UInt8.self) >> 4) &* 4
-            guard tcpLength >= 20, tcpLength <= length else { return nil }
-            let flags = unsafe transport.load(fromByteOffset: 13, as: UInt8.self)
+        let isHeaderRight = packet.isHeaderRight
+        let length = packet.bodyLength
+        if packet.transport == IPProtocol.tcp {
+            guard offloads.tcp, length >= TCPField.headerLength else { return nil }
+            let tcpLength = packet.tcpHeaderLength
+            guard tcpLength >= TCPField.headerLength, tcpLength <= length else { return nil }
+            let flags = packet.tcpFlags
             let payload = length &- tcpLength
             let pushes = flags & TCPFlag.psh != 0
             let mayGrow = isHeaderRight && payload > 0 && flags & ~TCPFlag.psh == TCPFlag.ack
-            let isVerified = unsafe mayGrow && Self.isChecksumRight(packet, header, length: length)
+            let isVerified = mayGrow && packet.isBodyRight
+            let sequence = unsafe packet.body.bigEndian32(at: TCPField.sequence)
             return unsafe Entry(
-                packet: packet, family: header.family, transport: .tcp, isOpen: isVerified && !pushes,
-                isVerified: isVerified, pushes: pushes, ipLength: header.ipLength,
-                headerLength: header.ipLength &+ tcpLength, segmentSize: payload, total: header.totalLength,
-                nextSequence: transport.bigEndian32(at: 4) &+ UInt32(truncatingIfNeeded: payload), slices: 1,
-                first: 0,
-                last: 0)
+                packet: packet.start, family: packet.family, transport: .tcp, isOpen: isVerified && !pushes,
+                isVerified: isVerified, pushes: pushes, ipLength: packet.headerLength,
+                headerLength: packet.headerLength &+ tcpLength, segmentSize: payload, total: packet.count,
+                nextSequence: sequence &+ UInt32(truncatingIfNeeded: payload), slices: 1, first: 0, last: 0)
         }
-        if header.transport == InnerHeader.udp {
-            guard offloads.udp, length >= 8 else { return nil }
+        if packet.transport == IPProtocol.udp {
+            guard offloads.udp, length >= UDPField.headerLength else { return nil }
             let mayGrow =
-                unsafe isHeaderRight && length > 8 && transport.bigEndian16(at: 4) == length
-                && transport.bigEndian16(at: 6) != 0
-            let isVerified = unsafe mayGrow && Self.isChecksumRight(packet, header, length: length)
+                unsafe isHeaderRight && length > UDPField.headerLength
+                && packet.body.bigEndian16(at: UDPField.length) == length
+                && packet.body.word(at: UDPField.checksum) != 0
+            let isVerified = mayGrow && packet.isBodyRight
             return unsafe Entry(
-                packet: packet, family: header.family, transport: .udp, isOpen: isVerified,
-                isVerified: isVerified,
-                pushes: false, ipLength: header.ipLength, headerLength: header.ipLength &+ 8,
-                segmentSize: length &- 8,
-                total: header.totalLength, nextSequence: 0, slices: 1, first: 0, last: 0)
+                packet: packet.start, family: packet.family, transport: .udp, isOpen: isVerified,
+                isVerified: isVerified, pushes: false, ipLength: packet.headerLength,
+                headerLength: packet.headerLength &+ UDPField.headerLength,
+                segmentSize: length &- UDPField.headerLength, total: packet.count, nextSequence: 0, slices: 1,
+                first: 0, last: 0)
         }
         return nil
-    }
-
-    @inline(__always)
-    private static func isChecksumRight(_ packet: UnsafeRawPointer, _ header: InnerHeader, length: Int)
-        -> Bool
-    {
-        let pseudo = unsafe Checksum.pseudoHeader(
-            packet, family: header.family, transport: header.transport, length: length)
-        return unsafe Checksum.fold(Checksum.add(packet + header.ipLength, count: length, to: pseudo))
-            == 0xffff
     }
 
     /// Addresses and ports stand next to each other when there are no options: 12 bytes, or 36.
@@ -220,8 +207,8 @@
     private static func isSameFlow(_ a: Entry, _ b: Entry) -> Bool {
         guard unsafe a.transport == b.transport, unsafe a.family == b.family else { return false }
         return unsafe a.family == .v4
-            ? isEqual(a.packet, b.packet, from: 12, count: 12)
-            : isEqual(a.packet, b.packet, from: 8, count: 36)
+            ? isEqual(a.packet, b.packet, from: IPv4Field.source, count: 12)
+            : isEqual(a.packet, b.packet, from: IPv6Field.source, count: 36)
     }
 
     /// `count` is a multiple of four.
@@ -242,32 +229,31 @@
     @inline(__always)
     private func continues(_ entry: Entry, _ segment: Entry) -> Bool {
         let payload = unsafe segment.total &- segment.headerLength
-        let a = unsafe entry.packet
-        let b = unsafe segment.packet
+        let a = unsafe UnsafeRawPointer(entry.packet)
+        let b = unsafe UnsafeRawPointer(segment.packet)
         guard unsafe entry.isOpen, unsafe entry.headerLength == segment.headerLength,
             unsafe payload <= entry.segmentSize, unsafe entry.total &+ payload <= 65_535
         else { return false }
         if unsafe entry.family == .v4 {
-            // Type of service, then time to live; of the flags only DF can be set here.
-            guard
-                unsafe a.load(fromByteOffset: 1, as: UInt8.self) == b.load(fromByteOffset: 1, as: UInt8.self),
-                unsafe a.load(fromByteOffset: 8, as: UInt8.self) == b.load(fromByteOffset: 8, as: UInt8.self),
-                unsafe a.load(fromByteOffset: 6, as: UInt8.self) == b.load(fromByteOffset: 6, as: UInt8.self)
+            // Of the flags, in the first byte of the fragment field, only DF can be set here.
+            guard unsafe a.byte(at: IPv4Field.tos) == b.byte(at: IPv4Field.tos),
+                unsafe a.byte(at: IPv4Field.ttl) == b.byte(at: IPv4Field.ttl),
+                unsafe a.byte(at: IPv4Field.fragment) == b.byte(at: IPv4Field.fragment)
             else { return false }
         } else {
-            // Version, traffic class and flow label, then hop limit.
-            guard unsafe Self.isEqual(a, b, from: 0, count: 4),
-                unsafe a.load(fromByteOffset: 7, as: UInt8.self) == b.load(fromByteOffset: 7, as: UInt8.self)
+            // The flow label too.
+            guard unsafe Self.isEqual(a, b, from: IPv6Field.versionAndClass, count: 4),
+                unsafe a.byte(at: IPv6Field.hopLimit) == b.byte(at: IPv6Field.hopLimit)
             else { return false }
         }
         guard unsafe entry.transport == .tcp else { return true }
-        let sequence = unsafe UnsafeRawPointer(b).bigEndian32(at: entry.ipLength &+ 4)
-        guard unsafe sequence == entry.nextSequence else { return false }
-        // Acknowledgement; window; options. Not the flags (ACK, perhaps PSH), not the checksum.
         let ip = unsafe entry.ipLength
-        return unsafe Self.isEqual(a, b, from: ip &+ 8, count: 4)
-            && UnsafeRawPointer(a).bigEndian16(at: ip &+ 14) == UnsafeRawPointer(b).bigEndian16(at: ip &+ 14)
-            && Self.isEqual(a, b, from: ip &+ 20, count: entry.headerLength &- ip &- 20)
+        guard unsafe b.bigEndian32(at: ip &+ TCPField.sequence) == entry.nextSequence else { return false }
+        // Acknowledgement; window; options. Not the flags (ACK, perhaps PSH), not the checksum.
+        let options = ip &+ TCPField.headerLength
+        return unsafe Self.isEqual(a, b, from: ip &+ TCPField.acknowledgement, count: 4)
+            && a.word(at: ip &+ TCPField.window) == b.word(at: ip &+ TCPField.window)
+            && Self.isEqual(a, b, from: options, count: entry.headerLength &- options)
     }
 
     // MARK: Giving packets
@@ -315,27 +301,26 @@
         let isTCP = unsafe entry.transport == .tcp
         switch unsafe entry.family {
         case .v4:
-            unsafe packet.storeBigEndian16(entry.total, at: 2)
-            unsafe Checksum.finishIPv4Header(packet, headerLength: 20)
+            unsafe packet.storeBigEndian16(entry.total, at: IPv4Field.totalLength)
+            unsafe Checksum.finishIPv4Header(packet, headerLength: IPv4Field.headerLength)
             header.segmentation = VirtioNetHeader.Segmentation.tcp4
         case .v6:
-            unsafe packet.storeBigEndian16(length, at: 4)
+            unsafe packet.storeBigEndian16(length, at: IPv6Field.payloadLength)
             header.segmentation = VirtioNetHeader.Segmentation.tcp6
         }
         if isTCP {
             if unsafe entry.pushes {
-                let flags = unsafe transport.load(fromByteOffset: 13, as: UInt8.self) | TCPFlag.psh
-                unsafe transport.storeBytes(of: flags, toByteOffset: 13, as: UInt8.self)
+                let flags = unsafe transport.reading.byte(at: TCPField.flags) | TCPFlag.psh
+                unsafe transport.storeByte(flags, at: TCPField.flags)
             }
         } else {
-            unsafe transport.storeBigEndian16(length, at: 4)
+            unsafe transport.storeBigEndian16(length, at: UDPField.length)
             header.segmentation = VirtioNetHeader.Segmentation.udp
         }
-        let field = isTCP ? 16 : 6
+        let field = isTCP ? TCPField.checksum : UDPField.checksum
         let pseudo = unsafe Checksum.pseudoHeader(
-            packet, family: entry.family, transport: isTCP ? InnerHeader.tcp : InnerHeader.udp, length: length
-        )
-        unsafe transport.storeBytes(of: Checksum.fold(pseudo), toByteOffset: field, as: UInt16.self)
+            packet, family: entry.family, transport: isTCP ? IPProtocol.tcp : IPProtocol.udp, length: length)
+        unsafe transport.storeWord(Checksum.fold(pseudo), at: field)
         header.flags = VirtioNetHeader.Flag.needsChecksum
         unsafe header.headerLength = UInt16(truncatingIfNeeded: entry.headerLength)
         unsafe header.segmentSize = UInt16(truncatingIfNeeded: entry.segmentSize)

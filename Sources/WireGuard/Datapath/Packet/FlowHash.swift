@@ -11,23 +11,25 @@ enum FlowHash {
     private static let root2: UInt64 = 0x6a09_e667_f3bc_c909
     private static let root3: UInt64 = 0xbb67_ae85_84ca_a73b
 
-    static func of(_ packet: UnsafeRawPointer, header: InnerHeader) -> UInt64 {
-        var rest = UInt64(header.transport) << 32
-        if header.transport == InnerHeader.tcp || header.transport == InnerHeader.udp, !header.isFragment,
-            header.totalLength >= header.ipLength &+ 4
+    static func of(_ packet: borrowing IPPacket) -> UInt64 {
+        var rest = UInt64(packet.transport) << 32
+        if packet.transport == IPProtocol.tcp || packet.transport == IPProtocol.udp, !packet.isFragment,
+            packet.bodyLength >= 4
         {
-            rest |= UInt64(unsafe packet.bigEndian32(at: header.ipLength))
+            // Both ports.
+            rest |= UInt64(unsafe packet.body.bigEndian32(at: TCPField.sourcePort))
         }
+        let bytes = unsafe packet.bytes + packet.offset(of: .source)
         let addresses: UInt64
-        switch header.family {
-        case .v4: addresses = unsafe packet.loadUnaligned(fromByteOffset: 12, as: UInt64.self)
+        switch packet.family {
+        case .v4: addresses = unsafe bytes.loadUnaligned(as: UInt64.self)
         case .v6:
             let source = unsafe mix(
-                packet.loadUnaligned(fromByteOffset: 8, as: UInt64.self) ^ pi,
-                packet.loadUnaligned(fromByteOffset: 16, as: UInt64.self) ^ e)
+                bytes.loadUnaligned(as: UInt64.self) ^ pi,
+                bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self) ^ e)
             let destination = unsafe mix(
-                packet.loadUnaligned(fromByteOffset: 24, as: UInt64.self) ^ root2,
-                packet.loadUnaligned(fromByteOffset: 32, as: UInt64.self) ^ root3)
+                bytes.loadUnaligned(fromByteOffset: 16, as: UInt64.self) ^ root2,
+                bytes.loadUnaligned(fromByteOffset: 24, as: UInt64.self) ^ root3)
             addresses = source &+ destination
         }
         return mix(mix(addresses ^ pi, rest ^ e) ^ root2, root3)

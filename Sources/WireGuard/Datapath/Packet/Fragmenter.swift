@@ -4,10 +4,6 @@
 /// Its checksums must be finished before: the transport's then lies in the first fragment as it is, and holds
 /// for the whole again when the far end has put it together.
 @safe struct Fragmenter {
-    private static let moreFragments = 0x2000
-    private static let doNotFragment = 0x4000
-    private static let reserved = 0x8000
-    private static let offsetMask = 0x1fff
     /// An option's first bit: it belongs in every fragment.
     private static let copied: UInt8 = 0x80
 
@@ -17,43 +13,47 @@
     private let mtu: Int
     /// Flags and offset of the packet, itself a fragment perhaps.
     private let fragmentField: Int
-    /// Of the packet's bytes, the next that is to go.
+    /// Offset of the next byte that is to go.
     private var position: Int
 
     /// Nil for a packet that must not be fragmented (IPv6, DF: its sender is owed an ``ICMPError``), or that cannot:
     /// the offset of its last piece would not fit in the header, or no piece in the MTU.
-    init?(_ packet: UnsafeRawPointer, header: InnerHeader, mtu: Int) {
-        guard header.family == .v4 else { return nil }
-        let field = unsafe packet.bigEndian16(at: 6)
-        let last = (field & Self.offsetMask) &* 8 &+ header.totalLength &- header.ipLength
-        guard field & Self.doNotFragment == 0, mtu >= header.ipLength &+ 8, last <= 0xffff else { return nil }
-        unsafe self.packet = packet
-        headerLength = header.ipLength
-        totalLength = header.totalLength
+    init?(_ packet: borrowing IPPacket, mtu: Int) {
+        guard packet.family == .v4 else { return nil }
+        let field = packet.fragmentField
+        let last = (field & FragmentBits.offset) &* 8 &+ packet.bodyLength
+        guard field & FragmentBits.doNotFragment == 0, mtu >= packet.headerLength &+ 8, last <= 0xffff else {
+            return nil
+        }
+        unsafe self.packet = packet.bytes
+        headerLength = packet.headerLength
+        totalLength = packet.count
         self.mtu = mtu
         fragmentField = field
-        position = header.ipLength
+        position = packet.headerLength
     }
 
-    /// Lays the next fragment out in `buffer`, which has room for the MTU, and returns its length; 0 when all
-    /// have gone.
-    mutating func next(into buffer: UnsafeMutableRawPointer) -> Int {
-        guard position < totalLength else { return 0 }
+    /// Lays the next fragment out in `buffer`, which has room for the MTU; nil when all have gone.
+    mutating func next(into buffer: UnsafeMutableRawPointer) -> IPPacket? {
+        guard position < totalLength else { return nil }
         let isFirst = position == headerLength
         let header = unsafe isFirst ? copyHeader(to: buffer) : copyLaterHeader(to: buffer)
         let left = totalLength &- position
         let fits = header &+ left <= mtu
         // All but the last are a multiple of eight bytes.
         let payload = fits ? left : (mtu &- header) & ~7
-        let offset = (fragmentField & Self.offsetMask) &+ (position &- headerLength) / 8
-        let isMore = !fits || fragmentField & Self.moreFragments != 0
-        unsafe buffer.storeBigEndian16(header &+ payload, at: 2)
+        let offset = (fragmentField & FragmentBits.offset) &+ (position &- headerLength) / 8
+        let isMore = !fits || fragmentField & FragmentBits.moreFragments != 0
+        unsafe buffer.storeBigEndian16(header &+ payload, at: IPv4Field.totalLength)
         unsafe buffer.storeBigEndian16(
-            fragmentField & Self.reserved | (isMore ? Self.moreFragments : 0) | offset, at: 6)
+            fragmentField & FragmentBits.reserved | (isMore ? FragmentBits.moreFragments : 0) | offset,
+            at: IPv4Field.fragment)
         unsafe (buffer + header).copyMemory(from: packet + position, byteCount: payload)
         unsafe Checksum.finishIPv4Header(buffer, headerLength: header)
         position &+= payload
-        return header &+ payload
+        return unsafe IPPacket(
+            buffer, family: .v4, headerLength: header, count: header &+ payload,
+            transport: packet.byte(at: IPv4Field.transport), isFragment: isMore || offset > 0)
     }
 
     private func copyHeader(to buffer: UnsafeMutableRawPointer) -> Int {
@@ -63,11 +63,11 @@
 
     /// With those options alone that belong in every fragment.
     private func copyLaterHeader(to buffer: UnsafeMutableRawPointer) -> Int {
-        unsafe buffer.copyMemory(from: packet, byteCount: 20)
-        var length = 20
-        var offset = 20
+        unsafe buffer.copyMemory(from: packet, byteCount: IPv4Field.headerLength)
+        var length = IPv4Field.headerLength
+        var offset = IPv4Field.headerLength
         while offset < headerLength {
-            let kind = unsafe packet.load(fromByteOffset: offset, as: UInt8.self)
+            let kind = unsafe packet.byte(at: offset)
             // End of the list, and no operation, which only aligns.
             if kind == 0 { break }
             if kind == 1 {
@@ -75,7 +75,7 @@
                 continue
             }
             guard offset &+ 1 < headerLength else { break }
-            let size = Int(unsafe packet.load(fromByteOffset: offset &+ 1, as: UInt8.self))
+            let size = Int(unsafe packet.byte(at: offset &+ 1))
             // Whoever reads it will not get further either.
             guard size >= 2, offset &+ size <= headerLength else { break }
             if kind & Self.copied != 0 {
@@ -85,10 +85,10 @@
             offset &+= size
         }
         while length & 3 != 0 {
-            unsafe buffer.storeBytes(of: 0, toByteOffset: length, as: UInt8.self)
+            unsafe buffer.storeByte(0, at: length)
             length &+= 1
         }
-        unsafe buffer.storeBytes(of: 0x40 | UInt8(truncatingIfNeeded: length / 4), as: UInt8.self)
+        unsafe buffer.storeByte(0x40 | UInt8(truncatingIfNeeded: length / 4), at: IPv4Field.versionAndLength)
         return length
     }
 }

@@ -19,6 +19,12 @@
     /// Bytes of the packet that are sent back: within 576 for IPv4 (RFC 1812, section 4.3.2.3).
     private static let quoted = 520
 
+    private static let hostUnreachable: UInt8 = 1
+    private static let fragmentationNeeded: UInt8 = 4
+    private static let addressUnreachable: UInt8 = 3
+    /// ICMP messages that are no errors: echo, timestamp, information and address mask requests.
+    private static let queries: [UInt8] = [8, 13, 15, 17]
+
     private let buffer: UnsafeMutableRawPointer
     private var count = 0
     private var tokens = perSecond
@@ -43,83 +49,45 @@
     @inline(__always)
     mutating func clear() { count = 0 }
 
-    /// The packet as its sender wrote it: before any translation, which the sender knows nothing of.
-    mutating func make(_ kind: Kind = .unreachable, for packet: UnsafeRawPointer, header: InnerHeader) {
-        guard tokens > 0 else { return }
-        switch header.family {
-        case .v4: unsafe makeV4(kind, packet, header)
-        case .v6: unsafe makeV6(kind, packet, header)
+    /// Writes the error to the sender of `packet`, which is as its sender wrote it: before any translation, which the
+    /// sender knows nothing of.
+    mutating func make(_ kind: Kind = .unreachable, for packet: borrowing IPPacket) {
+        guard tokens > 0, Self.mayBeAbout(packet) else { return }
+        let quoted = min(packet.count, Self.quoted)
+        let error = unsafe IPPacket(
+            writingTo: buffer, from: packet.address(.destination), to: packet.address(.source),
+            transport: IPProtocol.icmp(packet.family), bodyLength: ICMPField.headerLength &+ quoted)
+        let icmp = unsafe buffer + error.headerLength
+        unsafe icmp.initializeMemory(as: UInt8.self, repeating: 0, count: ICMPField.headerLength)
+        let (type, code): (UInt8, UInt8)
+        switch (kind, packet.family) {
+        case (.unreachable, .v4): (type, code) = (ICMPType.unreachable4, Self.hostUnreachable)
+        case (.unreachable, .v6): (type, code) = (ICMPType.unreachable6, Self.addressUnreachable)
+        case (.tooBig(let mtu), .v4):
+            (type, code) = (ICMPType.unreachable4, Self.fragmentationNeeded)
+            unsafe icmp.storeBigEndian16(min(mtu, 0xffff), at: ICMPField.mtu4)
+        case (.tooBig(let mtu), .v6):
+            (type, code) = (ICMPType.packetTooBig6, 0)
+            unsafe icmp.storeBigEndian32(
+                UInt32(truncatingIfNeeded: max(mtu, Self.minimumMTU6)), at: ICMPField.mtu6)
         }
-        if count > 0 { tokens -= 1 }
+        unsafe icmp.storeByte(type, at: ICMPField.type)
+        unsafe icmp.storeByte(code, at: ICMPField.code)
+        unsafe (icmp + ICMPField.headerLength).copyMemory(from: packet.bytes, byteCount: quoted)
+        error.finishBody(checksumAt: ICMPField.checksum)
+        count = error.count
+        tokens -= 1
     }
 
-    /// Never about an ICMP error, a later fragment, or what was not sent from one host to one host (RFC 1122,
-    /// 3.2.2).
-    private mutating func makeV4(_ kind: Kind, _ packet: UnsafeRawPointer, _ header: InnerHeader) {
-        let source = IPAddress(v4: unsafe packet.bigEndian32(at: 12))
-        let destination = IPAddress(v4: unsafe packet.bigEndian32(at: 16))
-        guard Self.isHost(source), Self.isHost(destination), unsafe packet.bigEndian16(at: 6) & 0x1fff == 0
-        else { return }
-        if header.transport == 1 {
-            let queries: [UInt8] = [8, 13, 15, 17]
-            guard header.totalLength > header.ipLength,
-                unsafe queries.contains(packet.load(fromByteOffset: header.ipLength, as: UInt8.self))
-            else { return }
-        }
-        let quoted = min(header.totalLength, Self.quoted)
-        unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0, count: 28)
-        unsafe buffer.storeBytes(of: 0x45, as: UInt8.self)
-        unsafe buffer.storeBigEndian16(28 + quoted, at: 2)
-        unsafe buffer.storeBytes(of: 64, toByteOffset: 8, as: UInt8.self)
-        unsafe buffer.storeBytes(of: 1, toByteOffset: 9, as: UInt8.self)
-        unsafe (buffer + 12).copyMemory(from: packet + 16, byteCount: 4)
-        unsafe (buffer + 16).copyMemory(from: packet + 12, byteCount: 4)
-        unsafe Checksum.finishIPv4Header(buffer, headerLength: 20)
-        // Destination unreachable; of its codes, host unreachable or fragmentation needed.
-        unsafe buffer.storeBytes(of: 3, toByteOffset: 20, as: UInt8.self)
-        switch kind {
-        case .unreachable: unsafe buffer.storeBytes(of: 1, toByteOffset: 21, as: UInt8.self)
-        case .tooBig(let mtu):
-            unsafe buffer.storeBytes(of: 4, toByteOffset: 21, as: UInt8.self)
-            unsafe buffer.storeBigEndian16(min(mtu, 0xffff), at: 26)
-        }
-        unsafe (buffer + 28).copyMemory(from: packet, byteCount: quoted)
-        let sum = unsafe ~Checksum.fold(Checksum.add(buffer + 20, count: 8 + quoted))
-        unsafe buffer.storeBytes(of: sum, toByteOffset: 22, as: UInt16.self)
-        count = 28 + quoted
-    }
-
-    private mutating func makeV6(_ kind: Kind, _ packet: UnsafeRawPointer, _ header: InnerHeader) {
-        let source = IPAddress(v6: unsafe packet.bigEndian128(at: 8))
-        let destination = IPAddress(v6: unsafe packet.bigEndian128(at: 24))
-        guard Self.isHost(source), Self.isHost(destination) else { return }
-        if header.transport == 58 {
-            guard header.totalLength > 40, unsafe packet.load(fromByteOffset: 40, as: UInt8.self) >= 128
-            else { return }
-        }
-        let quoted = min(header.totalLength, Self.quoted)
-        unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0, count: 48)
-        unsafe buffer.storeBytes(of: 0x60, as: UInt8.self)
-        unsafe buffer.storeBigEndian16(8 + quoted, at: 4)
-        unsafe buffer.storeBytes(of: 58, toByteOffset: 6, as: UInt8.self)
-        unsafe buffer.storeBytes(of: 64, toByteOffset: 7, as: UInt8.self)
-        unsafe (buffer + 8).copyMemory(from: packet + 24, byteCount: 16)
-        unsafe (buffer + 24).copyMemory(from: packet + 8, byteCount: 16)
-        switch kind {
-        case .unreachable:
-            // Destination unreachable, address unreachable.
-            unsafe buffer.storeBytes(of: 1, toByteOffset: 40, as: UInt8.self)
-            unsafe buffer.storeBytes(of: 3, toByteOffset: 41, as: UInt8.self)
-        case .tooBig(let mtu):
-            unsafe buffer.storeBytes(of: 2, toByteOffset: 40, as: UInt8.self)
-            unsafe buffer.storeBigEndian32(
-                UInt32(truncatingIfNeeded: max(mtu, Self.minimumMTU6)), at: 44)
-        }
-        unsafe (buffer + 48).copyMemory(from: packet, byteCount: quoted)
-        let pseudo = unsafe Checksum.pseudoHeader(buffer, family: .v6, transport: 58, length: 8 + quoted)
-        let sum = unsafe ~Checksum.fold(Checksum.add(buffer + 40, count: 8 + quoted, to: pseudo))
-        unsafe buffer.storeBytes(of: sum, toByteOffset: 42, as: UInt16.self)
-        count = 48 + quoted
+    /// Never about an ICMP error, a later fragment, or what was not sent from one host to one host (RFC 1122, section
+    /// 3.2.2; RFC 4443, section 2.4).
+    private static func mayBeAbout(_ packet: borrowing IPPacket) -> Bool {
+        guard isHost(packet.address(.source)), isHost(packet.address(.destination)) else { return false }
+        if packet.family == .v4, packet.fragmentField & FragmentBits.offset != 0 { return false }
+        guard packet.transport == IPProtocol.icmp(packet.family) else { return true }
+        guard packet.bodyLength > ICMPField.type else { return false }
+        let type = unsafe packet.body.byte(at: ICMPField.type)
+        return packet.family == .v4 ? queries.contains(type) : !ICMPType.isError(type, .v6)
     }
 
     private static func isHost(_ address: IPAddress) -> Bool {

@@ -14,7 +14,7 @@
 ///
 /// Concurrency: immutable; any thread may use it.
 package final class PrefixTranslation: Sendable {
-    /// Of one family, and of one length.
+    /// Two prefixes of one family and of one length.
     package struct Pair: Hashable, Sendable {
         package let inside: IPPrefix
         package let outside: IPPrefix
@@ -89,29 +89,15 @@ package final class PrefixTranslation: Sendable {
 
     // MARK: Packets
 
-    /// From the TUN to the tunnel. `partial` is the offset of a checksum that is still to be finished
-    /// (NEEDS_CSUM), with the sum of its pseudo header in the field; -1 where there is none.
+    /// From the TUN to the tunnel, its checksums finished.
     @inline(__always)
-    func outbound(
-        _ packet: UnsafeMutableRawPointer, header: InnerHeader, partial: Int = -1
-    ) -> Outcome {
-        unsafe translate(packet, header, .source, toOutside, partial)
-    }
+    func outbound(_ packet: borrowing IPPacket) -> Outcome { translate(packet, .source, toOutside) }
 
     /// From the tunnel to the TUN: before it is coalesced.
     @inline(__always)
-    func inbound(_ packet: UnsafeMutableRawPointer, header: InnerHeader) -> Outcome {
-        unsafe translate(packet, header, .destination, toInside, -1)
-    }
+    func inbound(_ packet: borrowing IPPacket) -> Outcome { translate(packet, .destination, toInside) }
 
-    private enum Side {
-        case source
-        case destination
-
-        var other: Side { self == .source ? .destination : .source }
-    }
-
-    /// What replacing an address did to any sum that covers it. Always even places: every header here is of
+    /// What replacing an address did to any sum that covers it. Always at even offsets: every header here is of
     /// even length.
     private struct Change {
         var old: UInt64 = 0
@@ -119,58 +105,58 @@ package final class PrefixTranslation: Sendable {
     }
 
     private func translate(
-        _ packet: UnsafeMutableRawPointer, _ header: InnerHeader, _ side: Side, _ mapping: Mapping,
-        _ partial: Int
+        _ packet: borrowing IPPacket, _ side: IPPacket.Side, _ mapping: Mapping
     ) -> Outcome {
-        let transport = unsafe Transport(packet, header: header)
-        let field = transport.checksumField(header.family)
-        if let field, field &+ 2 > header.totalLength {
-            return unsafe isMapped(packet, header.family, side, mapping) ? .impossible : .unchanged
+        let transport = Transport(packet)
+        let field = transport.checksumField(packet.family)
+        if let field, field &+ 2 > packet.count {
+            return isMapped(packet, side, mapping) ? .impossible : .unchanged
         }
         var outcome = Outcome.unchanged
-        if let change = unsafe replace(packet, header.family, side, mapping) {
+        if let change = replace(packet, side, mapping) {
             outcome = .translated
             // A routing header that still leads on has the sum's destination, not the IPv6 header.
             if let field, side == .source || !transport.isRouted {
-                unsafe update(packet, field, transport.number, change, isPartial: field == partial)
+                unsafe update(packet.start, field, transport.number, change)
             }
         }
         // Also from a router whose own address is in no pair.
-        if let error = unsafe transport.error(packet, header.family, end: header.totalLength),
+        if let error = transport.error(packet) {
+            let quotation = error &+ ICMPField.headerLength
             let change = unsafe translateQuotation(
-                packet + (error &+ 8), count: header.totalLength &- error &- 8, header.family, side.other,
-                mapping)
-        {
-            outcome = .translated
-            if error &+ 2 != partial {
-                unsafe Checksum.update(packet, at: error &+ 2, from: change.old, to: change.new)
+                packet.start + quotation, count: packet.count &- quotation, packet.family, side.other, mapping
+            )
+            if let change {
+                outcome = .translated
+                unsafe Checksum.update(
+                    packet.start, at: error &+ ICMPField.checksum, from: change.old, to: change.new)
             }
         }
         return outcome
     }
 
-    /// The packet in an ICMP error, cut short most often: its address, its checksums as far as they are
+    /// Translates the packet in an ICMP error, which most often is not whole: its address, its checksums as far as they are
     /// there. Returns all that changed, for the sum of the error; nil for nothing.
     private func translateQuotation(
-        _ packet: UnsafeMutableRawPointer, count: Int, _ family: IPAddress.Family, _ side: Side,
+        _ start: UnsafeMutableRawPointer, count: Int, _ family: IPAddress.Family, _ side: IPPacket.Side,
         _ mapping: Mapping
     ) -> Change? {
-        guard let header = unsafe InnerHeader(quoted: packet, count: count), header.family == family else {
+        guard let packet = unsafe IPPacket(quoted: start, count: count), packet.family == family else {
             return nil
         }
-        let headerSum = unsafe UInt64(packet.loadUnaligned(fromByteOffset: 10, as: UInt16.self))
-        guard let change = unsafe replace(packet, family, side, mapping) else { return nil }
+        let headerSum = unsafe UInt64(start.reading.word(at: IPv4Field.checksum))
+        guard let change = replace(packet, side, mapping) else { return nil }
         var total = change
         if family == .v4 {
             total.old &+= headerSum
-            total.new &+= unsafe UInt64(packet.loadUnaligned(fromByteOffset: 10, as: UInt16.self))
+            total.new &+= unsafe UInt64(start.reading.word(at: IPv4Field.checksum))
         }
-        let transport = unsafe Transport(packet, header: header)
+        let transport = Transport(packet)
         let isCovered = side == .source || !transport.isRouted
         if let field = transport.checksumField(family), field &+ 2 <= count, isCovered {
-            total.old &+= unsafe UInt64(packet.loadUnaligned(fromByteOffset: field, as: UInt16.self))
-            unsafe update(packet, field, transport.number, change, isPartial: false)
-            total.new &+= unsafe UInt64(packet.loadUnaligned(fromByteOffset: field, as: UInt16.self))
+            total.old &+= unsafe UInt64(start.reading.word(at: field))
+            unsafe update(start, field, transport.number, change)
+            total.new &+= unsafe UInt64(start.reading.word(at: field))
         }
         return total
     }
@@ -180,68 +166,55 @@ package final class PrefixTranslation: Sendable {
     /// Replaces the address, and mends the IPv4 header; nil when no pair has it.
     @inline(__always)
     private func replace(
-        _ packet: UnsafeMutableRawPointer, _ family: IPAddress.Family, _ side: Side, _ mapping: Mapping
+        _ packet: borrowing IPPacket, _ side: IPPacket.Side, _ mapping: Mapping
     ) -> Change? {
+        let offset = packet.offset(of: side)
+        let field = unsafe packet.start + offset
         var change = Change()
-        switch family {
+        switch packet.family {
         case .v4:
-            let place = side == .source ? 12 : 16
-            let address = unsafe UnsafeRawPointer(packet).bigEndian32(at: place)
+            let address = unsafe field.reading.bigEndian32(at: 0)
             guard let target = mapping.target(v4: address) else { return nil }
             change.old = UInt64(address.bigEndian)
             change.new = UInt64(target.bigEndian)
-            unsafe packet.storeBigEndian32(target, at: place)
-            unsafe Checksum.update(packet, at: 10, from: change.old, to: change.new)
+            unsafe field.storeBigEndian32(target, at: 0)
+            unsafe Checksum.update(packet.start, at: IPv4Field.checksum, from: change.old, to: change.new)
         case .v6:
-            let place = side == .source ? 8 : 24
-            let address = unsafe UnsafeRawPointer(packet).bigEndian128(at: place)
-            guard let target = mapping.target(v6: address) else { return nil }
-            change.old = unsafe Checksum.add(packet + place, count: 16)
-            unsafe packet.storeBytes(of: target.bigEndian, toByteOffset: place, as: UInt128.self)
-            change.new = unsafe Checksum.add(packet + place, count: 16)
+            guard let target = mapping.target(v6: unsafe field.reading.bigEndian128(at: 0)) else {
+                return nil
+            }
+            change.old = unsafe Checksum.add(field, count: 16)
+            unsafe field.storeBytes(of: target.bigEndian, as: UInt128.self)
+            change.new = unsafe Checksum.add(field, count: 16)
         }
         return change
     }
 
     private func isMapped(
-        _ packet: UnsafeRawPointer, _ family: IPAddress.Family, _ side: Side, _ mapping: Mapping
+        _ packet: borrowing IPPacket, _ side: IPPacket.Side, _ mapping: Mapping
     ) -> Bool {
-        family == .v4
-            ? mapping.target(v4: unsafe packet.bigEndian32(at: side == .source ? 12 : 16)) != nil
-            : mapping.target(v6: unsafe packet.bigEndian128(at: side == .source ? 8 : 24)) != nil
+        let field = unsafe packet.bytes + packet.offset(of: side)
+        return packet.family == .v4
+            ? mapping.target(v4: unsafe field.bigEndian32(at: 0)) != nil
+            : mapping.target(v6: unsafe field.bigEndian128(at: 0)) != nil
     }
 
     @inline(__always)
     private func update(
-        _ packet: UnsafeMutableRawPointer, _ field: Int, _ number: UInt8, _ change: Change, isPartial: Bool
+        _ packet: UnsafeMutableRawPointer, _ field: Int, _ number: UInt8, _ change: Change
     ) {
-        if isPartial {
-            unsafe Checksum.updatePartial(packet, at: field, from: change.old, to: change.new)
-            return
-        }
-        let isUDP = number == InnerHeader.udp
+        let isUDP = number == IPProtocol.udp
         // Sent without a checksum, it stays without; and none that becomes zero may say so (RFC 768).
-        if isUDP, unsafe packet.loadUnaligned(fromByteOffset: field, as: UInt16.self) == 0 { return }
+        if isUDP, unsafe packet.reading.word(at: field) == 0 { return }
         unsafe Checksum.update(packet, at: field, from: change.old, to: change.new)
-        if isUDP, unsafe packet.loadUnaligned(fromByteOffset: field, as: UInt16.self) == 0 {
-            unsafe packet.storeBytes(of: 0xffff, toByteOffset: field, as: UInt16.self)
-        }
+        if isUDP, unsafe packet.reading.word(at: field) == 0 { unsafe packet.storeWord(0xffff, at: field) }
     }
 }
 
 /// What stands behind the IP header, extension headers walked.
 private struct Transport {
-    private static let icmp: UInt8 = 1
-    private static let icmp6: UInt8 = 58
-    private static let datagramCongestion: UInt8 = 33
-    private static let udpLite: UInt8 = 136
-    private static let hopByHop: UInt8 = 0
-    private static let routing: UInt8 = 43
-    private static let destinationOptions: UInt8 = 60
     /// More than this is nobody's packet.
     private static let extensionLimit = 8
-    /// No protocol of IPv6 or IPv4: nothing that we know is there.
-    private static let none: UInt8 = 59
 
     private(set) var number: UInt8
     private(set) var offset: Int
@@ -249,90 +222,58 @@ private struct Transport {
     private(set) var isRouted = false
 
     @inline(__always)
-    init(_ packet: UnsafeRawPointer, header: InnerHeader) {
-        number = header.transport
-        offset = header.ipLength
-        if header.family == .v4 {
-            if header.isFragment, unsafe packet.bigEndian16(at: 6) & 0x1fff != 0 { number = Self.none }
-        } else if number != InnerHeader.tcp, number != InnerHeader.udp, number != Self.icmp6 {
-            unsafe walk(packet, end: header.totalLength)
+    init(_ packet: borrowing IPPacket) {
+        number = packet.transport
+        offset = packet.headerLength
+        if packet.family == .v4 {
+            if packet.isFragment, packet.fragmentField & FragmentBits.offset != 0 { number = IPProtocol.none }
+        } else if number != IPProtocol.tcp, number != IPProtocol.udp, number != IPProtocol.icmp6 {
+            walk(packet)
         }
     }
 
-    private mutating func walk(_ packet: UnsafeRawPointer, end: Int) {
+    private mutating func walk(_ packet: borrowing IPPacket) {
         for _ in 0..<Self.extensionLimit {
             let isExtension =
-                number == Self.hopByHop || number == Self.routing || number == Self.destinationOptions
-            guard isExtension || number == InnerHeader.fragmentHeader else { return }
-            guard offset &+ 8 <= end else { break }
-            let next = unsafe packet.load(fromByteOffset: offset, as: UInt8.self)
+                number == IPProtocol.hopByHop || number == IPProtocol.routing
+                || number == IPProtocol.destinationOptions
+            guard isExtension || number == IPProtocol.fragment else { return }
+            guard offset &+ ExtensionField.unit <= packet.count else { break }
+            let header = unsafe packet.bytes + offset
             if isExtension {
-                if number == Self.routing {
-                    isRouted = unsafe packet.load(fromByteOffset: offset &+ 3, as: UInt8.self) != 0
+                if number == IPProtocol.routing {
+                    isRouted = unsafe header.byte(at: ExtensionField.segmentsLeft) != 0
                 }
-                let length = Int(unsafe packet.load(fromByteOffset: offset &+ 1, as: UInt8.self))
-                offset &+= length &* 8 &+ 8
+                let length = Int(unsafe header.byte(at: ExtensionField.length)) &+ 1
+                offset &+= length &* ExtensionField.unit
             } else {
                 // The header of the whole is in its first fragment.
-                guard unsafe packet.bigEndian16(at: offset &+ 2) & 0xfff8 == 0 else { break }
-                offset &+= 8
+                guard unsafe header.bigEndian16(at: ExtensionField.fragment) & 0xfff8 == 0 else { break }
+                offset &+= ExtensionField.unit
             }
-            number = next
+            number = unsafe header.byte(at: ExtensionField.nextHeader)
         }
-        number = Self.none
+        number = IPProtocol.none
     }
 
     /// Where the checksum is that covers the addresses; nil where none does.
     @inline(__always)
     func checksumField(_ family: IPAddress.Family) -> Int? {
         switch number {
-        case InnerHeader.tcp: offset &+ 16
-        case InnerHeader.udp, Self.udpLite, Self.datagramCongestion: offset &+ 6
-        case Self.icmp6: family == .v6 ? offset &+ 2 : nil
+        case IPProtocol.tcp: offset &+ TCPField.checksum
+        case IPProtocol.udp, IPProtocol.udpLite, IPProtocol.dccp: offset &+ UDPField.checksum
+        case IPProtocol.icmp6: family == .v6 ? offset &+ ICMPField.checksum : nil
         default: nil
         }
     }
 
     /// Where an ICMP error begins that has room for its quotation.
     @inline(__always)
-    func error(_ packet: UnsafeRawPointer, _ family: IPAddress.Family, end: Int) -> Int? {
-        guard number == (family == .v4 ? Self.icmp : Self.icmp6), offset &+ 8 < end else { return nil }
-        let type = unsafe packet.load(fromByteOffset: offset, as: UInt8.self)
-        if family == .v6 { return type < 128 ? offset : nil }
-        // Unreachable, source quench, redirect, time exceeded, parameter problem (RFC 1122, section 3.2.2).
-        return type == 3 || type == 4 || type == 5 || type == 11 || type == 12 ? offset : nil
-    }
-}
-
-extension InnerHeader {
-    /// Of a packet that an ICMP error quotes: `totalLength` is what is there. Nil when not even its addresses
-    /// are.
-    fileprivate init?(quoted packet: UnsafeRawPointer, count: Int) {
-        guard count >= 20 else { return nil }
-        switch unsafe packet.load(as: UInt8.self) >> 4 {
-        case 4:
-            let length = Int(unsafe packet.load(as: UInt8.self) & 15) * 4
-            guard length >= 20, length <= count else { return nil }
-            self.init(
-                family: .v4, ipLength: length, totalLength: count,
-                transport: unsafe packet.load(fromByteOffset: 9, as: UInt8.self),
-                isFragment: unsafe packet.bigEndian16(at: 6) & 0x3fff != 0)
-        case 6:
-            guard count >= 40 else { return nil }
-            self.init(
-                family: .v6, ipLength: 40, totalLength: count,
-                transport: unsafe packet.load(fromByteOffset: 6, as: UInt8.self), isFragment: false)
-        default: return nil
+    func error(_ packet: borrowing IPPacket) -> Int? {
+        guard number == IPProtocol.icmp(packet.family), offset &+ ICMPField.headerLength < packet.count else {
+            return nil
         }
-    }
-
-    private init(
-        family: IPAddress.Family, ipLength: Int, totalLength: Int, transport: UInt8, isFragment: Bool
-    ) {
-        self.family = family
-        self.ipLength = ipLength
-        self.totalLength = totalLength
-        self.transport = transport
-        self.isFragment = isFragment
+        let type = unsafe packet.bytes.byte(at: offset &+ ICMPField.type)
+        return ICMPType.isError(type, packet.family) ? offset : nil
     }
 }

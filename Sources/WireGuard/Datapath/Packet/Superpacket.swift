@@ -9,9 +9,11 @@
     /// the kernel.
     private static let maximumHeader = 128
 
-    private let packet: UnsafeMutableRawPointer
+    private let start: UnsafeMutableRawPointer
     private let count: Int
-    private let header: InnerHeader
+    private let family: IPAddress.Family
+    private let ipLength: Int
+    private let transport: UInt8
     private let transportOffset: Int
     let headerLength: Int
     let segmentSize: Int
@@ -22,39 +24,41 @@
     ///
     /// `limit` is the longest packet that passes: a TCP stream is segmented finer to keep it, which is nobody's loss, and
     /// datagrams are what they are (`longest`).
-    init?(
-        _ packet: UnsafeMutableRawPointer, header: InnerHeader, offload: VirtioNetHeader, limit: Int = .max
-    ) {
+    init?(_ packet: borrowing IPPacket, offload: VirtioNetHeader, limit: Int = .max) {
         let transportOffset = Int(offload.checksumStart)
         let kind = offload.segmentation & ~VirtioNetHeader.Segmentation.ecn
         let isTCP = kind != VirtioNetHeader.Segmentation.udp
         let expected =
-            header.family == .v4 ? VirtioNetHeader.Segmentation.tcp4 : VirtioNetHeader.Segmentation.tcp6
-        guard !isTCP || kind == expected, !header.isFragment,
+            packet.family == .v4 ? VirtioNetHeader.Segmentation.tcp4 : VirtioNetHeader.Segmentation.tcp6
+        let shortest = isTCP ? TCPField.headerLength : UDPField.headerLength
+        guard !isTCP || kind == expected, !packet.isFragment,
             offload.flags & VirtioNetHeader.Flag.needsChecksum != 0, offload.segmentSize > 0,
-            offload.checksumOffset == (isTCP ? 16 : 6),
-            transportOffset >= header.ipLength, transportOffset &+ (isTCP ? 20 : 8) <= header.totalLength
+            offload.checksumOffset == (isTCP ? TCPField.checksum : UDPField.checksum),
+            transportOffset >= packet.headerLength, transportOffset &+ shortest <= packet.count
         else { return nil }
-        var headerLength = transportOffset &+ 8
+        var headerLength = transportOffset &+ shortest
         if isTCP {
             let dataOffset =
-                Int(unsafe packet.load(fromByteOffset: transportOffset &+ 12, as: UInt8.self) >> 4) &* 4
-            guard dataOffset >= 20 else { return nil }
+                Int(unsafe packet.bytes.byte(at: transportOffset &+ TCPField.dataOffset) >> 4) &* 4
+            guard dataOffset >= shortest else { return nil }
             headerLength = transportOffset &+ dataOffset
         }
-        guard headerLength < header.totalLength, headerLength <= Self.maximumHeader, headerLength < limit
+        guard headerLength < packet.count, headerLength <= Self.maximumHeader, headerLength < limit
         else { return nil }
-        unsafe self.packet = packet
-        count = header.totalLength
-        self.header = header
+        unsafe start = packet.start
+        count = packet.count
+        family = packet.family
+        ipLength = packet.headerLength
+        transport = packet.transport
         self.transportOffset = transportOffset
         self.headerLength = headerLength
         segmentSize =
             isTCP ? min(Int(offload.segmentSize), limit &- headerLength) : Int(offload.segmentSize)
         self.isTCP = isTCP
+        let first = unsafe packet.bytes
         var span = template.mutableSpan
         unsafe span.withUnsafeMutableBytes { bytes in
-            unsafe bytes.baseAddress?.copyMemory(from: packet, byteCount: headerLength)
+            unsafe bytes.baseAddress?.copyMemory(from: first, byteCount: headerLength)
         }
     }
 
@@ -63,59 +67,49 @@
     /// Length of the segments, headers included.
     var longest: Int { min(headerLength &+ segmentSize, count) }
 
-    /// Lays segment `number` out where its payload lies and finishes its checksums. Call in order, from 0,
+    /// Lays segment `index` out where its payload lies and finishes its checksums. Call in order, from 0,
     /// and be done with one before asking for the next.
     @inline(__always)
-    func segment(_ number: Int) -> (start: UnsafeMutableRawPointer, count: Int) {
-        let offset = headerLength &+ number &* segmentSize
+    func segment(_ index: Int) -> IPPacket {
+        let offset = headerLength &+ index &* segmentSize
         let payload = min(segmentSize, count &- offset)
         let isLast = offset &+ payload == count
-        let start = unsafe packet + (offset &- headerLength)
+        let start = unsafe start + (offset &- headerLength)
         let length = headerLength &+ payload
         let source = template.span
         unsafe source.withUnsafeBytes { bytes in
             if let base = bytes.baseAddress { unsafe start.copyMemory(from: base, byteCount: headerLength) }
         }
-        switch header.family {
+        switch family {
         case .v4:
-            unsafe start.storeBigEndian16(length, at: 2)
-            let identification = unsafe UnsafeRawPointer(start).bigEndian16(at: 4)
-            unsafe start.storeBigEndian16(identification &+ number, at: 4)
-            unsafe Checksum.finishIPv4Header(start, headerLength: header.ipLength)
+            unsafe start.storeBigEndian16(length, at: IPv4Field.totalLength)
+            let identification = unsafe start.reading.bigEndian16(at: IPv4Field.identification)
+            unsafe start.storeBigEndian16(identification &+ index, at: IPv4Field.identification)
+            unsafe Checksum.finishIPv4Header(start, headerLength: ipLength)
         case .v6:
-            unsafe start.storeBigEndian16(length &- 40, at: 4)
+            unsafe start.storeBigEndian16(length &- IPv6Field.headerLength, at: IPv6Field.payloadLength)
         }
-        let transport = unsafe start + transportOffset
-        let transportLength = length &- transportOffset
+        let body = unsafe start + transportOffset
+        let bodyLength = length &- transportOffset
         if isTCP {
-            let sequence = unsafe UnsafeRawPointer(transport).bigEndian32(at: 4)
-            unsafe transport.storeBigEndian32(
-                sequence &+ UInt32(truncatingIfNeeded: number &* segmentSize), at: 4)
-            var flags = unsafe transport.load(fromByteOffset: 13, as: UInt8.self)
+            let sequence = unsafe body.reading.bigEndian32(at: TCPField.sequence)
+            unsafe body.storeBigEndian32(
+                sequence &+ UInt32(truncatingIfNeeded: index &* segmentSize), at: TCPField.sequence)
+            var flags = unsafe body.reading.byte(at: TCPField.flags)
             if !isLast { flags &= ~(TCPFlag.fin | TCPFlag.psh) }
-            if number > 0 { flags &= ~TCPFlag.cwr }
-            unsafe transport.storeBytes(of: flags, toByteOffset: 13, as: UInt8.self)
+            if index > 0 { flags &= ~TCPFlag.cwr }
+            unsafe body.storeByte(flags, at: TCPField.flags)
         } else {
-            unsafe transport.storeBigEndian16(transportLength, at: 4)
+            unsafe body.storeBigEndian16(bodyLength, at: UDPField.length)
         }
-        let field = isTCP ? 16 : 6
-        unsafe transport.storeBytes(of: 0, toByteOffset: field, as: UInt16.self)
+        let field = isTCP ? TCPField.checksum : UDPField.checksum
+        unsafe body.storeWord(0, at: field)
         let pseudo = unsafe Checksum.pseudoHeader(
-            start, family: header.family, transport: isTCP ? InnerHeader.tcp : InnerHeader.udp,
-            length: transportLength)
-        let sum = unsafe ~Checksum.fold(Checksum.add(transport, count: transportLength, to: pseudo))
+            start, family: family, transport: isTCP ? IPProtocol.tcp : IPProtocol.udp, length: bodyLength)
+        let sum = unsafe ~Checksum.fold(Checksum.add(body, count: bodyLength, to: pseudo))
         // A UDP checksum of zero would say that there is none (RFC 768).
-        unsafe transport.storeBytes(
-            of: !isTCP && sum == 0 ? 0xffff : sum, toByteOffset: field, as: UInt16.self)
-        return unsafe (start, length)
+        unsafe body.storeWord(!isTCP && sum == 0 ? 0xffff : sum, at: field)
+        return unsafe IPPacket(
+            start, family: family, headerLength: ipLength, count: length, transport: transport)
     }
-}
-
-enum TCPFlag {
-    static let fin: UInt8 = 0x01
-    static let syn: UInt8 = 0x02
-    static let rst: UInt8 = 0x04
-    static let psh: UInt8 = 0x08
-    static let ack: UInt8 = 0x10
-    static let cwr: UInt8 = 0x80
 }

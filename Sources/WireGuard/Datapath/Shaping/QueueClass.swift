@@ -14,26 +14,17 @@ package enum QueueClass: UInt8, Sendable {
     static let smallCodepoints: UInt64 = [34, 36, 38, 40, 44, 46, 48, 56].reduce(0) { $0 | 1 << $1 }
 
     /// FIN, SYN and RST are part of what a stream carries: an acknowledgement has none of them.
-    private static let streamFlags: UInt8 = 0x07
+    private static let streamFlags = TCPFlag.fin | TCPFlag.syn | TCPFlag.rst
 
     @inline(__always)
-    init(_ packet: UnsafeRawPointer, header: InnerHeader) {
-        let codepoint = unsafe ECN.tos(packet, family: header.family) >> 2
-        if Self.smallCodepoints &>> UInt64(codepoint) & 1 != 0 {
-            self = .small
-        } else {
-            self = unsafe Self.isAcknowledgement(packet, header) ? .small : .bulk
-        }
+    init(_ packet: borrowing IPPacket) {
+        let isMarked = Self.smallCodepoints &>> UInt64(packet.tos >> 2) & 1 != 0
+        self = isMarked || Self.isAcknowledgement(packet) ? .small : .bulk
     }
 
     @inline(__always)
-    private static func isAcknowledgement(_ packet: UnsafeRawPointer, _ header: InnerHeader) -> Bool {
-        guard header.transport == InnerHeader.tcp, !header.isFragment,
-            header.totalLength >= header.ipLength &+ 20
-        else { return false }
-        let tcp = unsafe packet + header.ipLength
-        let length = Int(unsafe tcp.load(fromByteOffset: 12, as: UInt8.self) >> 4) &* 4
-        let flags = unsafe tcp.load(fromByteOffset: 13, as: UInt8.self)
-        return header.totalLength == header.ipLength &+ length && flags & streamFlags == 0
+    private static func isAcknowledgement(_ packet: borrowing IPPacket) -> Bool {
+        packet.hasTCPHeader && packet.bodyLength == packet.tcpHeaderLength
+            && packet.tcpFlags & streamFlags == 0
     }
 }

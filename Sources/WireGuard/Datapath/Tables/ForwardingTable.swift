@@ -269,22 +269,18 @@ internal import Synchronization
     /// The path that a packet to `destination`, which is not negative, takes; nil where none is up. Valid while
     /// the table is held.
     @inline(__always)
-    func path(
-        to destination: Int32, for packet: UnsafeRawPointer, header: InnerHeader
-    ) -> Unmanaged<TunnelPath>? {
+    func path(to destination: Int32, for packet: borrowing IPPacket) -> Unmanaged<TunnelPath>? {
         let word = words[Int(destination)].load(ordering: .acquiring)
-        guard word & Tag.mask == 0 else { return unsafe path(behind: word, for: packet, header: header) }
+        guard word & Tag.mask == 0 else { return unsafe path(behind: word, for: packet) }
         return unsafe Self.path(in: word)
     }
 
     @inline(never)
-    private func path(
-        behind tagged: UInt, for packet: UnsafeRawPointer, header: InnerHeader
-    ) -> Unmanaged<TunnelPath>? {
+    private func path(behind tagged: UInt, for packet: borrowing IPPacket) -> Unmanaged<TunnelPath>? {
         var word = tagged
         if word & Tag.mask == Tag.connection { word = words[Int(word >> 2)].load(ordering: .acquiring) }
         if word & Tag.mask == Tag.buckets {
-            let bucket = unsafe Int(FlowHash.of(packet, header: header) >> 56)
+            let bucket = Int(FlowHash.of(packet) >> 56)
             word = words[Int(word >> 2) &+ bucket].load(ordering: .acquiring)
         }
         return unsafe Self.path(in: word)

@@ -186,7 +186,7 @@ extension Connection {
             guard context.device.path(of: peer)?.underlay?.endpoint != endpoint else { return }
             context.note(.info, "endpoint chosen", fields(index, ["endpoint": "\(endpoint)"]))
             context.device.setUnderlay(
-                UnderlayPath(endpoint: endpoint, socket: socket), for: peer, now: context.now)
+                UnderlayPath(endpoint: endpoint, socket: socket), for: peer)
             context.emit(.endpointChanged(peer))
             tunnels[index].pathMTU?.pathChanged(now: context.now)
             askAhead(index, &context)
@@ -220,7 +220,7 @@ extension Connection {
     /// Where `wg` says that the far end is.
     mutating func setEndpoint(_ index: Int, _ endpoint: Endpoint, _ context: inout GatewayContext) {
         let peer = tunnels[index].peer
-        context.device.setUnderlay(UnderlayPath(endpoint: endpoint), for: peer, now: context.now)
+        context.device.setUnderlay(UnderlayPath(endpoint: endpoint), for: peer)
         tunnels[index].endpoints = EndpointSelector([.address(endpoint)], now: context.now)
         tunnels[index].pathMTU?.pathChanged(now: context.now)
         endpointChanged(index, &context)

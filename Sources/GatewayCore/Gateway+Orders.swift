@@ -233,7 +233,7 @@ extension Gateway {
             case .addPeer(let tunnel): addTunnel(tunnel)
             case .presharedKey(let key, let secret):
                 if let peer = context.device.peerID(for: key) {
-                    context.device.setPresharedKey(secret, for: peer, now: now)
+                    context.device.setPresharedKey(secret, for: peer)
                 }
             case .endpoint(let key, let endpoint):
                 guard let peer = context.device.peerID(for: key) else { continue }

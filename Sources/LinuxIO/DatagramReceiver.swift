@@ -12,7 +12,7 @@ package import WireGuard
         var segmentSize: Int
         var source: LocalSource?
         var isTruncated: Bool
-        var trafficClass: UInt8 = 0
+        var tos: UInt8 = 0
     }
 
     private static let controlSize = 128
@@ -115,9 +115,9 @@ package import WireGuard
             case (Int32(IPPROTO_IPV6), CL_IPV6_PKTINFO) where size >= 20:
                 arrival.source = unsafe DatagramAddress.readSourceV6(data)
             case (Int32(IPPROTO_IP), CL_IP_TOS) where size >= 1:
-                arrival.trafficClass = unsafe data.load(as: UInt8.self)
+                arrival.tos = unsafe data.load(as: UInt8.self)
             case (Int32(IPPROTO_IPV6), CL_IPV6_TCLASS) where size >= 4:
-                arrival.trafficClass = unsafe UInt8(
+                arrival.tos = unsafe UInt8(
                     truncatingIfNeeded: data.loadUnaligned(as: Int32.self))
             default: break
             }
@@ -152,9 +152,9 @@ package import WireGuard
 
     /// TOS or traffic class of its packets. The kernel joins none that differ in it (since 6.10 and the stable
     /// kernels of that time; before, all segments have the first one's).
-    package func trafficClass(_ i: Int) -> UInt8 {
+    package func tos(_ i: Int) -> UInt8 {
         precondition(i >= 0 && i < capacity)
-        return unsafe arrivals[i].trafficClass
+        return unsafe arrivals[i].tos
     }
 
     /// The sender, the address of ours that it wrote to, and the socket group that it came by.

@@ -74,13 +74,13 @@ extension TunDevice {
 
     /// Moves one message through `inbound` to the device. False once the device is deleted.
     package func write(
-        _ message: [UInt8], from underlay: UnderlayPath, trafficClass: UInt8, through inbound: inout Inbound
+        _ message: [UInt8], from underlay: UnderlayPath, tos: UInt8, through inbound: inout Inbound
     ) -> Bool {
         var message = message
         return unsafe message.withUnsafeMutableBytes { bytes in
             guard let base = bytes.baseAddress else { return true }
             unsafe inbound.add(
-                base, count: bytes.count, segmentSize: 0, from: underlay, trafficClass: trafficClass)
+                base, count: bytes.count, segmentSize: 0, from: underlay, tos: tos)
             return write(from: &inbound)
         }
     }

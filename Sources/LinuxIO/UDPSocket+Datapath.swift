@@ -46,12 +46,12 @@ extension WorkerSockets {
         let result =
             if run.mayFragment {
                 unsafe socket.sendInFragments(
-                    base, count: run.count, to: run.underlay, trafficClass: run.trafficClass,
+                    base, count: run.count, to: run.underlay, tos: run.tos,
                     waitsLeft: &waitsLeft)
             } else {
                 unsafe socket.send(
                     base, count: run.count, segmentSize: run.segmentSize, to: run.underlay,
-                    trafficClass: run.trafficClass, waitsLeft: &waitsLeft)
+                    tos: run.tos, waitsLeft: &waitsLeft)
             }
         switch result {
         case .sent, .sourceInvalid: break
@@ -74,19 +74,19 @@ extension DatagramReceiver {
         guard let base = datagram.baseAddress else { return }
         unsafe inbound.add(
             base, count: datagram.count, segmentSize: segmentSize(i), from: underlay(i),
-            trafficClass: trafficClass(i))
+            tos: tos(i))
     }
 }
 
 extension UDPSocket {
     /// One datagram of control's own: a handshake, a keepalive, a packet that was staged. Control waits for no queue:
     /// its own one is never full but where nothing at all leaves the interface.
-    package func send(_ datagram: [UInt8], to path: UnderlayPath, trafficClass: UInt8) -> SendResult {
+    package func send(_ datagram: [UInt8], to path: UnderlayPath, tos: UInt8) -> SendResult {
         unsafe datagram.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else { return .sent }
             var waitsLeft = 0
             return unsafe send(
-                base, count: bytes.count, segmentSize: 0, to: path, trafficClass: trafficClass,
+                base, count: bytes.count, segmentSize: 0, to: path, tos: tos,
                 waitsLeft: &waitsLeft)
         }
     }

@@ -216,12 +216,12 @@ package final class UDPSocket: Sendable {
     /// fragmented; where that is not to be, a shorter last one may still go). `waitsLeft` says how often it may wait for a
     /// full queue, for a few milliseconds each time, and is less by the waits that there were. Nothing allocates.
     package func send(
-        _ base: UnsafeRawPointer, count: Int, segmentSize: Int, to path: UnderlayPath, trafficClass: UInt8,
+        _ base: UnsafeRawPointer, count: Int, segmentSize: Int, to path: UnderlayPath, tos: UInt8,
         waitsLeft: inout Int
     ) -> SendResult {
         guard path.endpoint.address.family == family else { return .failed(EAFNOSUPPORT) }
         var delivery = Delivery(
-            endpoint: path.endpoint, source: path.source, trafficClass: trafficClass, waitsLeft: waitsLeft)
+            endpoint: path.endpoint, source: path.source, tos: tos, waitsLeft: waitsLeft)
         defer { waitsLeft = delivery.waitsLeft }
         if delivery.source?.address.family != family { delivery.source = nil }
         guard segmentSize > 0, segmentSize < count else {
@@ -239,14 +239,14 @@ package final class UDPSocket: Sendable {
     }
 
     /// Sends one datagram that the path does not carry whole, also where the others go with DF: over IPv4 the router
-    /// before the narrow link cuts it. Two calls more than `send`; what another thread sends meanwhile goes without
+    /// before the narrow link fragments it. Two calls more than `send`; what another thread sends meanwhile goes without
     /// DF too.
     package func sendInFragments(
-        _ base: UnsafeRawPointer, count: Int, to path: UnderlayPath, trafficClass: UInt8, waitsLeft: inout Int
+        _ base: UnsafeRawPointer, count: Int, to path: UnderlayPath, tos: UInt8, waitsLeft: inout Int
     ) -> SendResult {
         try? Self.setDontFragment(false, fd, family)
         let result = unsafe send(
-            base, count: count, segmentSize: 0, to: path, trafficClass: trafficClass, waitsLeft: &waitsLeft)
+            base, count: count, segmentSize: 0, to: path, tos: tos, waitsLeft: &waitsLeft)
         // As control wants it by now: the last word is whoever's comes last.
         var isOn: Bool
         repeat {
@@ -261,7 +261,7 @@ package final class UDPSocket: Sendable {
         let endpoint: Endpoint
         /// Nil from when the kernel refuses it.
         var source: LocalSource?
-        let trafficClass: UInt8
+        let tos: UInt8
         var waitsLeft: Int
     }
 
@@ -320,10 +320,10 @@ package final class UDPSocket: Sendable {
             if let source = delivery.source {
                 used = unsafe DatagramAddress.putSource(source, into: control, at: used)
             }
-            if delivery.trafficClass != 0 {
+            if delivery.tos != 0 {
                 let level = family == .v4 ? Int32(IPPROTO_IP) : Int32(IPPROTO_IPV6)
                 let type = family == .v4 ? CL_IP_TOS : CL_IPV6_TCLASS
-                used = unsafe withUnsafeBytes(of: Int32(delivery.trafficClass)) { value in
+                used = unsafe withUnsafeBytes(of: Int32(delivery.tos)) { value in
                     unsafe cl_control_put(control, used, level, type, value.baseAddress, 4)
                 }
             }

@@ -62,10 +62,10 @@ import WireGuard
 
         /// An inner packet, sealed by the far end, to a port of ours.
         func send(_ packet: [UInt8], to port: UInt16) -> SendResult {
-            var keystream = Keystream()
-            guard let message = theirs.seal(packet, mtu: 1420, by: &keystream) else { return .failed(EINVAL) }
+            var chacha = ChaCha20Poly1305()
+            guard let message = theirs.seal(packet, mtu: 1420, by: &chacha) else { return .failed(EINVAL) }
             let path = UnderlayPath(endpoint: Endpoint(address: Self.loopback, port: port))
-            return far.send(message, to: path, trafficClass: 0)
+            return far.send(message, to: path, tos: 0)
         }
 
         /// The ports that what comes to the far end has been sent from, until there are `count`.

@@ -4,7 +4,7 @@ extension Integration {
     /// How outer packets are marked, and which way they leave.
     @Suite struct OuterPackets {
         @Test("handshakes carry AF41 and data carries nothing", arguments: Pairing.all, Family.allCases)
-        func trafficClass(_ pairing: Pairing, underlay: Family) async throws {
+        func tos(_ pairing: Pairing, underlay: Family) async throws {
             try await Lab.run { lab in
                 let capture = try await lab.capture("onprem", in: lab.internet)
                 let tunnel = try await Tunnel.make(in: lab, pairing, underlay: underlay)
@@ -41,12 +41,12 @@ extension Integration {
                 guard let datagram = CapturedDatagram(frame: frame), datagram.isTo(site, family),
                     let type = datagram.payload.first
                 else { continue }
-                classes[type, default: []].insert(trafficClass(of: frame))
+                classes[type, default: []].insert(tos(of: frame))
             }
             return classes
         }
 
-        private static func trafficClass(of frame: [UInt8]) -> UInt8 {
+        private static func tos(of frame: [UInt8]) -> UInt8 {
             frame[12] == 0x08 ? frame[15] : frame[14] << 4 | frame[15] >> 4
         }
 

@@ -30,9 +30,9 @@ struct UDPClassTests {
             var receiver = DatagramReceiver()
             let bytes = UDPSocketTests.pattern(3000)
             let classes: [UInt8] = [0, 0xba, 0x01, 0x03, 0x88]
-            for trafficClass in classes {
+            for tos in classes {
                 let result = UDPSocketTests.send(
-                    bytes, segmentSize: 1000, from: ends.sender, to: ends.path, trafficClass: trafficClass)
+                    bytes, segmentSize: 1000, from: ends.sender, to: ends.path, tos: tos)
                 #expect(result == .sent)
             }
             var seen: [UInt8] = []
@@ -40,7 +40,7 @@ struct UDPClassTests {
             while seen.count < 15, poll.wait(timeout: .milliseconds(500)) > 0 {
                 for i in 0..<receiver.receive(from: ends.listener) {
                     let count = receiver.segments(i).count
-                    seen += [UInt8](repeating: receiver.trafficClass(i), count: count)
+                    seen += [UInt8](repeating: receiver.tos(i), count: count)
                 }
             }
             #expect(seen == classes.flatMap { [$0, $0, $0] })
@@ -77,7 +77,7 @@ struct UDPClassTests {
                 var waitsLeft = 0
                 let result = unsafe bytes.withUnsafeBytes { bytes in
                     unsafe ends.sender.sendInFragments(
-                        bytes.baseAddress!, count: bytes.count, to: ends.path, trafficClass: 0,
+                        bytes.baseAddress!, count: bytes.count, to: ends.path, tos: 0,
                         waitsLeft: &waitsLeft)
                 }
                 #expect(result == .sent)

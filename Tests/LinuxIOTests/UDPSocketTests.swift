@@ -15,13 +15,13 @@ import WireGuard
 
     static func send(
         _ bytes: [UInt8], segmentSize: Int = 0, from socket: UDPSocket, to path: UnderlayPath,
-        trafficClass: UInt8 = 0
+        tos: UInt8 = 0
     ) -> SendResult {
         unsafe bytes.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else { return .failed(EINVAL) }
             var waitsLeft = UDPSocket.queueWaits
             return unsafe socket.send(
-                base, count: bytes.count, segmentSize: segmentSize, to: path, trafficClass: trafficClass,
+                base, count: bytes.count, segmentSize: segmentSize, to: path, tos: tos,
                 waitsLeft: &waitsLeft)
         }
     }
@@ -185,7 +185,7 @@ import WireGuard
             var receiver = DatagramReceiver()
             let path = try Self.path(target, listener.port)
             #expect(Self.send([1], from: sender, to: path) == .sent)
-            #expect(Self.send([2], from: sender, to: path, trafficClass: 34 << 2) == .sent)
+            #expect(Self.send([2], from: sender, to: path, tos: 34 << 2) == .sent)
             #expect(Self.receive(1, by: listener, into: &receiver).datagrams == [[2]])
         }
     }

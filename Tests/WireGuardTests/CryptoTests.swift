@@ -72,10 +72,10 @@ import WireGuard
     }
 
     @Test("one key stream serves packets of all lengths in turn, long after short and wiped or not")
-    func keystreamReuse() {
+    func streamReuse() {
         let secret = SecretBytes(7..<39)
         let key = TransportKey(secret, cipher: .chacha20Poly1305)
-        var keystream = Keystream()
+        var chacha = ChaCha20Poly1305()
         // Around each length at which another one is made: whole rounds of 512, and rests of 64 and 256.
         let edges = stride(from: 0, through: 2048, by: 512).flatMap { [$0 - 64, $0, $0 + 192] }
         let lengths = edges.flatMap { edge in (-17...17).map { edge + $0 } }.filter { $0 >= 0 }
@@ -85,16 +85,16 @@ import WireGuard
             var packet = text + [UInt8](repeating: 0xee, count: TransportKey.tagSize + 64)
             let isAuthentic = unsafe packet.withUnsafeMutableBytes { packet in
                 let base = packet.baseAddress!
-                unsafe key.seal(counter: counter, plaintext: base, count: count, into: base, by: &keystream)
+                unsafe key.seal(counter: counter, plaintext: base, count: count, into: base, by: &chacha)
                 let sealed = unsafe Array(packet[..<(count + TransportKey.tagSize)])
                 let nonce = (0..<12).map { $0 < 4 ? 0 : UInt8(truncatingIfNeeded: number >> (8 * ($0 - 4))) }
                 let expected = Cipher.chacha20Poly1305.seal(
                     text, key: secret, nonce: nonce, associatedData: [])
                 #expect(sealed == expected, "\(count)")
-                if number.isMultiple(of: 7) { keystream.wipe() }
+                if number.isMultiple(of: 7) { chacha.wipe() }
                 return unsafe key.open(
                     counter: counter, ciphertext: base, count: count + TransportKey.tagSize, into: base,
-                    by: &keystream)
+                    by: &chacha)
             }
             #expect(isAuthentic && Array(packet.prefix(count)) == text, "\(count)")
             #expect(packet.suffix(64).allSatisfy { $0 == 0xee }, "\(count): written past the end")

@@ -38,22 +38,22 @@ extension SecretBytes {
 
 extension Keypair {
     func seal(_ plaintext: [UInt8], mtu: Int) -> [UInt8]? {
-        var keystream = Keystream()
-        return seal(plaintext, mtu: mtu, by: &keystream)
+        var chacha = ChaCha20Poly1305()
+        return seal(plaintext, mtu: mtu, by: &chacha)
     }
 }
 
 extension TransportKey {
     func sealed(_ plaintext: [UInt8], counter: UInt64) -> [UInt8] {
         var output = [UInt8](repeating: 0, count: plaintext.count + Self.tagSize)
-        var keystream = Keystream()
+        var chacha = ChaCha20Poly1305()
         unsafe plaintext.withUnsafeBytes { plaintext in
             unsafe output.withUnsafeMutableBytes { output in
                 // An empty array has no address; the cipher does not read it.
                 let start = unsafe plaintext.baseAddress ?? UnsafeRawPointer(output.baseAddress!)
                 unsafe seal(
                     counter: counter, plaintext: start, count: plaintext.count, into: output.baseAddress!,
-                    by: &keystream)
+                    by: &chacha)
             }
         }
         return output
@@ -63,11 +63,11 @@ extension TransportKey {
     func opened(_ ciphertext: [UInt8], counter: UInt64) -> [UInt8]? {
         guard !ciphertext.isEmpty else { return nil }
         var buffer = ciphertext
-        var keystream = Keystream()
+        var chacha = ChaCha20Poly1305()
         let isAuthentic = unsafe buffer.withUnsafeMutableBytes { buffer in
             unsafe open(
                 counter: counter, ciphertext: UnsafeRawPointer(buffer.baseAddress!), count: buffer.count,
-                into: buffer.baseAddress!, by: &keystream)
+                into: buffer.baseAddress!, by: &chacha)
         }
         return isAuthentic ? Array(buffer.dropLast(Self.tagSize)) : nil
     }

@@ -111,12 +111,12 @@ package struct WgRequestParser {
         }
         switch key {
         case "private_key" where peer == nil:
-            guard let secret = secret(after: separator) else { return false }
+            guard let secret = SecretBytes(hex: line[(separator + 1)...]) else { return false }
             // Clamping would make a key of the zeros that mean "none".
             set.privateKey = secret.isZero ? .remove : .set(PrivateKey(clamping: secret))
             return true
         case "preshared_key" where peer != nil:
-            guard let secret = secret(after: separator) else { return false }
+            guard let secret = SecretBytes(hex: line[(separator + 1)...]) else { return false }
             peer?.presharedKey = PresharedKey(secret)
             return true
         // A secret where none may be: its text is looked at no more.
@@ -132,28 +132,6 @@ package struct WgRequestParser {
             return true
         }
         return peer == nil ? Self.apply(key, value, to: &set) : apply(key, value, to: &peer!)
-    }
-
-    /// 64 digits straight from the line into locked memory.
-    private func secret(after separator: Int) -> SecretBytes? {
-        let digits = line[(separator + 1)...]
-        guard digits.count == 2 * PublicKey.count, digits.allSatisfy({ Self.digit($0) != nil }) else {
-            return nil
-        }
-        return SecretBytes(
-            (0..<PublicKey.count).lazy.map { place in
-                let first = digits.startIndex + 2 * place
-                return (Self.digit(digits[first]) ?? 0) << 4 | (Self.digit(digits[first + 1]) ?? 0)
-            })
-    }
-
-    private static func digit(_ symbol: UInt8) -> UInt8? {
-        switch symbol {
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): symbol - UInt8(ascii: "0")
-        case UInt8(ascii: "a")...UInt8(ascii: "f"): symbol - UInt8(ascii: "a") + 10
-        case UInt8(ascii: "A")...UInt8(ascii: "F"): symbol - UInt8(ascii: "A") + 10
-        default: nil
-        }
     }
 
     private static func apply(_ key: String, _ value: String, to set: inout WgSet) -> Bool {

@@ -232,11 +232,11 @@ package final class ControlLoop {
     }
 
     private func handle(_ event: DatapathEvent) {
-        guard case .stray(let message, let underlay, let trafficClass) = event else {
+        guard case .stray(let message, let underlay, let tos) = event else {
             return gateway.handle(.dataplane(event), now: now)
         }
         do throws(DropReason) {
-            try dataPlane.passOn(message, from: underlay, trafficClass: trafficClass)
+            try dataPlane.passOn(message, from: underlay, tos: tos)
         } catch {
             gateway.dropCounters.add(error)
         }
@@ -337,7 +337,7 @@ package final class ControlLoop {
     }
 
     /// AF41, for what must not wait behind data (RFC 2597).
-    private static let handshakeClass: UInt8 = 0x88
+    private static let handshakeTOS: UInt8 = 0x88
 
     /// Handshakes go to the wire only after the floor on disk covers them.
     private func transmit(
@@ -347,8 +347,8 @@ package final class ControlLoop {
         if kind == .handshake {
             timestamps.keep(gateway.lastTimestamp, unixNanoseconds: SystemClock.unixNanoseconds())
         }
-        let trafficClass = kind == .handshake ? Self.handshakeClass : 0
-        return switch socket.send(bytes, to: underlay, trafficClass: trafficClass) {
+        let tos = kind == .handshake ? Self.handshakeTOS : 0
+        return switch socket.send(bytes, to: underlay, tos: tos) {
         case .sent: .sent
         case .sourceInvalid: .sentWithoutSource
         case .tooBig: .tooBig

@@ -114,10 +114,10 @@ package final class DataPlane: Sendable {
     /// Leads a transport message that came to control, or by control from another worker, to the inbound thread that it
     /// is for: the kernel joins datagrams of one sender, and delivers all by what the first one is.
     package func passOn(
-        _ message: [UInt8], from underlay: UnderlayPath, trafficClass: UInt8
+        _ message: [UInt8], from underlay: UnderlayPath, tos: UInt8
     ) throws(DropReason) {
         let worker = workers[try keypairs.worker(for: message)]
-        guard worker.strays.stray(message, from: underlay, trafficClass: trafficClass) else {
+        guard worker.strays.stray(message, from: underlay, tos: tos) else {
             throw .strayQueueFull
         }
         if worker.strays.takeSignal() { worker.inboundSignal.signal() }

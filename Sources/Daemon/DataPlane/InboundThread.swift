@@ -83,9 +83,9 @@ struct InboundThread: ~Copyable {
     mutating func passStrays() {
         beginBatch()
         _ = worker.strays.drain { event in
-            guard case .stray(let message, let underlay, let trafficClass) = event else { return }
+            guard case .stray(let message, let underlay, let tos) = event else { return }
             let isWritten = worker.tun.write(
-                message, from: underlay, trafficClass: trafficClass, through: &inbound)
+                message, from: underlay, tos: tos, through: &inbound)
             if !isWritten { isDevicePresent = false }
         }
         endBatch()

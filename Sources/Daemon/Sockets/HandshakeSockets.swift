@@ -49,7 +49,7 @@ struct HandshakeSockets: ~Copyable {
                     continue
                 }
                 let underlay = receiver.underlay(i)
-                let trafficClass = receiver.trafficClass(i)
+                let tos = receiver.tos(i)
                 for message in receiver.segments(i) {
                     guard MessageType(of: message) == .transport else {
                         gateway.handle(.datagram(message, from: underlay), now: now)
@@ -57,7 +57,7 @@ struct HandshakeSockets: ~Copyable {
                     }
                     // The kernel joined it to something else of the same sender, and so it came here.
                     do throws(DropReason) {
-                        try dataPlane.passOn(message, from: underlay, trafficClass: trafficClass)
+                        try dataPlane.passOn(message, from: underlay, tos: tos)
                     } catch {
                         gateway.dropCounters.add(error)
                     }

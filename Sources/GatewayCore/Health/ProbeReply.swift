@@ -12,57 +12,40 @@ package struct ProbeReply: Hashable, Sendable {
     }
 
     package var kind: Kind
-    /// Of a TCP reply only the low 16 bits.
+    /// Sequence of the probe; of a TCP reply only the low 16 bits.
     package var sequence: UInt32
     package var source: IPAddress
     package var destination: IPAddress
     /// The port of this end that a TCP reply came to; 0 for an echo reply.
     package var destinationPort: UInt16 = 0
-    /// Of the whole packet.
+    /// Bytes of the whole packet.
     package var length: Int
 
     /// `packet` may be the beginning of one that is `length` bytes long: checksums are verified as far as the
     /// bytes are there. Nil for all that does not answer a probe of ours.
     package init?(_ packet: [UInt8], length: Int, secret: ProbeSecret, ports: ClosedRange<UInt16>) {
-        guard let header = ProbeHeader(packet, length: length) else { return nil }
-        let available = header.available(in: packet)
-        let body = header.bodyOffset
-        switch (header.family, header.transport) {
-        case (.v4, ProbeHeader.icmp), (.v6, ProbeHeader.icmpV6):
-            guard available >= 8 + ProbePacket.payloadLength,
-                packet[body] == (header.family == .v4 ? 0 : 129), packet[body + 1] == 0,
-                packet.bigEndian32(at: body + 8) == ProbePayload.magic,
-                let purpose = ProbePurpose(code: UInt16(packet.bigEndian16(at: body + 30)))
+        guard let reply = ProbePacket.Reply(packet, length: length) else { return nil }
+        switch reply.content {
+        case .echo(let payload):
+            guard let purpose = ProbePurpose(code: payload.purpose),
+                payload.token == secret.token(payload.peer, purpose, payload.sequence)
             else { return nil }
-            let peer = PeerID(Int(packet.bigEndian32(at: body + 22)))
-            sequence = packet.bigEndian32(at: body + 26)
-            let token = secret.token(peer, purpose, sequence)
-            guard packet.bigEndian32(at: body + 14) == UInt32(token >> 32),
-                packet.bigEndian32(at: body + 18) == UInt32(truncatingIfNeeded: token)
-            else { return nil }
-            kind = .echo(peer, purpose)
-        case (_, ProbeHeader.tcp):
-            guard available >= 20, ports.contains(UInt16(packet.bigEndian16(at: body + 2))) else {
-                return nil
-            }
-            let port = UInt16(packet.bigEndian16(at: body))
-            let acknowledged = packet.bigEndian32(at: body + 8) &- 1
+            kind = .echo(payload.peer, purpose)
+            sequence = payload.sequence
+        case .tcp(let tcp):
+            guard ports.contains(tcp.destinationPort), tcp.isSynAck || tcp.isRefusal else { return nil }
+            let acknowledged = tcp.acknowledgement &- 1
             let low = UInt16(truncatingIfNeeded: acknowledged)
-            let mark = secret.mark(from: header.destination, to: header.source, port: port, sequence: low)
+            let mark = secret.mark(
+                from: reply.destination, to: reply.source, port: tcp.sourcePort, sequence: low)
             guard UInt16(acknowledged >> 16) == mark else { return nil }
-            switch packet[body + 13] & TCPFlags.handshake {
-            case TCPFlags.syn | TCPFlags.ack: kind = .synAck(port: port)
-            case TCPFlags.reset | TCPFlags.ack: kind = .reset(port: port)
-            default: return nil
-            }
-            sequence = acknowledged & 0xffff
-            destinationPort = UInt16(packet.bigEndian16(at: body + 2))
-        default: return nil
+            kind = tcp.isSynAck ? .synAck(port: tcp.sourcePort) : .reset(port: tcp.sourcePort)
+            sequence = UInt32(low)
+            destinationPort = tcp.destinationPort
         }
-        guard header.isBodyChecksumRight(packet) else { return nil }
-        source = header.source
-        destination = header.destination
-        self.length = body + header.bodyLength
+        source = reply.source
+        destination = reply.destination
+        self.length = reply.length
     }
 }
 

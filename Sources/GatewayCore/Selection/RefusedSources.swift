@@ -32,7 +32,7 @@ struct RefusedSources {
                 peer: peer, address: source, destination: destination, isProbe: false, count: 0, last: now)
         entry.count += 1
         entry.destination = destination
-        entry.isProbe = Self.isProbe(packet, length: length)
+        entry.isProbe = ProbePacket.isRequest(packet, length: length)
         entry.last = now
         if all.count == Self.limit { all.removeFirst() }
         all.append(entry)
@@ -47,18 +47,6 @@ struct RefusedSources {
             let destination = IPAddress(bytes: packet[start + size..<start + 2 * size])
         else { return nil }
         return (source, destination)
-    }
-
-    private static func isProbe(_ packet: [UInt8], length: Int) -> Bool {
-        guard let header = ProbeHeader(packet, length: length), header.available(in: packet) >= 12 else {
-            return false
-        }
-        let isEcho: Bool =
-            switch (header.family, header.transport, packet[header.bodyOffset]) {
-            case (.v4, ProbeHeader.icmp, 8), (.v6, ProbeHeader.icmpV6, 128): true
-            default: false
-            }
-        return isEcho && packet.bigEndian32(at: header.bodyOffset + 8) == ProbePayload.magic
     }
 }
 

@@ -18,7 +18,7 @@ package final class PresharedKey: Sendable {
     }
 
     package convenience init?(hex text: String) {
-        guard let secret = SecretBytes(hex: text) else { return nil }
+        guard let secret = SecretBytes(hex: text.utf8) else { return nil }
         self.init(secret)
     }
 

@@ -31,7 +31,7 @@ package final class PrivateKey: Sendable {
     }
 
     package convenience init?(hex text: String) {
-        guard let bytes = SecretBytes(hex: text) else { return nil }
+        guard let bytes = SecretBytes(hex: text.utf8) else { return nil }
         self.init(clamping: bytes)
     }
 

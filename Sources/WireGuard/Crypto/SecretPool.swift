@@ -1,7 +1,7 @@
 internal import CSodium
 internal import Synchronization
 
-/// Locked memory, cut into slots for keys. A `sodium_malloc` of its own for each key would cost five system
+/// Locked memory, split into slots for keys. A `sodium_malloc` of its own for each key would cost five system
 /// calls (27 µs here, most of a handshake), a locked page of the 8 MB that a service may lock, and four
 /// mappings.
 ///

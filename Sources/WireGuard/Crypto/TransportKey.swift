@@ -29,18 +29,18 @@ package final class TransportKey: Sendable {
     }
 
     /// Writes `count + tagSize` bytes to `output`, which may be `plaintext` itself but not overlap it
-    /// otherwise. `keystream` is the thread's own.
+    /// otherwise. `chacha` is the thread's own.
     @inline(__always)
     package func seal(
         counter: UInt64, plaintext: UnsafeRawPointer, count: Int, into output: UnsafeMutableRawPointer,
-        by keystream: inout Keystream
+        by chacha: inout ChaCha20Poly1305
     ) {
         let nonce = nonce(counter)
         unsafe withUnsafePointer(to: nonce) { nonce in
             let nonce = unsafe UnsafeRawPointer(nonce).assumingMemoryBound(to: UInt8.self)
             switch cipher {
             case .chacha20Poly1305:
-                unsafe keystream.seal(
+                unsafe chacha.seal(
                     plaintext, count: count, into: output, nonce: nonce,
                     key: secret.pointer.assumingMemoryBound(to: UInt8.self))
             case .aes256GCM:
@@ -57,7 +57,7 @@ package final class TransportKey: Sendable {
     @inline(__always)
     package func open(
         counter: UInt64, ciphertext: UnsafeRawPointer, count: Int, into output: UnsafeMutableRawPointer,
-        by keystream: inout Keystream
+        by chacha: inout ChaCha20Poly1305
     ) -> Bool {
         guard count >= Self.tagSize else { return false }
         let nonce = nonce(counter)
@@ -65,7 +65,7 @@ package final class TransportKey: Sendable {
             let nonce = unsafe UnsafeRawPointer(nonce).assumingMemoryBound(to: UInt8.self)
             return switch cipher {
             case .chacha20Poly1305:
-                unsafe keystream.open(
+                unsafe chacha.open(
                     ciphertext, count: count &- Self.tagSize, into: output, nonce: nonce,
                     key: secret.pointer.assumingMemoryBound(to: UInt8.self))
             case .aes256GCM:

@@ -134,10 +134,10 @@ extension Device {
             if !packet.isEmpty { dropCounters.add(.noEndpoint) }
             return true
         }
-        defer { keystream.wipe() }
+        defer { chacha.wipe() }
         let innerMTU = slot.peer.path.innerMTU
         let limit = innerMTU > 0 ? min(innerMTU, mtu) : mtu
-        guard let message = keypair.seal(packet, mtu: limit, by: &keystream) else { return false }
+        guard let message = keypair.seal(packet, mtu: limit, by: &chacha) else { return false }
         let isFirstData = slot.peer.path.noteSent(
             bytes: message.count, packets: 1, at: now, hasData: !packet.isEmpty)
         if isFirstData { slot.peer.dataSent(at: now, jitter: jitter()) }

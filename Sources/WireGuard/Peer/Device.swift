@@ -51,7 +51,7 @@ package struct Device: ~Copyable {
     var rateLimiter = InitiationRateLimiter()
     var load = HandshakeLoad()
 
-    var keystream = Keystream()
+    var chacha = ChaCha20Poly1305()
     private(set) var slots: [Slot] = []
     private static let never = Instant(nanoseconds: .max)
     /// By place in `slots`: each peer's earliest deadline, the end of time for none. A scan of a thousand
@@ -134,8 +134,8 @@ package struct Device: ~Copyable {
         guard configuration.publicKey != own?.publicKey ?? publicKey else { return nil }
         let key = PeerKey(identity: own?.publicKey, peer: configuration.publicKey)
         if let known = slotsByKey[key]?.peer.id {
-            setPresharedKey(configuration.presharedKey, for: known, now: now)
-            setUnderlay(configuration.underlay, for: known, now: now)
+            setPresharedKey(configuration.presharedKey, for: known)
+            setUnderlay(configuration.underlay, for: known)
             setPersistentKeepalive(configuration.persistentKeepalive, for: known, now: now)
             return known
         }
@@ -195,12 +195,12 @@ package struct Device: ~Copyable {
     }
 
     /// For the next handshake; the session in use goes on.
-    package mutating func setPresharedKey(_ key: PresharedKey, for id: PeerID, now: Instant) {
+    package mutating func setPresharedKey(_ key: PresharedKey, for id: PeerID) {
         slot(id)?.peer.presharedKey = key
     }
 
     /// What is sent from now on goes there, until the peer is heard from elsewhere.
-    package mutating func setUnderlay(_ underlay: UnderlayPath?, for id: PeerID, now: Instant) {
+    package mutating func setUnderlay(_ underlay: UnderlayPath?, for id: PeerID) {
         guard let slot = slot(id) else { return }
         slot.peer.path.setUnderlay(underlay)
         rememberEndpoint(of: slot)

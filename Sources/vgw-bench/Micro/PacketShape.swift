@@ -1,6 +1,6 @@
 internal import WireGuard
 
-/// What a TUN gives at a read: one packet, or a superpacket that is to be cut.
+/// What a TUN gives at a read: one packet, or a superpacket that is to be segmented.
 struct PacketShape: Sendable {
     let name: String
     /// From 10.1.0.1 to 10.2.0.1.

@@ -19,8 +19,8 @@ struct RawPeer {
 
         /// A message around a ping. It is not padded, and as long as an initiation: so the kernel may join the two.
         func ping() throws -> [UInt8] {
-            var keystream = Keystream()
-            return try #require(keypair.seal(echo, mtu: echo.count, by: &keystream))
+            var chacha = ChaCha20Poly1305()
+            return try #require(keypair.seal(echo, mtu: echo.count, by: &chacha))
         }
     }
 
@@ -101,7 +101,7 @@ struct RawPeer {
         var waitsLeft = UDPSocket.queueWaits
         let result = unsafe bytes.withUnsafeBytes {
             unsafe socket.send(
-                $0.baseAddress!, count: $0.count, segmentSize: segmentSize, to: target, trafficClass: 0,
+                $0.baseAddress!, count: $0.count, segmentSize: segmentSize, to: target, tos: 0,
                 waitsLeft: &waitsLeft)
         }
         guard result == .sent else { throw LabError("the raw peer cannot send: \(result)") }

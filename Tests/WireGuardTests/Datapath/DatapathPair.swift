@@ -86,7 +86,7 @@ struct DatapathPair: ~Copyable {
     struct Sent {
         var datagram: [UInt8]
         var segmentSize: Int
-        var trafficClass: UInt8 = 0
+        var tos: UInt8 = 0
         var mayFragment = false
     }
 
@@ -114,7 +114,7 @@ struct DatapathPair: ~Copyable {
             let run = outbound.run(index)
             return unsafe Sent(
                 datagram: Array(outbound.bytes(of: run)), segmentSize: run.segmentSize,
-                trafficClass: run.trafficClass, mayFragment: run.mayFragment)
+                tos: run.tos, mayFragment: run.mayFragment)
         }
         outbound.sent()
         outbound.finish()
@@ -137,7 +137,7 @@ struct DatapathPair: ~Copyable {
             unsafe buffers.append(buffer)
             unsafe inbound.add(
                 buffer.baseAddress!, count: datagram.datagram.count, segmentSize: datagram.segmentSize,
-                from: underlay, trafficClass: datagram.trafficClass)
+                from: underlay, tos: datagram.tos)
         }
         var written: [Written] = []
         while let slices = unsafe inbound.nextWrite() {

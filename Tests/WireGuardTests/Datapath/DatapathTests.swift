@@ -27,7 +27,7 @@ struct DatapathTests {
         #expect(paddedLength(count, mtu: 1420) == padded)
     }
 
-    @Test("a TCP superpacket is cut into segments with right headers", arguments: [0, 1])
+    @Test("a TCP superpacket is split into segments with right headers", arguments: [0, 1])
     func tcpSegmentation(which: Int) {
         let (source, destination) = Self.families[which]
         var pair = DatapathPair(offloads: false)
@@ -60,7 +60,7 @@ struct DatapathTests {
         #expect(collected == payload)
     }
 
-    @Test("a UDP superpacket is cut into datagrams", arguments: [0, 1])
+    @Test("a UDP superpacket is split into datagrams", arguments: [0, 1])
     func udpSegmentation(which: Int) {
         let (source, destination) = Self.families[which]
         var pair = DatapathPair(offloads: false)
@@ -136,7 +136,7 @@ struct DatapathTests {
         let others: [[UInt8]] = [
             InnerPackets.tcp(sequence: 101, payload: InnerPackets.payload(100)),
             InnerPackets.tcp(sequence: 100, payload: InnerPackets.payload(101)),
-            InnerPackets.tcp(sequence: 100, payload: InnerPackets.payload(100), typeOfService: 4),
+            InnerPackets.tcp(sequence: 100, payload: InnerPackets.payload(100), tos: 4),
             InnerPackets.tcp(sequence: 100, flags: 0x11, payload: InnerPackets.payload(100)),
             InnerPackets.tcp(sequence: 100, flags: 0x50, payload: InnerPackets.payload(100)),
             InnerPackets.tcp(sequence: 100, flags: 0x10, payload: []),

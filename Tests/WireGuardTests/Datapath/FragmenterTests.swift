@@ -4,22 +4,8 @@ import Testing
 
 @Suite("Fragments of IPv4")
 struct FragmenterTests {
-    /// Nil when the packet may not be cut.
-    private func cut(_ packet: [UInt8], mtu: Int) throws -> [[UInt8]]? {
-        var packet = packet
-        return try InnerPackets.edit(&packet) { bytes, header -> [[UInt8]]? in
-            guard var fragmenter = unsafe Fragmenter(bytes, header: header, mtu: mtu) else { return nil }
-            var buffer = [UInt8](repeating: 0xee, count: mtu + 16)
-            var pieces: [[UInt8]] = []
-            while true {
-                let count = unsafe buffer.withUnsafeMutableBytes {
-                    unsafe fragmenter.next(into: $0.baseAddress!)
-                }
-                guard count > 0 else { return pieces }
-                #expect(buffer[mtu...].allSatisfy { $0 == 0xee })
-                pieces.append(Array(buffer[..<count]))
-            }
-        }
+    private func fragment(_ packet: [UInt8], mtu: Int) throws -> [[UInt8]]? {
+        try InnerPackets.fragments(of: packet, mtu: mtu)
     }
 
     /// What a receiver makes of them: payload by offset, and whether the last one has come.
@@ -49,7 +35,7 @@ struct FragmenterTests {
     func pieces(mtu: Int) throws {
         for size in [mtu - 20, mtu - 19, mtu, 1500, 4000, 65_000] where size + 20 <= 65_535 {
             let packet = packet(payload: size)
-            let pieces = try #require(try cut(packet, mtu: mtu))
+            let pieces = try #require(try fragment(packet, mtu: mtu))
             for piece in pieces {
                 #expect(piece.count <= mtu)
                 #expect(Int(piece[2]) << 8 | Int(piece[3]) == piece.count)
@@ -67,14 +53,14 @@ struct FragmenterTests {
     @Test("a packet that fits stays in one piece")
     func fits() throws {
         let packet = packet(payload: 1260)
-        #expect(try cut(packet, mtu: 1280) == [packet])
+        #expect(try fragment(packet, mtu: 1280) == [packet])
     }
 
-    @Test("a fragment is cut further: its offset counts on, and more fragments stay to come")
+    @Test("a fragment is fragmented further: its offset counts on, and more fragments stay to come")
     func fragment() throws {
         for (field, isLast) in [(UInt16(0x2000 | 100), false), (UInt16(100), true)] {
             let packet = packet(payload: 1304, field: field)
-            let pieces = try #require(try cut(packet, mtu: 600))
+            let pieces = try #require(try fragment(packet, mtu: 600))
             #expect(pieces.count == 3)
             let whole = joined(pieces)
             #expect(whole.start == 800 && whole.isWhole == isLast && whole.payload == Array(packet[20...]))
@@ -86,7 +72,7 @@ struct FragmenterTests {
         // Router alert (copied), no operation, record route (not copied), end.
         let options: [UInt8] = [0x94, 4, 0, 0, 1, 7, 7, 4, 0, 0, 0, 0]
         let packet = packet(payload: 1400, options: options)
-        let pieces = try #require(try cut(packet, mtu: 700))
+        let pieces = try #require(try fragment(packet, mtu: 700))
         #expect(Array(pieces[0][20..<32]) == options && pieces[0][0] == 0x48)
         for piece in pieces.dropFirst() {
             #expect(piece[0] == 0x46 && Array(piece[20..<24]) == [0x94, 4, 0, 0])
@@ -101,18 +87,18 @@ struct FragmenterTests {
     @Test("options of a length that cannot be end the list, and are padded", arguments: [UInt8(0), 1, 40])
     func lyingOptions(length: UInt8) throws {
         let packet = packet(payload: 1400, options: [0x82, 3, 9, 0x94, length, 0, 0, 0])
-        let pieces = try #require(try cut(packet, mtu: 700))
+        let pieces = try #require(try fragment(packet, mtu: 700))
         #expect(Array(pieces[1][20..<24]) == [0x82, 3, 9, 0] && pieces[1][0] == 0x46)
         #expect(joined(pieces).payload == Array(packet[28...]))
     }
 
-    @Test("neither DF, nor IPv6, nor an MTU without room, nor an offset past the end can be cut")
+    @Test("neither DF, nor IPv6, nor an MTU without room, nor an offset past the end can be fragmented")
     func refused() throws {
-        #expect(try cut(packet(payload: 1400, field: 0x4000), mtu: 1280) == nil)
-        #expect(try cut(packet(payload: 1400), mtu: 27) == nil)
-        #expect(try cut(packet(payload: 1400, field: 8150), mtu: 1280) == nil)
+        #expect(try fragment(packet(payload: 1400, field: 0x4000), mtu: 1280) == nil)
+        #expect(try fragment(packet(payload: 1400), mtu: 27) == nil)
+        #expect(try fragment(packet(payload: 1400, field: 8150), mtu: 1280) == nil)
         let packet6 = InnerPackets.udp(
             from: InnerPackets.left6, to: InnerPackets.right6, payload: InnerPackets.payload(1400))
-        #expect(try cut(packet6, mtu: 1280) == nil)
+        #expect(try fragment(packet6, mtu: 1280) == nil)
     }
 }

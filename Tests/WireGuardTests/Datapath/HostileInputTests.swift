@@ -47,7 +47,7 @@ struct HostileInputTests {
         }
     }
 
-    @Test("random packets under random offload headers are cut or dropped", arguments: 0..<8)
+    @Test("random packets under random offload headers are segmented or dropped", arguments: 0..<8)
     func randomOffloads(seed: Int) {
         var entropy = RepeatableEntropy(seed: UInt64(seed + 200))
         var pair = DatapathPair()

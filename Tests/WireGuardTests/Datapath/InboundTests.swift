@@ -93,9 +93,9 @@ struct InboundTests {
         var other = DatapathPair(rightWorker: 1, rightWorkers: 3)
         let message = other.send(packet)[0].datagram
         #expect(
-            other.receive([DatapathPair.Sent(datagram: message, segmentSize: 0, trafficClass: 3)]).isEmpty)
+            other.receive([DatapathPair.Sent(datagram: message, segmentSize: 0, tos: 3)]).isEmpty)
         let event = try #require(other.right.events(other.right.inboundEvents).first)
-        guard case .stray(message, DatapathPair.leftUnderlay, trafficClass: 3) = event else {
+        guard case .stray(message, DatapathPair.leftUnderlay, tos: 3) = event else {
             Issue.record("\(event)")
             return
         }

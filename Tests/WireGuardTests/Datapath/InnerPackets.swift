@@ -13,7 +13,7 @@ enum InnerPackets {
 
     static func tcp(
         from source: IPAddress = left4, to destination: IPAddress = right4, sequence: UInt32 = 1000,
-        flags: UInt8 = 0x10, payload: [UInt8], options: [UInt8] = [], typeOfService: UInt8 = 0,
+        flags: UInt8 = 0x10, payload: [UInt8], options: [UInt8] = [], tos: UInt8 = 0,
         identification: UInt16 = 7, sourcePort: UInt16 = 40000
     ) -> [UInt8] {
         var segment: [UInt8] = []
@@ -24,7 +24,7 @@ enum InnerPackets {
         let sum = transportChecksum(segment, from: source, to: destination, transport: 6)
         segment.replaceSubrange(16..<18, with: bigEndian(sum))
         return ip(
-            from: source, to: destination, transport: 6, body: segment, typeOfService: typeOfService,
+            from: source, to: destination, transport: 6, body: segment, tos: tos,
             identification: identification)
     }
 
@@ -44,18 +44,18 @@ enum InnerPackets {
 
     static func ip(
         from source: IPAddress, to destination: IPAddress, transport: UInt8, body: [UInt8],
-        typeOfService: UInt8 = 0,
+        tos: UInt8 = 0,
         identification: UInt16 = 7
     ) -> [UInt8] {
         switch source.family {
         case .v4:
-            var header: [UInt8] = [0x45, typeOfService] + bigEndian(UInt16(20 + body.count))
+            var header: [UInt8] = [0x45, tos] + bigEndian(UInt16(20 + body.count))
             header +=
                 bigEndian(identification) + [0x40, 0, 64, transport, 0, 0] + source.bytes + destination.bytes
             header.replaceSubrange(10..<12, with: bigEndian(internetChecksum(header)))
             return header + body
         case .v6:
-            return [0x60 | typeOfService >> 4, typeOfService << 4, 0, 0] + bigEndian(UInt16(body.count))
+            return [0x60 | tos >> 4, tos << 4, 0, 0] + bigEndian(UInt16(body.count))
                 + [transport, 64] + source.bytes + destination.bytes + body
         }
     }

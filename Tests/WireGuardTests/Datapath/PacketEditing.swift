@@ -1,18 +1,38 @@
+import Testing
+
 @testable import WireGuard
 
 extension InnerPackets {
     /// Lets `body` work on the packet in memory that ends with it, so that a sanitizer sees each byte too far.
     @safe static func edit<Result>(
-        _ packet: inout [UInt8], _ body: (UnsafeMutableRawPointer, InnerHeader) throws -> Result
+        _ packet: inout [UInt8], _ body: (borrowing IPPacket) throws -> Result
     ) throws -> Result {
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: packet.count, alignment: 1)
         defer { unsafe memory.deallocate() }
         unsafe memory.copyBytes(from: packet)
         let base = memory.baseAddress!
-        let header = try unsafe InnerHeader(base, count: packet.count)
-        let result = try unsafe body(base, header)
+        let result = try body(unsafe IPPacket(base, count: packet.count))
         packet = unsafe Array(memory)
         return result
+    }
+
+    /// What ``Fragmenter`` makes of the packet, which must write nothing past the MTU; nil when it may not be fragmented.
+    static func fragments(of packet: [UInt8], mtu: Int) throws -> [[UInt8]]? {
+        var packet = packet
+        return try edit(&packet) { packet -> [[UInt8]]? in
+            guard var fragmenter = Fragmenter(packet, mtu: mtu) else { return nil }
+            var buffer = [UInt8](repeating: 0xee, count: mtu + 16)
+            var fragments: [[UInt8]] = []
+            while true {
+                let count = unsafe buffer.withUnsafeMutableBytes { buffer in
+                    guard let fragment = unsafe fragmenter.next(into: buffer.baseAddress!) else { return 0 }
+                    return fragment.count
+                }
+                guard count > 0 else { return fragments }
+                #expect(buffer[mtu...].allSatisfy { $0 == 0xee })
+                fragments.append(Array(buffer[..<count]))
+            }
+        }
     }
 
     /// With an IPv4 header checksum that is right again.
@@ -34,15 +54,6 @@ extension InnerPackets {
         let length = UInt16(packet.count - header)
         let sum = ~internetChecksum(addresses + [0, packet[isV4 ? 9 : 6]] + bigEndian(length))
         packet.replaceSubrange(header + field..<header + field + 2, with: bigEndian(sum))
-        return packet
-    }
-
-    /// What whoever finishes a partial checksum makes of it.
-    static func completed(_ packet: [UInt8], field: Int) -> [UInt8] {
-        var packet = packet
-        let header = packet[0] >> 4 == 4 ? 20 : 40
-        let sum = internetChecksum(Array(packet[header...]))
-        packet.replaceSubrange(header + field..<header + field + 2, with: bigEndian(sum == 0 ? 0xffff : sum))
         return packet
     }
 }

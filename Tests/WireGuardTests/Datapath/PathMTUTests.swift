@@ -19,7 +19,7 @@ struct PathMTUTests {
             ? Int(packet[2]) << 8 | Int(packet[3]) : 40 + Int(packet[4]) << 8 + Int(packet[5])
     }
 
-    @Test("a TCP superpacket is cut finer, and nobody is told", arguments: [0, 1])
+    @Test("a TCP superpacket is segmented finer, and nobody is told", arguments: [0, 1])
     func tcpSuperpacket(which: Int) {
         let (source, destination) = Self.families[which]
         var pair = DatapathPair(offloads: false)
@@ -49,7 +49,7 @@ struct PathMTUTests {
         #expect(written.map(\.count) == [1340, 1340, 1340, 1340])
     }
 
-    @Test("the sender of a packet that must not be cut is told what passes", arguments: [0, 1])
+    @Test("the sender of a packet that must not be fragmented is told what passes", arguments: [0, 1])
     func packetTooBig(which: Int) throws {
         let (source, destination) = Self.families[which]
         var pair = DatapathPair()
@@ -115,7 +115,7 @@ struct PathMTUTests {
         #expect(pieces.map(\.mayFragment) == [true, true, false])
         #expect(pair.receiveRaw(pieces).map(\.count) == [1280, 1280, 148])
 
-        // Nobody would cut it on the way.
+        // Nobody would fragment it on the way.
         pair.left.path.setUnderlay(
             UnderlayPath(endpoint: Endpoint(address: IPAddress("2001:db8::2")!, port: 51820)))
         let (none, answers) = pair.send([(packet(1280), VirtioNetHeader())])
@@ -123,7 +123,7 @@ struct PathMTUTests {
         #expect(pair.left.drops.snapshot == [.outboundTooBig: 2])
     }
 
-    @Test("a packet that may be cut goes in fragments that fit")
+    @Test("a packet that may be fragmented goes in fragments that fit")
     func fragments() {
         var pair = DatapathPair()
         pair.left.ask(innerMTU: 600)
@@ -154,7 +154,7 @@ struct PathMTUTests {
         #expect(pair.left.drops.snapshot == [.outboundTooBig: 3])
     }
 
-    @Test("datagrams of a superpacket that may be cut go in fragments")
+    @Test("datagrams of a superpacket that may be fragmented go in fragments")
     func udpFragments() {
         var pair = DatapathPair()
         pair.left.ask(innerMTU: 1000)

@@ -11,20 +11,15 @@ struct PrefixTranslationTests {
     ]
     private let translation = PrefixTranslation(list)
 
-    private func outbound(_ packet: [UInt8], partial: Int = -1) throws -> (PrefixTranslation.Outcome, [UInt8])
-    {
+    private func outbound(_ packet: [UInt8]) throws -> (PrefixTranslation.Outcome, [UInt8]) {
         var packet = packet
-        let outcome = try InnerPackets.edit(&packet) { bytes, header in
-            unsafe translation.outbound(bytes, header: header, partial: partial)
-        }
+        let outcome = try InnerPackets.edit(&packet) { translation.outbound($0) }
         return (outcome, packet)
     }
 
     private func inbound(_ packet: [UInt8]) throws -> (PrefixTranslation.Outcome, [UInt8]) {
         var packet = packet
-        let outcome = try InnerPackets.edit(&packet) { bytes, header in
-            unsafe translation.inbound(bytes, header: header)
-        }
+        let outcome = try InnerPackets.edit(&packet) { translation.inbound($0) }
         return (outcome, packet)
     }
 
@@ -120,10 +115,10 @@ struct PrefixTranslationTests {
                 isTCP
                 ? InnerPackets.tcp(from: outside, to: far, payload: payload)
                 : InnerPackets.udp(from: outside, to: far, payload: payload)
-            let outcome = try InnerPackets.edit(&out) { unsafe one.outbound($0, header: $1) }
+            let outcome = try InnerPackets.edit(&out) { one.outbound($0) }
             #expect(outcome == .translated && out == expected)
             var back = echo(8, 128, from: far, to: outside)
-            _ = try InnerPackets.edit(&back) { unsafe one.inbound($0, header: $1) }
+            _ = try InnerPackets.edit(&back) { one.inbound($0) }
             #expect(back == echo(8, 128, from: far, to: inside))
         }
     }
@@ -162,23 +157,6 @@ struct PrefixTranslationTests {
         #expect(try outbound(InnerPackets.udp(from: inside, to: far, payload: payload)).1 == zero)
     }
 
-    @Test("a checksum that is still to be finished comes out right", arguments: [0, 1, 2], [6, 17])
-    func partial(which: Int, transport: Int) throws {
-        let (inside, outside, far) = Self.hosts[which]
-        let header = inside.family == .v4 ? 20 : 40
-        let field = transport == 6 ? 16 : 6
-        func packet(_ source: IPAddress) -> [UInt8] {
-            transport == 6
-                ? InnerPackets.tcp(from: source, to: far, payload: InnerPackets.payload(99))
-                : InnerPackets.udp(from: source, to: far, payload: InnerPackets.payload(99))
-        }
-        let (outcome, after) = try outbound(
-            InnerPackets.partial(packet(inside), field: field), partial: header + field)
-        #expect(outcome == .translated)
-        #expect(after == InnerPackets.partial(packet(outside), field: field))
-        #expect(InnerPackets.completed(after, field: field) == packet(outside))
-    }
-
     @Test("a first fragment has its checksum translated, a later one has none")
     func fragments4() throws {
         let (inside, outside, far) = Self.hosts[0]
@@ -186,16 +164,7 @@ struct PrefixTranslationTests {
             var packet = InnerPackets.udp(from: source, to: far, payload: InnerPackets.payload(1200))
             packet[6] = 0
             packet = InnerPackets.finished4(packet)
-            return try InnerPackets.edit(&packet) { bytes, header in
-                var fragmenter = unsafe Fragmenter(bytes, header: header, mtu: 500)!
-                return (0..<3).map { _ in
-                    var buffer = [UInt8](repeating: 0, count: 500)
-                    let count = unsafe buffer.withUnsafeMutableBytes {
-                        unsafe fragmenter.next(into: $0.baseAddress!)
-                    }
-                    return Array(buffer[..<count])
-                }
-            }
+            return try #require(try InnerPackets.fragments(of: packet, mtu: 500))
         }
         #expect(try pieces(inside).map { try outbound($0).1 } == pieces(outside))
     }
@@ -364,7 +333,7 @@ struct PrefixTranslationTests {
                 packet.replaceSubrange(8..<16, with: IPAddress("fd00:1::")!.bytes[..<8])
                 packet.replaceSubrange(24..<32, with: IPAddress("2001:db8:7:ff::")!.bytes[..<8])
             }
-            guard (try? InnerPackets.edit(&packet, { _, _ in })) != nil else { continue }
+            guard (try? InnerPackets.edit(&packet, { _ in })) != nil else { continue }
             _ = try outbound(packet)
             _ = try inbound(packet)
         }

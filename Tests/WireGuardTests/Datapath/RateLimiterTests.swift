@@ -88,7 +88,7 @@ struct RateLimiterTests {
         ] as [UInt64])
     func opening(rate: UInt64) {
         let limiter = RateLimiter(rate: rate, largest: 1500, now: Self.start)
-        for traffic in [TrafficClass.bulk, .small] {
+        for traffic in [QueueClass.bulk, .small] {
             while limiter.take(1500, of: traffic, at: 0) {}
             let opening = limiter.opening(for: 1500, of: traffic)
             #expect(opening > Self.start)
@@ -124,9 +124,9 @@ struct RateLimiterTests {
 
     // MARK: Classes
 
-    private func traffic(_ packet: [UInt8]) throws -> TrafficClass {
+    private func traffic(_ packet: [UInt8]) throws -> QueueClass {
         var packet = packet
-        return try InnerPackets.edit(&packet) { unsafe TrafficClass($0, header: $1) }
+        return try InnerPackets.edit(&packet) { QueueClass($0) }
     }
 
     @Test("the DSCP tells small from bulk", arguments: [0, 1])
@@ -134,7 +134,7 @@ struct RateLimiterTests {
         let (source, destination) = DatapathTests.families[family]
         for codepoint in UInt8(0)..<64 {
             let packet = InnerPackets.tcp(
-                from: source, to: destination, payload: [1], typeOfService: codepoint << 2 | 1)
+                from: source, to: destination, payload: [1], tos: codepoint << 2 | 1)
             let isSmall = [34, 36, 38, 40, 44, 46, 48, 56].contains(codepoint)
             #expect(try traffic(packet) == (isSmall ? .small : .bulk))
         }
@@ -196,7 +196,7 @@ struct RateLimiterTests {
 
     // MARK: Shaping
 
-    private func offer(_ shaper: Shaper, _ packet: [UInt8], _ traffic: TrafficClass) -> Shaper.Verdict {
+    private func offer(_ shaper: Shaper, _ packet: [UInt8], _ traffic: QueueClass) -> Shaper.Verdict {
         unsafe packet.withUnsafeBytes { unsafe shaper.offer($0.baseAddress!, count: $0.count, traffic) }
     }
 

@@ -99,7 +99,7 @@ struct ShapingPathTests {
         var bundle = TunnelBundle([nil])
         bundle.table = Self.table(bundle, limiter: Self.limiter(bundle))
         _ = Self.fill(&bundle)
-        let voice = InnerPackets.tcp(payload: [1, 2, 3], typeOfService: 46 << 2)
+        let voice = InnerPackets.tcp(payload: [1, 2, 3], tos: 46 << 2)
         #expect(bundle.send([voice]).map(\.packet) == [voice])
     }
 

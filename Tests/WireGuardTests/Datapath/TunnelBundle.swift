@@ -139,7 +139,7 @@ struct TunnelBundle: ~Copyable {
 
     /// As the far ends do.
     private func open(_ run: SendRun, _ bytes: UnsafeRawBufferPointer) -> [Sent] {
-        var keystream = Keystream()
+        var chacha = ChaCha20Poly1305()
         let all = unsafe Array(bytes)
         return stride(from: 0, to: all.count, by: run.segmentSize).compactMap { start in
             var message = Array(all[start..<min(start + run.segmentSize, all.count)])
@@ -149,7 +149,7 @@ struct TunnelBundle: ~Copyable {
                 let body = unsafe message.baseAddress! + 16
                 return unsafe tunnels[tunnel].theirs.receiveKey.open(
                     counter: header.counter, ciphertext: body, count: message.count - 16, into: body,
-                    by: &keystream)
+                    by: &chacha)
             }
             guard isAuthentic else { return nil }
             let plaintext = Array(message[16..<message.count - 16])

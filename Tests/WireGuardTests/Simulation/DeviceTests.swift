@@ -132,7 +132,7 @@ import Testing
         var (simulation, left, right) = Simulation.pair()
         var entropy = RepeatableEntropy(seed: 8)
         let id = left.id(of: right)
-        left.command { $0.setPresharedKey(.generate(from: &entropy), for: id, now: now) }
+        left.command { $0.setPresharedKey(.generate(from: &entropy), for: id) }
         simulation.sendPacket(from: left, to: right)
         simulation.run(for: .seconds(1))
         #expect(left.status(of: right).lastFailure == .dropped(.handshakeDecryptionFailed))

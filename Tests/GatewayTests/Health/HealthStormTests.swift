@@ -163,7 +163,8 @@ struct HealthStorm {
         isEnabled = true
         hasSession = true
         tunnel.tell(.sessionBegun)
-        tunnel.run(for: .seconds(200))
+        // The longest hold-down, or all that the statistics remember, and as many probes as that takes.
+        tunnel.run(for: .seconds(70) + tunnel.health.settings.interval * 20)
         check()
         if tunnel.state != .up { problems.append("it does not come up: \(tunnel.state)") }
     }

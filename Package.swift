@@ -51,14 +51,17 @@ let package = Package(
             name: "LinuxIO", dependencies: ["CLinux", "CNetlink", "CResolver", "WireGuard"],
             swiftSettings: settings),
 
+        // The data threads: what joins the packet's way to sockets and the TUN device.
+        .target(name: "DataPlane", dependencies: ["LinuxIO", "WireGuard"], swiftSettings: settings),
+
         // Requests and answers between vgwd and vgwctl.
         .target(name: "ControlAPI", swiftSettings: settings),
 
-        // The daemon: configuration, control loop, data threads, routes, the control server.
+        // The daemon: configuration, control loop, routes, the control server.
         .target(
             name: "Gateway",
             dependencies: [
-                "WireGuard", "LinuxIO", "ControlAPI",
+                "WireGuard", "DataPlane", "LinuxIO", "ControlAPI",
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -89,20 +92,34 @@ let package = Package(
         .executableTarget(
             name: "vgw-bench",
             dependencies: [
-                "CLinux", "CSodium", "ControlAPI", "Gateway", "LinuxIO", "WireGuard",
+                "CLinux", "CSodium", "ControlAPI", "Gateway", "LinuxIO", "TestSupport", "WireGuard",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],
             swiftSettings: settings),
 
+        // What tests of several targets and vgw-bench use; without expectations, as vgw-bench has no tests.
+        .target(
+            name: "TestSupport", dependencies: ["LinuxIO", "WireGuard"], path: "Tests/TestSupport",
+            swiftSettings: settings),
+        // Stands before the C library in the test program.
+        .target(name: "SystemFaults", path: "Tests/SystemFaults", swiftSettings: settings),
         .testTarget(
-            name: "WireGuardTests", dependencies: ["WireGuard"], exclude: ["Vectors"], swiftSettings: settings
+            name: "WireGuardTests", dependencies: ["TestSupport", "WireGuard"], exclude: ["Vectors"],
+            swiftSettings: settings
         ),
-        .testTarget(name: "LinuxIOTests", dependencies: ["LinuxIO", "WireGuard"], swiftSettings: settings),
+        .testTarget(
+            name: "LinuxIOTests",
+            dependencies: ["CLinux", "LinuxIO", "SystemFaults", "TestSupport", "WireGuard"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "DataPlaneTests",
+            dependencies: ["DataPlane", "LinuxIO", "SystemFaults", "TestSupport", "WireGuard"],
+            swiftSettings: settings),
         .testTarget(
             name: "GatewayTests",
             dependencies: [
-                "Gateway", "LinuxIO", "WireGuard", "ControlAPI", "vgwctl",
+                "Gateway", "LinuxIO", "TestSupport", "WireGuard", "ControlAPI", "vgwctl",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -110,7 +127,7 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "ControlAPI", "LinuxIO", "WireGuard",
+                "ControlAPI", "LinuxIO", "TestSupport", "WireGuard",
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],
             swiftSettings: settings),

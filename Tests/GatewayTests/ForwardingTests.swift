@@ -1,5 +1,6 @@
 import Gateway
 import LinuxIO
+import TestSupport
 import Testing
 import WireGuard
 

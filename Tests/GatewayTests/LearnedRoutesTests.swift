@@ -1,5 +1,6 @@
 import LinuxIO
 import Logging
+import TestSupport
 import Testing
 import WireGuard
 

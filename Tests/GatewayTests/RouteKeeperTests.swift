@@ -2,6 +2,7 @@ import Glibc
 import LinuxIO
 import Logging
 import Synchronization
+import TestSupport
 import Testing
 import WireGuard
 

@@ -1,4 +1,5 @@
 import LinuxIO
+import TestSupport
 import Testing
 import WireGuard
 
@@ -150,7 +151,7 @@ import WireGuard
     }
 
     /// Sixteen top addresses, prefixes of at most four bits.
-    private func some(_ count: Int, _ random: inout SeededRandom) -> [IPPrefix] {
+    private func some(_ count: Int, _ random: inout SplitMix) -> [IPPrefix] {
         (0..<count).map { _ in
             IPPrefix(
                 address: IPAddress(v4: UInt32.random(in: 0..<16, using: &random) << 28),
@@ -160,7 +161,7 @@ import WireGuard
 
     @Test("against what the states mean, one length after the other, at random")
     func oracle() {
-        var random = SeededRandom(seed: 1)
+        var random = SplitMix(seed: 1)
         let states: [RoutePlan.Prefix.State] = [.carried, .covered, .unreachable, .withdrawn]
         for _ in 0..<500 {
             let main = some(4, &random)

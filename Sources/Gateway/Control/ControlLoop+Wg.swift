@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import DataPlane
 internal import LinuxIO
 internal import Logging
 internal import WireGuard

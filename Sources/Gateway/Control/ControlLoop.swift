@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import DataPlane
 internal import LinuxIO
 package import Logging
 internal import WireGuard
@@ -40,10 +41,10 @@ package final class ControlLoop {
     package let mailbox: Mailbox<ControlCommand>
 
     let epoll: Epoll
-    let signals: SignalDescriptor
-    private let timer: TimerDescriptor
-    private let commandWake: EventCounter
-    private let dataWake: EventCounter
+    let signals: SignalFD
+    private let timer: TimerFD
+    private let commandWake: EventFD
+    private let dataWake: EventFD
     var monitor: NetlinkMonitor
     /// Nil where the kernel refuses it.
     let generation: GenerationMonitor?
@@ -169,11 +170,11 @@ package final class ControlLoop {
         let sockets = try Self.openSockets(settings)
         let queues = try Self.openQueues(settings, count: sockets.workers)
         do throws(SystemError) {
-            signals = try SignalDescriptor(Signal.allCases.map(\.rawValue))
+            signals = try SignalFD(Signal.allCases.map(\.rawValue))
             epoll = try Epoll()
-            timer = try TimerDescriptor()
-            commandWake = try EventCounter()
-            dataWake = try EventCounter()
+            timer = try TimerFD()
+            commandWake = try EventFD()
+            dataWake = try EventFD()
             mailbox = Mailbox(wake: commandWake)
             monitor = try NetlinkMonitor()
             generation = try? GenerationMonitor()

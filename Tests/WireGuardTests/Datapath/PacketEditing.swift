@@ -1,3 +1,5 @@
+import TestSupport
+
 @testable import WireGuard
 
 extension InnerPackets {
@@ -47,7 +49,7 @@ extension InnerPackets {
     }
 }
 
-extension RepeatableEntropy {
+extension SplitMix {
     mutating func number(_ range: ClosedRange<Int>) -> Int {
         range.lowerBound + Int(next(UInt64.self) % UInt64(range.count))
     }

@@ -51,6 +51,9 @@ let package = Package(
             name: "LinuxIO", dependencies: ["CLinux", "CNetlink", "CResolver", "WireGuard"],
             swiftSettings: settings),
 
+        // The data threads: what joins the packet's way to sockets and the TUN device.
+        .target(name: "DataPlane", dependencies: ["LinuxIO", "WireGuard"], swiftSettings: settings),
+
         // Requests and answers between vgwd and vgwctl.
         .target(name: "ControlAPI", swiftSettings: settings),
 
@@ -58,11 +61,11 @@ let package = Package(
         // clock, no log, which this list of dependencies keeps so.
         .target(name: "GatewayCore", dependencies: ["ControlAPI", "WireGuard"], swiftSettings: settings),
 
-        // The daemon around it: configuration, control loop, data threads, kernel routes, the control server.
+        // The daemon around it: configuration, control loop, kernel routes, the control server.
         .target(
             name: "Daemon",
             dependencies: [
-                "ControlAPI", "GatewayCore", "LinuxIO", "WireGuard",
+                "ControlAPI", "DataPlane", "GatewayCore", "LinuxIO", "WireGuard",
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -93,23 +96,38 @@ let package = Package(
         .executableTarget(
             name: "vgw-bench",
             dependencies: [
-                "CLinux", "CSodium", "ControlAPI", "Daemon", "GatewayCore", "LinuxIO", "WireGuard",
+                "CLinux", "CSodium", "ControlAPI", "Daemon", "DataPlane", "GatewayCore", "LinuxIO", "TestSupport", "WireGuard",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],
             swiftSettings: settings),
 
+        // What tests of several targets and vgw-bench use; without expectations, as vgw-bench has no tests.
+        .target(
+            name: "TestSupport", dependencies: ["LinuxIO", "WireGuard"], path: "Tests/TestSupport",
+            swiftSettings: settings),
+        // Stands before the C library in the test program.
+        .target(name: "SystemFaults", path: "Tests/SystemFaults", swiftSettings: settings),
         .testTarget(
-            name: "WireGuardTests", dependencies: ["WireGuard"], exclude: ["Vectors"], swiftSettings: settings
+            name: "WireGuardTests", dependencies: ["TestSupport", "WireGuard"], exclude: ["Vectors"],
+            swiftSettings: settings
         ),
-        .testTarget(name: "LinuxIOTests", dependencies: ["LinuxIO", "WireGuard"], swiftSettings: settings),
         .testTarget(
-            name: "GatewayCoreTests", dependencies: ["ControlAPI", "GatewayCore", "WireGuard"],
+            name: "LinuxIOTests",
+            dependencies: ["CLinux", "LinuxIO", "SystemFaults", "TestSupport", "WireGuard"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "DataPlaneTests",
+            dependencies: ["DataPlane", "LinuxIO", "SystemFaults", "TestSupport", "WireGuard"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "GatewayCoreTests",
+            dependencies: ["ControlAPI", "GatewayCore", "TestSupport", "WireGuard"],
             swiftSettings: settings),
         .testTarget(
             name: "DaemonTests",
             dependencies: [
-                "Daemon", "GatewayCore", "LinuxIO", "WireGuard", "ControlAPI", "vgwctl",
+                "Daemon", "DataPlane", "GatewayCore", "LinuxIO", "TestSupport", "WireGuard", "ControlAPI", "vgwctl",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -117,7 +135,7 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "ControlAPI", "LinuxIO", "WireGuard",
+                "ControlAPI", "LinuxIO", "TestSupport", "WireGuard",
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],
             swiftSettings: settings),

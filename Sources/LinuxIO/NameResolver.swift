@@ -103,7 +103,7 @@ private final class ResolverWork: Sendable {
     private struct State: Sendable {
         var waiting: [ResolverQuestion] = []
         var thread: Thread?
-        var wake: EventCounter?
+        var wake: EventFD?
         var isRunning = false
         var isStopped = false
     }
@@ -128,7 +128,7 @@ private final class ResolverWork: Sendable {
             guard state.waiting.count < Self.waitingLimit else { return "too many names at once" }
             do throws(SystemError) {
                 if !state.isRunning {
-                    let wake = if let wake = state.wake { wake } else { try EventCounter() }
+                    let wake = if let wake = state.wake { wake } else { try EventFD() }
                     state.thread = try Thread.spawn(name: "vgwd-resolve") { self.run(wake) }
                     state.wake = wake
                     state.isRunning = true
@@ -155,7 +155,7 @@ private final class ResolverWork: Sendable {
     }
 
     /// Until nothing is left to ask.
-    private func run(_ wake: EventCounter) {
+    private func run(_ wake: EventFD) {
         var queries: [ResolverQuery] = []
         while let questions = take(active: queries.count) {
             for question in questions {
@@ -184,7 +184,7 @@ private final class ResolverWork: Sendable {
     }
 
     /// For a datagram, the next retry, the end of a time limit, or another question.
-    private func wait(for queries: [ResolverQuery], _ wake: EventCounter) {
+    private func wait(for queries: [ResolverQuery], _ wake: EventFD) {
         var descriptors = [pollfd(fd: wake.fd, events: Int16(POLLIN), revents: 0)]
         var owners: [Int] = [0]
         var next = Duration.seconds(60)

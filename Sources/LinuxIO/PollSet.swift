@@ -46,10 +46,4 @@ internal import Glibc
         precondition(i >= 0 && i < count)
         return unsafe entries[i].revents != 0
     }
-
-    /// By the last `wait`: closed, deleted or with an error. A TUN device says so once it is deleted.
-    package func isBroken(_ i: Int) -> Bool {
-        precondition(i >= 0 && i < count)
-        return unsafe entries[i].revents & Int16(POLLERR | POLLHUP | POLLNVAL) != 0
-    }
 }

@@ -2,6 +2,7 @@ import FoundationEssentials
 import Glibc
 import LinuxIO
 import Logging
+import TestSupport
 import Testing
 import WireGuard
 
@@ -257,7 +258,7 @@ import WireGuard
     private static func failure(
         ofServerAt path: String, meanwhile command: String = "true"
     ) async throws -> String? {
-        let wake = try EventCounter()
+        let wake = try EventFD()
         let mailbox = Mailbox<ControlCommand>(wake: wake)
         let server = ControlServer(
             path: path, mailbox: mailbox, connectionLimit: 4, drops: DropCounters(),

@@ -22,14 +22,14 @@ import WireGuard
         /// Drills that end only when somebody ends them, and how many there were.
         let endless = Mutex<[(waiter: DrillWaiter, answer: ControlCommand.Answer<DrillReport>)]>([])
         let begun = Atomic(0)
-        private let wake: EventCounter
+        private let wake: EventFD
         private let mailbox: Mailbox<ControlCommand>
         private let server: ControlServer
         private let thread = Mutex<Thread?>(nil)
         private let isEnding = Atomic(false)
 
         init() async throws {
-            wake = try EventCounter()
+            wake = try EventFD()
             mailbox = Mailbox(wake: wake)
             let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
             server = ControlServer(

@@ -2,6 +2,7 @@ import FoundationEssentials
 import Daemon
 import Glibc
 import LinuxIO
+import TestSupport
 import Testing
 
 /// What `vgwd check` tells root: what the user of the unit will meet.

@@ -1,6 +1,7 @@
 import Daemon
 internal import GatewayCore
 import LinuxIO
+import TestSupport
 import Testing
 import WireGuard
 

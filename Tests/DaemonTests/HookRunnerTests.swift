@@ -2,6 +2,7 @@ import ControlAPI
 import FoundationEssentials
 import Logging
 import Synchronization
+import TestSupport
 import Testing
 import WireGuard
 

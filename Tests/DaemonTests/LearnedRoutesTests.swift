@@ -1,6 +1,7 @@
 internal import GatewayCore
 import LinuxIO
 import Logging
+import TestSupport
 import Testing
 import WireGuard
 

@@ -3,6 +3,7 @@ import Glibc
 import LinuxIO
 import Logging
 import Synchronization
+import TestSupport
 import Testing
 import WireGuard
 

@@ -1,5 +1,6 @@
 internal import GatewayCore
 import LinuxIO
+import TestSupport
 import Testing
 import WireGuard
 
@@ -151,7 +152,7 @@ import WireGuard
     }
 
     /// Sixteen top addresses, prefixes of at most four bits.
-    private func some(_ count: Int, _ random: inout SeededRandom) -> [IPPrefix] {
+    private func some(_ count: Int, _ random: inout SplitMix) -> [IPPrefix] {
         (0..<count).map { _ in
             IPPrefix(
                 address: IPAddress(v4: UInt32.random(in: 0..<16, using: &random) << 28),
@@ -161,7 +162,7 @@ import WireGuard
 
     @Test("against what the states mean, one length after the other, at random")
     func oracle() {
-        var random = SeededRandom(seed: 1)
+        var random = SplitMix(seed: 1)
         let states: [WantedPrefix.State] = [.carried, .covered, .unreachable, .withdrawn]
         for _ in 0..<500 {
             let main = some(4, &random)

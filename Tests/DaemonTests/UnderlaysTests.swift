@@ -1,6 +1,7 @@
 internal import GatewayCore
 import Glibc
 import LinuxIO
+import TestSupport
 import Testing
 import WireGuard
 

@@ -1,4 +1,5 @@
 internal import GatewayCore
+import TestSupport
 import Testing
 import WireGuard
 
@@ -168,7 +169,7 @@ import WireGuard
 
     @Test("junk never traps, and is one request for each block that an empty line ends")
     func junk() throws {
-        var random = SeededRandom(seed: 1)
+        var random = SplitMix(seed: 1)
         let alphabet = Array("set=1\nge=\n\n_publickey0123456789abcdef/:.[]%-\u{0}\u{ff}".utf8)
         let pieces = [
             "get=1\n", "set=1\n", "\n", "\n\n", "public_key=\(Self.key)\n", "remove=true\n",

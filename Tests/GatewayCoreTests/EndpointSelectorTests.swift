@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import WireGuard
 
@@ -326,7 +327,7 @@ struct EndpointSelectorTests {
     @Test("whatever happens in whatever order, it sends to a candidate and its timers move on")
     func anything() {
         for seed in UInt64(0)..<200 {
-            var random = SeededRandom(seed: seed)
+            var random = SplitMix(seed: seed)
             var bench = Bench("a.example.com:51820", "192.0.2.1:51820", "b.example.com:51820")
             var heard: Set<Endpoint> = []
             for _ in 0..<300 {

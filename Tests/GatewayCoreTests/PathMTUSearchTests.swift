@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import WireGuard
 
@@ -241,7 +242,7 @@ struct PathMTUSearchTests {
     @Test("a path that changes at random is followed, and never overestimated for five seconds")
     func random() {
         for seed in UInt64(0)..<100 {
-            var random = SeededRandom(seed: seed)
+            var random = SplitMix(seed: seed)
             var path = SimulatedPath(limit: 1420, seed: seed)
             path.roundTrip = .milliseconds(Int.random(in: 1...300, using: &random))
             path.begin()

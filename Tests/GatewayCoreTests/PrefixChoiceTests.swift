@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import WireGuard
 
@@ -171,7 +172,7 @@ import WireGuard
 
     @Test("each prefix leads to exactly one usable connection, or through, and all stay sources, at random")
     func random() {
-        var random = SeededRandom(seed: 3)
+        var random = SplitMix(seed: 3)
         let healths: [PrefixChoice.Health] = [.settled, .usable, .heard, .dead]
         for _ in 0..<500 {
             let candidates = (0..<4).map { _ in

@@ -1,3 +1,4 @@
+import TestSupport
 import WireGuard
 
 @testable import GatewayCore
@@ -16,7 +17,7 @@ struct SimulatedPath {
     var policer: Policer?
     /// EMSGSIZE from here on.
     var localLimit = Int.max
-    var random: SeededRandom
+    var random: SplitMix
     var answers: [(at: Instant, sequence: UInt32)] = []
     var found: [(at: Instant, size: Int)] = []
     var probes: [(at: Instant, size: Int)] = []
@@ -24,7 +25,7 @@ struct SimulatedPath {
     init(limit: Int, maximum: Int = 1420, seed: UInt64 = 1) {
         search = PathMTUSearch(maximum: maximum)
         self.limit = limit
-        random = SeededRandom(seed: seed)
+        random = SplitMix(seed: seed)
     }
 
     var mtu: Int { search.innerMTU }
@@ -87,7 +88,7 @@ struct Policer {
     private var tokens: Double
     private var last: Instant
     private var nextLoad: Instant
-    private var random: SeededRandom
+    private var random: SplitMix
 
     init(rate: Double, loadRate: Double, loadSize: Int, at now: Instant, seed: UInt64) {
         self.rate = rate
@@ -96,7 +97,7 @@ struct Policer {
         tokens = rate
         last = now
         nextLoad = now
-        random = SeededRandom(seed: seed)
+        random = SplitMix(seed: seed)
     }
 
     mutating func passes(_ size: Int, at now: Instant) -> Bool {

@@ -13,16 +13,18 @@ extension Integration {
         private static let second = "10.21.0.0/16"
 
         @Test(
-            "packets are taken from each neighbour that announces their source, and what was learned does not leave in clear",
-            arguments: RoutingDaemon.Kind.allCases)
-        func routes(_ kind: RoutingDaemon.Kind) async throws {
-            try await Bundle.run(Self.options) { bundle in
+            "packets are taken from each neighbour that announces their source, and what was learned does not leave in clear"
+        )
+        func routes() async throws { try await sideBySide(RoutingDaemon.Kind.allCases, Self.routes) }
+
+        private static func routes(_ kind: RoutingDaemon.Kind) async throws {
+            try await Bundle.run(options) { bundle in
                 let (lab, onprem, vpc) = (bundle.lab, bundle.onprem, bundle.vpc[0])
                 let office = RoutingDaemon(kind, beside: onprem)
                 let cloud = RoutingDaemon(.bird, beside: vpc)
                 try await office.start(announcing: "10.10.0.0/16", at: .onprem)
-                try await cloud.start(announcing: Self.prefix, at: .vpc)
-                try await cloud.announce([Self.prefix, Self.second], at: .vpc)
+                try await cloud.start(announcing: prefix, at: .vpc)
+                try await cloud.announce([prefix, second], at: .vpc)
                 try await Shell.run("ip addr add 10.21.0.1/32 dev lo", in: lab.namespace(.vpc))
                 let captures = [
                     try await lab.capture("onprem", in: lab.internet, name: "capture-internet"),
@@ -42,7 +44,7 @@ extension Integration {
                 func bothLearn() async throws {
                     try await eventually("both ends know all ways", within: .seconds(60)) {
                         let ways = [
-                            try await carrying(onprem, Self.prefix), try await carrying(vpc, "10.10.0.0/16"),
+                            try await carrying(onprem, prefix), try await carrying(vpc, "10.10.0.0/16"),
                         ]
                         guard ways.allSatisfy({ $0 == Wire.allCases.map(\.rawValue) }) else {
                             throw LabError("\(ways)\n\(try await office.sessions())")
@@ -62,19 +64,19 @@ extension Integration {
 
                 // A prefix that is announced no longer is guarded until an operator lets go of it.
                 try await eventually("the second prefix is learned") { try await knock("10.21.0.1") }
-                try await cloud.announce([Self.prefix], at: .vpc)
+                try await cloud.announce([prefix], at: .vpc)
                 try await eventually("what was withdrawn is guarded") {
-                    try await guarded() == [Self.second]
+                    try await guarded() == [second]
                 }
                 try #require(try await !knock("10.21.0.1"))
                 let list: RouteList = try await onprem.ask("route list")
                 try #require(
-                    list.routes.contains { $0.prefix == Self.second && $0.isGuarded == true && !$0.installed }
+                    list.routes.contains { $0.prefix == second && $0.isGuarded == true && !$0.installed }
                 )
-                let release = try await onprem.vgwctl("route del \(Self.second)")
+                let release = try await onprem.vgwctl("route del \(second)")
                 try #require(release.succeeded && release.output.contains("let go"), "\(release)")
                 try #require(try await guarded().isEmpty)
-                let refusal = try await onprem.vgwctl("route del \(Self.prefix)")
+                let refusal = try await onprem.vgwctl("route del \(prefix)")
                 try #require(refusal.status == 1 && refusal.errors.contains("import filter"), "\(refusal)")
 
                 // A cut wire is left when vgwd notices, which is before BGP does.
@@ -88,13 +90,13 @@ extension Integration {
                 // Both are cut, and BGP's hold time is over: also for who was killed meanwhile.
                 try await lab.cut(.internet)
                 try await eventually("the last route is withdrawn, and guarded") {
-                    try await guarded() == [Self.prefix]
+                    try await guarded() == [prefix]
                 }
                 try #require(try await !knock("10.20.0.1"))
                 try await onprem.kill()
                 try #require(try await !knock("10.20.0.1"))
                 try await onprem.start()
-                try #require(try await guarded() == [Self.prefix])
+                try #require(try await guarded() == [prefix])
                 try #require(try await !knock("10.20.0.1"))
                 for wire in Wire.allCases { try await lab.mend(wire) }
                 try await bothLearn()

@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import TestSupport
 internal import Testing
 
 extension Integration {
@@ -13,7 +14,7 @@ extension Integration {
                 let before = try await tunnel.vpc.tunnelStatus()
                 let dropsBefore = try await tunnel.vpc.totalDrops()
                 let capture = try await tunnel.lab.capture("vpc", in: tunnel.lab.internet)
-                var random = Repeatable(seed: 1)
+                var random = SplitMix(seed: 1)
                 var datagrams: [[UInt8]] = []
                 for length in 1...200 { datagrams.append(random.bytes(length)) }
                 for type: UInt8 in 0...6 {

@@ -6,8 +6,10 @@ extension Integration {
     /// Every set-up of conf/examples with all its ends, as the files have them, and what 'vgwctl pair' makes: started, and
     /// cut once.
     @Suite(.enabled(if: !Lab.reference, "about vgwd's own files")) struct Examples {
-        @Test("both ends work, and a cut is survived or said", arguments: Example.all)
-        func bothEnds(_ example: Example) async throws {
+        @Test("both ends work, and a cut is survived or said")
+        func bothEnds() async throws { try await sideBySide(Example.all, atOnce: 3, Self.bothEnds) }
+
+        private static func bothEnds(_ example: Example) async throws {
             try await Lab.run { lab in
                 let world = try await ExampleWorld(lab, example)
                 try await world.start()
@@ -30,7 +32,7 @@ extension Integration {
                     async let stream = world.ping("-i 0.05 -c 100 -W 1")
                     try await Task.sleep(for: .milliseconds(500))
                     try await world.cut()
-                    let received = try await Self.received(in: stream.output)
+                    let received = try await received(in: stream.output)
                     try #require(received >= 40, "\(received) of 100 came back")
                 } else {
                     try await world.cut()

@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import TestSupport
 internal import Testing
 
 extension Integration {
@@ -29,7 +30,7 @@ extension Integration {
                 let streams = try await Streams.start(in: bundle.lab)
                 let prober = try await Prober.start(in: bundle.lab, from: .onprem, every: 4)
                 let witness = try await Prober.startWitness(in: bundle.lab)
-                var random = Repeatable(seed: 4)
+                var random = SplitMix(seed: 4)
                 var cuts: [Double] = []
                 // A few more than have to count.
                 for _ in 0..<24 {
@@ -95,8 +96,10 @@ extension Integration {
             }
         }
 
-        @Test("a link that comes and goes is left alone", arguments: Bundle.FarEnd.allCases)
-        func flapping(_ farEnd: Bundle.FarEnd) async throws {
+        @Test("a link that comes and goes is left alone")
+        func flapping() async throws { try await sideBySide(Bundle.FarEnd.allCases, Self.flapping) }
+
+        private static func flapping(_ farEnd: Bundle.FarEnd) async throws {
             try await Bundle.run(Bundle.Options(farEnd: farEnd)) { bundle in
                 for _ in 0..<10 {
                     try await bundle.lab.cut(.link)
@@ -129,9 +132,10 @@ extension Integration {
             }
         }
 
-        @Test(
-            "what is lost one way only is noticed at both ends", arguments: Bundle.FarEnd.allCases)
-        func oneWay(_ farEnd: Bundle.FarEnd) async throws {
+        @Test("what is lost one way only is noticed at both ends")
+        func oneWay() async throws { try await sideBySide(Bundle.FarEnd.allCases, Self.oneWay) }
+
+        private static func oneWay(_ farEnd: Bundle.FarEnd) async throws {
             let options = Bundle.Options(farEnd: farEnd, lines: Pace.all[0].lines)
             try await Bundle.run(options) { bundle in
                 for site in Site.allCases {

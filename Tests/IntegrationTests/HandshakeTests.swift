@@ -11,8 +11,10 @@ extension Integration {
             }
         }
 
-        @Test("different pre-shared keys: nothing passes until they are the same", arguments: Pairing.all)
-        func wrongPresharedKey(_ pairing: Pairing) async throws {
+        @Test("different pre-shared keys: nothing passes until they are the same")
+        func wrongPresharedKey() async throws { try await sideBySide(Pairing.all, Self.wrongPresharedKey) }
+
+        private static func wrongPresharedKey(_ pairing: Pairing) async throws {
             try await Lab.run { lab in
                 let shared = try await KeyPair.presharedKey()
                 let tunnel = try await Tunnel.make(in: lab, pairing, presharedKey: shared)
@@ -28,10 +30,14 @@ extension Integration {
             }
         }
 
-        @Test(
-            "a peer that knows another public key of ours is not let in", arguments: Pairing.all,
-            Site.allCases)
-        func wrongPublicKey(_ pairing: Pairing, wrongAt site: Site) async throws {
+        @Test("a peer that knows another public key of ours is not let in")
+        func wrongPublicKey() async throws {
+            try await sideBySide(Pairing.all, Site.allCases) {
+                try await Self.wrongPublicKey($0, wrongAt: $1)
+            }
+        }
+
+        private static func wrongPublicKey(_ pairing: Pairing, wrongAt site: Site) async throws {
             try await Lab.run { lab in
                 let tunnel = try await Tunnel.make(in: lab, pairing)
                 let stranger = try await KeyPair.generate().publicKey
@@ -120,10 +126,12 @@ extension Integration {
             }
         }
 
-        @Test(
-            "traffic is back after either end was killed and started again", arguments: Pairing.all,
-            Site.allCases)
-        func restart(_ pairing: Pairing, of site: Site) async throws {
+        @Test("traffic is back after either end was killed and started again")
+        func restart() async throws {
+            try await sideBySide(Pairing.all, Site.allCases) { try await Self.restart($0, of: $1) }
+        }
+
+        private static func restart(_ pairing: Pairing, of site: Site) async throws {
             try await Tunnel.run(pairing, bothInitiate: true) { tunnel in
                 try await tunnel[site].restart()
                 for side in Site.allCases { try await tunnel.reach(from: side) }
@@ -213,7 +221,7 @@ extension Tunnel {
     /// Tries in both directions for a few handshakes' time, sees nothing come through, and asks vgwd for a
     /// reason.
     func stayDown() async throws {
-        for site in Site.allCases {
+        try await sideBySide(Site.allCases) { site in
             try #require(try await !echo(from: site, arguments: "-c 6 -i 0.5 -W 1"), "\(site) got through")
         }
         for site in Site.allCases {

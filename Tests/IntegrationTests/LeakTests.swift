@@ -9,8 +9,10 @@ extension Integration {
         /// For `ping -p`.
         static let pattern = marker.map { String($0, radix: 16) }.joined()
 
-        @Test("no inner byte is seen on the underlay", arguments: Pairing.all)
-        func sealed(_ pairing: Pairing) async throws {
+        @Test("no inner byte is seen on the underlay")
+        func sealed() async throws { try await sideBySide(Pairing.all, Self.sealed) }
+
+        private static func sealed(_ pairing: Pairing) async throws {
             try await Lab.run { lab in
                 let atOnprem = try await lab.capture("onprem", in: lab.internet, name: "capture-onprem")
                 let atVPC = try await lab.capture("vpc", in: lab.internet, name: "capture-vpc")

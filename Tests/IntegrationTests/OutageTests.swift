@@ -112,17 +112,16 @@ extension Integration {
         func cutOneWayUnderLoad(farEnd: Bundle.FarEnd) async throws {
             let bound = farEnd == .vgwd ? 0.7 : 5
             let outage = try await Self.outage(under: .tcp, farEnd, bound: bound) { bundle in
-                let pings = try await Prober.start(in: bundle.lab, from: .vpc, every: 20, name: "pings")
-                try await bundle.lab.cut(.link, from: .onprem)
-                _ = pings
+                _ = try await Prober.start(in: bundle.lab, from: .vpc, every: 20, name: "pings")
+                return try await bundle.lab.cut(.link, from: .onprem)
             }
             print("back after a cut of the way out under load, \(farEnd): \(outage.inMilliseconds)")
         }
 
-        /// For how long echoes by a loaded link, and then by the internet, were lost.
+        /// For how long echoes by a loaded link, and then by the internet, were lost from the moment that `cut` returns.
         private static func outage(
             under load: Load, _ farEnd: Bundle.FarEnd = .vgwd, bound: Double,
-            cut: (Bundle) async throws -> Void
+            cut: (Bundle) async throws -> Double
         ) async throws -> Double {
             var outage = Double.infinity
             try await Bundle.run(Bundle.Options(farEnd: farEnd)) { bundle in
@@ -134,8 +133,7 @@ extension Integration {
                 try #require(falls.isEmpty, "\(falls)")
                 let prober = try await Prober.start(in: bundle.lab, from: .onprem, every: 4)
                 try await Task.sleep(for: .milliseconds(500))
-                let start = wallClock()
-                try await cut(bundle)
+                let start = try await cut(bundle)
                 try await bundle.activated(.internet)
                 try await Task.sleep(for: .seconds(1))
                 let quiet = try await witness.stop()
@@ -155,8 +153,9 @@ extension Bundle {
             "tc qdisc replace dev \(wire.device) root tbf rate 4mbit burst 16kb latency 2500ms",
             in: lab.namespace(.onprem))
         try await traffic.startServer()
+        // Hosts that send are other machines: the gateways' threads do not wait behind them for a processor.
         let command =
-            "iperf3 -c \(Site.vpc.inside(.v4)) -B \(Site.onprem.inside(.v4)) -t 600 \(load.rawValue)"
+            "nice -n 19 iperf3 -c \(Site.vpc.inside(.v4)) -B \(Site.onprem.inside(.v4)) -t 600 \(load.rawValue)"
         try await lab.start(
             command.split(separator: " ").map(String.init), name: "load", in: lab.namespace(.onprem))
     }

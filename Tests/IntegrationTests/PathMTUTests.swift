@@ -8,10 +8,14 @@ extension Integration {
         static func inner(_ outer: Int) -> Int { (outer - 60) / 16 * 16 }
 
         /// 1300 is less than IPv6's 1280 inside and its way around outside.
-        @Test(
-            "a path that shrinks and swallows ICMP still carries what people send",
-            arguments: Bundle.FarEnd.allCases, [1400, 1300])
-        func shrinks(_ farEnd: Bundle.FarEnd, outer: Int) async throws {
+        @Test("a path that shrinks and swallows ICMP still carries what people send")
+        func shrinks() async throws {
+            try await sideBySide(Bundle.FarEnd.allCases, [1400, 1300]) {
+                try await Self.shrinks($0, outer: $1)
+            }
+        }
+
+        private static func shrinks(_ farEnd: Bundle.FarEnd, outer: Int) async throws {
             let options = Bundle.Options(farEnd: farEnd, wires: [.internet])
             try await Bundle.run(options) { bundle in
                 let traffic = bundle.traffic
@@ -27,7 +31,7 @@ extension Integration {
                     try #require(took < .seconds(20), "1 MB from \(site) took \(took)")
                 }
 
-                let expected = Self.inner(outer)
+                let expected = inner(outer)
                 try await eventually("the status shows the path's MTU") {
                     let mtu = try await bundle.onprem.tunnel(over: .internet).pathMTU ?? 0
                     // Of inner packets: as found, within a step of the search.

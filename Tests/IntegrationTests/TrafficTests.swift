@@ -15,7 +15,7 @@ extension Integration {
                 try await tunnel.startServer(inner)
                 for transport in Tunnel.Transport.allCases {
                     for reversed in [false, true] {
-                        try await tunnel.measure(transport, inner, reversed: reversed)
+                        try await tunnel.measure(transport, inner, reversed: reversed, seconds: 1)
                     }
                 }
             }

@@ -1,4 +1,6 @@
+import CLinux
 import Glibc
+import TestSupport
 import Testing
 
 @testable import LinuxIO
@@ -49,7 +51,7 @@ import Testing
 
     /// To all who listen for uevents in this namespace.
     private func send(_ text: String) throws {
-        let socket = try System.socket(AF_NETLINK, SOCK_RAW, protocol: 15, "socket")
+        let socket = try System.socket(AF_NETLINK, SOCK_DGRAM, protocol: 15, "socket")
         // struct sockaddr_nl: family, padding, port ID, groups.
         var name: [UInt8] = [UInt8(AF_NETLINK), 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
         let bytes = Array(text.utf8)

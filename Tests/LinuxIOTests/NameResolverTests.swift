@@ -1,5 +1,6 @@
 import LinuxIO
 import Synchronization
+import TestSupport
 import Testing
 import WireGuard
 
@@ -19,7 +20,7 @@ import WireGuard
 
     private func ask(_ resolver: NameResolver, _ hosts: [String], mark: UInt32 = 0) throws -> [Found] {
         let answers = Mutex<[String: Found]>([:])
-        let wake = try EventCounter()
+        let wake = try EventFD()
         var poll = PollSet(wake.fd)
         let box = Box(answers)
         for host in hosts {

@@ -1,6 +1,8 @@
+import CLinux
 import Glibc
 import LinuxIO
 import Synchronization
+import TestSupport
 import WireGuard
 
 @_silgen_name("unshare") private func systemUnshare(_ flags: Int32) -> Int32

@@ -1,5 +1,6 @@
 import Glibc
 import LinuxIO
+import TestSupport
 import Testing
 import WireGuard
 
@@ -181,7 +182,7 @@ import WireGuard
             let outer = try netlink.way(to: far, mark: 5)
             #expect(
                 outer
-                    == NetlinkWay(
+                    == RouteLookup(
                         interface: under.index, gateway: try Self.address("198.51.100.254"),
                         source: try Self.address("198.51.100.1")))
         }

@@ -1,5 +1,6 @@
 import Glibc
 import LinuxIO
+import TestSupport
 import Testing
 import WireGuard
 
@@ -59,7 +60,7 @@ import WireGuard
         var strays = 0
 
         init(_ count: Int, at groups: UDPSocketGroups, _ family: IPAddress.Family) {
-            let workers = (0..<2).map { WorkerSockets(groups, worker: $0).sources }
+            let workers = (0..<2).map { groups.sources(of: $0) }
             let roles = [groups.handshakeSockets] + workers
             let sources = roles.enumerated().flatMap { role, sources in
                 sources.filter { $0.family == family }.map { (role: role, source: $0) }
@@ -278,56 +279,6 @@ import WireGuard
                 #expect(receiver.underlay(0).socket == number)
                 #expect(receiver.underlay(0).endpoint.port == sender.port)
             }
-        }
-    }
-
-    @Test func `each worker has a socket of every group, and sends by the one that a run names`() throws {
-        try inNamespace {
-            var groups = UDPSocketGroups(try UDPSocketGroup.bind(port: 0, workers: 2))
-            groups[2] = try UDPSocketGroup.bind(port: 0, workers: 2)
-            let listener = try UDPSocket.bind(family: .v4, port: 0)
-            var worker = WorkerSockets(groups, worker: 1)
-            #expect(worker.sources.map(\.group) == [0, 0, 2, 2])
-            for number in [0, 2] as [UInt8] {
-                let own = try #require(groups[number]).workers[1].sockets.map(\.fd)
-                #expect(worker.sources.filter { $0.group == number }.map(\.socket.fd) == own)
-            }
-
-            let drops = DropCounters()
-            var outbound = Outbound(events: EventRing(capacity: 4096), drops: drops)
-            var keypairs: [Keypair] = []
-            let connections = try (0..<4).map { number -> ForwardingTable.Connection in
-                let path = TunnelPath(peer: PeerID(number), socket: UInt8(number))
-                let key = TransportKey(
-                    SecretBytes([UInt8](repeating: 1, count: 32)), cipher: .chacha20Poly1305)
-                let keypair = Keypair(
-                    role: .initiator, localIndex: 1, remoteIndex: 2, send: key, receive: key, path: path,
-                    createdAt: Instant(nanoseconds: 1))
-                keypairs.append(keypair)
-                path.publish(sending: keypair)
-                path.setUnderlay(try UDP.path("127.0.0.1", listener.port))
-                return ForwardingTable.Connection(
-                    prefixes: [try #require(IPPrefix("10.\(number).0.0/16"))], paths: [path])
-            }
-            let table = ForwardingTable(connections: connections, mtu: 1420)
-            outbound.begin(table: table, now: Instant(nanoseconds: 1))
-            for number in 0..<4 {
-                var packet: [UInt8] = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0, 0, 10, 8, 0, 1, 10, 0, 0, 1]
-                packet[17] = UInt8(number)
-                packet += [UInt8](repeating: 0, count: 16)
-                unsafe packet.withUnsafeMutableBytes { bytes in
-                    guard let base = bytes.baseAddress else { return }
-                    unsafe outbound.add(base, count: 20, offload: VirtioNetHeader())
-                }
-            }
-            worker.send(from: &outbound)
-            outbound.finish()
-            // Groups 1 and 3 are absent.
-            #expect(drops.snapshot == [.sendFailed: 2])
-            var receiver = DatagramReceiver()
-            let ports = UDP.receive(2 * 64, by: listener, into: &receiver).paths.map(\.endpoint.port)
-            #expect(ports == [try #require(groups[0]).port, try #require(groups[2]).port])
-            withExtendedLifetime(keypairs) {}
         }
     }
 }

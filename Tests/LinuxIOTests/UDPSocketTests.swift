@@ -1,5 +1,7 @@
 import Glibc
 import LinuxIO
+import SystemFaults
+import TestSupport
 import Testing
 import WireGuard
 
@@ -202,12 +204,9 @@ import WireGuard
             // Nobody listens on port 9: the kernel answers with port unreachable.
             _ = Self.send([0], from: socket, to: try Self.path("127.0.0.1", 9))
             var poll = PollSet(socket.fd)
-            _ = poll.wait(timeout: .seconds(5))
-            let isBroken = poll.isBroken(0)
-            #expect(isBroken, "no error was left")
+            #expect(poll.wait(timeout: .seconds(5)) == 1, "no error was left")
             #expect(receiver.receive(from: socket) == 0)
             #expect(receiver.errors == 1)
-            #expect(receiver.lastError == ECONNREFUSED)
             #expect(Self.send([7], from: other, to: try Self.path("127.0.0.1", socket.port)) == .sent)
             while receiver.receive(from: socket) == 0 {}
             #expect(unsafe Array(receiver.bytes(0)) == [7])

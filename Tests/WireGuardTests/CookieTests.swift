@@ -1,10 +1,11 @@
+import TestSupport
 import Testing
 import WireGuard
 
 @Suite struct CookieTests {
     /// A device under load, and a peer that wants a handshake with it.
     struct Setting {
-        var entropy = RepeatableEntropy(seed: 7)
+        var entropy = SplitMix(seed: 7)
         let device: PrivateKey
         let peer: PrivateKey
         var checker: CookieChecker

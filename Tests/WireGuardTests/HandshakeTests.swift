@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import WireGuard
 
@@ -9,10 +10,10 @@ import WireGuard
         let psk: PresharedKey
         let initiation: HandshakeInitiation
         let handshake: InitiatorHandshake
-        var entropy: RepeatableEntropy
+        var entropy: SplitMix
 
         init(seed: UInt64 = 1, psk: PresharedKey? = nil, cipher: Cipher = .chacha20Poly1305) throws {
-            var entropy = RepeatableEntropy(seed: seed)
+            var entropy = SplitMix(seed: seed)
             initiator = PrivateKey.generate(from: &entropy)
             responder = PrivateKey.generate(from: &entropy)
             let generated = PresharedKey.generate(from: &entropy)

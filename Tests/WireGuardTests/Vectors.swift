@@ -84,22 +84,6 @@ struct ScriptedEntropy: Entropy {
     }
 }
 
-/// SplitMix64: the same bytes for the same seed.
-struct RepeatableEntropy: Entropy {
-    var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func fill(_ bytes: UnsafeMutableRawBufferPointer) {
-        for index in bytes.indices {
-            state &+= 0x9e37_79b9_7f4a_7c15
-            var mixed = (state ^ (state >> 30)) &* 0xbf58_476d_1ce4_e5b9
-            mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-            unsafe bytes[index] = UInt8(truncatingIfNeeded: mixed >> 56)
-        }
-    }
-}
-
 extension Instant {
     /// So many seconds after the origin that all tests share.
     static func at(_ seconds: Double) -> Instant {

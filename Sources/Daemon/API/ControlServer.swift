@@ -51,7 +51,7 @@ final class ControlServer: Sendable {
 
         var stage = Stage.starting
         var group: ServiceGroup?
-        var ended: EventCounter?
+        var ended: EventFD?
     }
 
     init(
@@ -76,7 +76,7 @@ final class ControlServer: Sendable {
             let newborn = UnixListener.hidden(path, generation: generation)
             try UnixListener.removeStale(path)
             try UnixListener.removeStale(newborn)
-            let ended = try EventCounter()
+            let ended = try EventFD()
             let group = ServiceGroup(
                 configuration: ServiceGroupConfiguration(
                     services: [try makeServer(listeningAt: newborn)], logger: quietLog))

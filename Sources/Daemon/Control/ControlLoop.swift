@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import DataPlane
 internal import GatewayCore
 internal import LinuxIO
 package import Logging
@@ -35,10 +36,10 @@ package final class ControlLoop {
     package let mailbox: Mailbox<ControlCommand>
 
     private let epoll: Epoll
-    private let signals: SignalDescriptor
-    private let timer: TimerDescriptor
-    private let commandWake: EventCounter
-    private let dataWake: EventCounter
+    private let signals: SignalFD
+    private let timer: TimerFD
+    private let commandWake: EventFD
+    private let dataWake: EventFD
     /// Nil where the kernel refuses it.
     private let generation: GenerationMonitor?
 
@@ -89,11 +90,11 @@ package final class ControlLoop {
         let queues = try Startup.openQueues(settings, count: sockets.workers)
         self.settings = settings.withoutSpec
         do throws(SystemError) {
-            signals = try SignalDescriptor(Signal.allCases.map(\.rawValue))
+            signals = try SignalFD(Signal.allCases.map(\.rawValue))
             epoll = try Epoll()
-            timer = try TimerDescriptor()
-            commandWake = try EventCounter()
-            dataWake = try EventCounter()
+            timer = try TimerFD()
+            commandWake = try EventFD()
+            dataWake = try EventFD()
             mailbox = Mailbox(wake: commandWake)
             generation = try? GenerationMonitor()
             underlays = sockets

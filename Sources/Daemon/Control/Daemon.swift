@@ -13,7 +13,7 @@ package enum Daemon {
     /// Takes the settings over, with the keys in them: a key that `wg` removes is then in no memory of the process.
     /// Returns the exit status: 0 when asked to end, and that of a `DaemonError` when something ended it.
     package static func run(_ given: consuming DaemonSettings, environment: [String: String]) -> Int32 {
-        SignalDescriptor.ignoreStrays()
+        SignalFD.ignoreStrays()
         ThreadRehearsal.prepare()
         var settings = given
         let descriptors = DescriptorLimit.raise()

@@ -1,3 +1,4 @@
+internal import DataPlane
 internal import GatewayCore
 internal import LinuxIO
 internal import Logging

@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import DataPlane
 internal import GatewayCore
 internal import LinuxIO
 internal import WireGuard

@@ -49,7 +49,7 @@ package final class HookRunner: Sendable {
     private let log: Logger
     private let onFailure: @Sendable (Failure) -> Void
     private let inbox: Mutex<Inbox>
-    private let wake: EventCounter
+    private let wake: EventFD
     /// The thread's.
     let epoll: Epoll
     private let thread = Mutex<Thread?>(nil)
@@ -67,7 +67,7 @@ package final class HookRunner: Sendable {
             Inbox(
                 queues: [[GatewayEvent]](repeating: [], count: hooks.count),
                 isOverflowing: [Bool](repeating: false, count: hooks.count)))
-        wake = try EventCounter()
+        wake = try EventFD()
         epoll = try Epoll()
         try epoll.add(fd: wake.fd, token: HookThread.wakeToken)
     }

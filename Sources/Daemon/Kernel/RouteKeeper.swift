@@ -91,7 +91,7 @@ package struct RouteKeeper: ~Copyable {
     }
 
     /// For `RouteTrace`: how a packet would leave.
-    package func way(of packet: NetlinkPacket) throws(SystemError) -> NetlinkWay {
+    package func way(of packet: NetlinkPacket) throws(SystemError) -> RouteLookup {
         try netlink.way(of: packet)
     }
 

@@ -25,16 +25,16 @@ final class LogWriter: Sendable {
     private let style: LogLine.Style
     private let queue = Mutex(Queue())
     /// Readable for the thread once there is something in the queue, or the end is asked for.
-    private let wake: EventCounter
+    private let wake: EventFD
     /// Readable once the thread has written everything and ends.
-    private let ended: EventCounter
+    private let ended: EventFD
 
     /// `descriptor` stays open for as long as the process lives.
     init(to descriptor: Int32, style: LogLine.Style) throws(SystemError) {
         self.descriptor = descriptor
         self.style = style
-        wake = try EventCounter()
-        ended = try EventCounter()
+        wake = try EventFD()
+        ended = try EventFD()
         // Not joined: it may wait for a reader that never comes.
         _ = try Thread.spawn(name: "vgwd-log") { [self] in run() }
     }

@@ -114,7 +114,11 @@ struct TargetProbes: Sendable {
         answeredElsewhere = nil
     }
 
-    var nextTimeout: Instant? { targets.lazy.compactMap(\.stream.nextTimeout).min() }
+    var nextTimeout: Instant? {
+        var next: Instant?
+        for target in targets { next = .earliest(next, target.stream.nextTimeout) }
+        return next
+    }
 
     /// A probe to be sent now, one at a time.
     mutating func takeDue(at now: Instant) -> TunnelHealth.Probe? {

@@ -123,9 +123,9 @@ struct TunnelProbes: Sendable {
     }
 
     var nextTimeout: Instant? {
-        let next = [tunnel.nextTimeout, targets.nextTimeout].compactMap(\.self).min()
-        guard let next, !isSettled else { return next }
-        return [next, cutDeadline, unheardDeadline, nextLook].compactMap(\.self).min()
+        let next = Instant.earliest(tunnel.nextTimeout, targets.nextTimeout)
+        guard next != nil, !isSettled else { return next }
+        return .earliest(.earliest(next, cutDeadline), .earliest(unheardDeadline, nextLook))
     }
 
     /// A probe to be sent now, one at a time.

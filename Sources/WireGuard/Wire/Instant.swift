@@ -28,6 +28,14 @@ package struct Instant: Hashable, Comparable, Sendable {
     }
 }
 
+extension Instant {
+    /// Nil where both are.
+    @inlinable package static func earliest(_ a: Instant?, _ b: Instant?) -> Instant? {
+        guard let a, let b else { return a ?? b }
+        return min(a, b)
+    }
+}
+
 extension Duration {
     /// Whole nanoseconds, clamped to what 64 bits hold (292 years).
     @inlinable package var wholeNanoseconds: Int64 {

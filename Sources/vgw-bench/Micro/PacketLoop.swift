@@ -1,3 +1,4 @@
+internal import TestSupport
 internal import WireGuard
 
 /// Both ends of a session in one thread, without TUN and socket: what the daemon itself costs a packet.
@@ -20,30 +21,17 @@ struct PacketLoop: ~Copyable {
     private var outbound: Outbound
     private var inbound: Inbound
     private let drops = DropCounters()
-    /// Hold what is published without a reference.
-    private let keypairs: [Keypair]
+    /// Holds what is published without a reference.
+    private let session: SessionPair
     private var buffer = [UInt8](repeating: 0, count: Outbound.packetCapacity)
 
     init(cipher: Cipher) {
-        var entropy = FixedEntropy()
         let sender = TunnelPath(peer: PeerID(0))
         let receiver = TunnelPath(peer: PeerID(0))
         let table = KeypairTable(capacity: 16)
-        let secrets = (0..<2).map { _ in SecretBytes.random(32, from: &entropy) }
-        let there = TransportKey(secrets[0], cipher: cipher)
-        let back = TransportKey(secrets[1], cipher: cipher)
-        guard let index = table.reserveIndex(entropy: &entropy) else { preconditionFailure("an empty table") }
-        let sending = Keypair(
-            role: .initiator, localIndex: 1, remoteIndex: index, send: there, receive: back, path: sender,
-            createdAt: Self.now)
-        let receiving = Keypair(
-            role: .responder, localIndex: index, remoteIndex: 1, send: back, receive: there, path: receiver,
-            createdAt: Self.now)
-        table.install(receiving)
-        sender.publish(sending: sending)
+        session = SessionPair(.init(sender), .init(receiver, table), cipher: cipher, createdAt: Self.now)
         sender.setUnderlay(Self.underlay)
         receiver.setUnderlay(Self.underlay)
-        keypairs = [sending, receiving]
         senderTable = Self.table("10.2.0.0/16", sender)
         receiverTable = Self.table("10.1.0.0/16", receiver)
         outbound = Outbound(events: EventRing(capacity: 1 << 16), drops: drops)
@@ -118,16 +106,4 @@ struct PacketLoop: ~Copyable {
 
     /// What should not have been: a loop that drops measures nothing.
     var problems: [DropReason: UInt64] { drops.snapshot }
-}
-
-/// The same keys in every run.
-private struct FixedEntropy: Entropy {
-    private var next: UInt8 = 1
-
-    mutating func fill(_ bytes: UnsafeMutableRawBufferPointer) {
-        for place in bytes.indices {
-            unsafe bytes[place] = next
-            next = next &* 5 &+ 3
-        }
-    }
 }

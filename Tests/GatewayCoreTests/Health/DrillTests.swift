@@ -1,4 +1,5 @@
 import ControlAPI
+import TestSupport
 import Testing
 import WireGuard
 
@@ -245,7 +246,7 @@ import WireGuard
         "7. whatever happens, what was cut is restored once, and then it has finished",
         arguments: UInt64(0)..<200)
     func storm(seed: UInt64) {
-        var random = SeededRandom(seed: seed)
+        var random = SplitMix(seed: seed)
         var now = Instant.at(.zero)
         var drill = Drill(
             connection: "vpc", tunnels: ["a": .up, "b": .up], active: "a",

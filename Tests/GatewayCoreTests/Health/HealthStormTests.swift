@@ -1,5 +1,6 @@
 import ControlAPI
 import FoundationEssentials
+import TestSupport
 import Testing
 import WireGuard
 
@@ -29,7 +30,7 @@ import WireGuard
 }
 
 struct HealthStorm {
-    private var random: SeededRandom
+    private var random: SplitMix
     private let tunnel: SimulatedTunnel
     private var problems: [String] = []
     private var isEnabled = true
@@ -37,13 +38,13 @@ struct HealthStorm {
     private var hasSession = false
 
     init(seed: UInt64) {
-        random = SeededRandom(seed: seed)
+        random = SplitMix(seed: seed)
         tunnel = SimulatedTunnel(
             Self.settings(using: &random), phase: UInt32(truncatingIfNeeded: random.next()),
             canProbe: Bool.random(using: &random))
     }
 
-    private static func settings(using random: inout SeededRandom) -> HealthSettings {
+    private static func settings(using random: inout SplitMix) -> HealthSettings {
         var settings = HealthSettings()
         settings.interval = .milliseconds([0, 10, 50, 200, 1000, 7000].randomElement(using: &random)!)
         settings.downAfter = [0, 1, 3, 10].randomElement(using: &random)!
@@ -164,7 +165,8 @@ struct HealthStorm {
         isEnabled = true
         hasSession = true
         tunnel.tell(.sessionBegun)
-        tunnel.run(for: .seconds(200))
+        // The longest hold-down, or all that the statistics remember, and as many probes as that takes.
+        tunnel.run(for: .seconds(70) + tunnel.health.settings.interval * 20)
         check()
         if tunnel.state != .up { problems.append("it does not come up: \(tunnel.state)") }
     }

@@ -17,7 +17,7 @@ import WireGuard
 
         func apply(to tunnel: SimulatedTunnel) {
             tunnel.isUploading = true
-            if self == .tcp { tunnel.dataInterval = .milliseconds(5) }
+            if self == .tcp { tunnel.dataInterval = .milliseconds(10) }
             if self == .udpToVgwd { tunnel.wordInterval = .milliseconds(200) }
         }
     }
@@ -68,7 +68,7 @@ import WireGuard
             tunnel.forgetHistory()
             tunnel.isCut = true
             let cut = tunnel.now
-            tunnel.run(for: .seconds(20))
+            tunnel.run(for: .seconds(8))
             #expect(tunnel.states == [.down] && tunnel.health.reason == .probeTimeout)
             #expect(tunnel.health.liveness == .silent)
             if let down = tunnel.transitions.first { longest = max(longest, down.at - cut) }
@@ -83,7 +83,7 @@ import WireGuard
         var longest = Duration.zero
         for step in 0..<50 {
             let tunnel = SimulatedTunnel.up(HealthSettings(), phase: UInt32(step) * (UInt32.max / 50))
-            tunnel.dataInterval = .milliseconds(3)
+            tunnel.dataInterval = .milliseconds(10)
             if isVgwd { tunnel.wordInterval = .milliseconds(200) }
             if isLoaded {
                 tunnel.isUploading = true
@@ -93,7 +93,7 @@ import WireGuard
             tunnel.forgetHistory()
             tunnel.isCutOut = true
             let cut = tunnel.now
-            tunnel.run(for: .seconds(20))
+            tunnel.run(for: .seconds(8))
             #expect(tunnel.states == [.down] && tunnel.health.reason == .probeTimeout)
             #expect(tunnel.health.liveness == .heard)
             if let down = tunnel.transitions.first { longest = max(longest, down.at - cut) }

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import WireGuard
 
@@ -247,7 +248,7 @@ import WireGuard
 
     @Test("9. whatever comes, nothing traps, and what is no reply is none", arguments: UInt64(0)..<8)
     func anything(seed: UInt64) throws {
-        var random = SeededRandom(seed: seed)
+        var random = SplitMix(seed: seed)
         let templates = try [IPAddress.Family.v4, .v6].flatMap { family in
             let (left, right) = pair(family)
             let echo = try #require(

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import WireGuard
 
@@ -39,7 +40,7 @@ import WireGuard
     func sliding(seconds: Int) throws {
         let span = try #require(ProbeStatistics.Span(rawValue: seconds))
         var statistics = ProbeStatistics()
-        var random = SeededRandom(seed: UInt64(seconds))
+        var random = SplitMix(seed: UInt64(seconds))
         var sent: [(at: Instant, roundTrip: Duration?)] = []
         var now = Instant.at(.zero)
         let width: Duration = seconds == 1 ? .milliseconds(100) : .seconds(1)

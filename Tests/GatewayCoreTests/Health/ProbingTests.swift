@@ -31,7 +31,7 @@ import WireGuard
             tunnel.forgetHistory()
             tunnel.isCut = true
             let cut = tunnel.now
-            tunnel.run(for: .seconds(10))
+            tunnel.run(for: .milliseconds(3 * limit))
             #expect(tunnel.states == [.down])
             #expect(tunnel.health.reason == .probeTimeout)
             if let down = tunnel.transitions.first { longest = max(longest, down.at - cut) }

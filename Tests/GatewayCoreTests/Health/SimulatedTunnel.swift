@@ -77,9 +77,8 @@ final class SimulatedTunnel {
             let data = dataInterval.map { _ in max(nextData, now) }
             let word = wordInterval.map { _ in max(nextWord, now) }
             let timeout = health.nextTimeout
-            guard let next = [answer, data, word, timeout].compactMap({ $0 }).min(), next <= end else {
-                break
-            }
+            let next = Instant.earliest(.earliest(answer, data), .earliest(word, timeout))
+            guard let next, next <= end else { break }
             stuck = next > now ? 0 : stuck + 1
             guard stuck < 1000 else {
                 Issue.record("a timer that is due does nothing")

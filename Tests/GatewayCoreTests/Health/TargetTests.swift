@@ -1,4 +1,5 @@
 import ControlAPI
+import TestSupport
 import Testing
 import WireGuard
 
@@ -160,7 +161,7 @@ import WireGuard
 
     @Test("9. whatever targets do, a connection of tunnels that work has one that is used", arguments: 0..<8)
     func storm(seed: UInt64) {
-        var random = SeededRandom(seed: seed)
+        var random = SplitMix(seed: seed)
         let site = Site(tunnels: 3, answering: [0, 1, 2])
         site.run(for: 5)
         for _ in 0..<60 {

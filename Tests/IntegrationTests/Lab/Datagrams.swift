@@ -1,5 +1,6 @@
 internal import FoundationEssentials
 internal import Glibc
+internal import TestSupport
 
 /// Junk, replays and forgeries: bytes put on the wire where no WireGuard would put them.
 extension Lab {
@@ -106,21 +107,7 @@ struct CapturedDatagram: Sendable {
     }
 }
 
-/// Numbers that look random and are the same in each run.
-struct Repeatable: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014).
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ (mixed >> 31)
-    }
-
+extension SplitMix {
     mutating func bytes(_ count: Int) -> [UInt8] {
         (0..<count).map { _ in UInt8.random(in: 0...255, using: &self) }
     }

@@ -22,19 +22,41 @@ extension Tunnel {
 
     /// Five echoes, all of which come back.
     func ping(from site: Site, _ family: Family) async throws {
-        let answer = try await Shell.run(
-            "ping \(family.option) -n -I \(site.inside(family)) -c 5 -i 0.05 -W 5 \(site.other.inside(family))",
-            in: lab.namespace(site))
-        try #require(answer.contains(" 0% packet loss"), "\(answer)")
+        try await pingAll(5, from: site, family)
+    }
+
+    /// So many echoes, each of which has seconds to come back. With -W alone ping waits for the last one no longer than for
+    /// two round trips, or an interval: a machine that pauses for 50 ms would have lost it.
+    private func pingAll(
+        _ count: Int, from site: Site, _ family: Family, arguments: String = ""
+    ) async throws {
+        let before = await counters()
+        let answer = try await Shell.attempt(
+            "ping \(family.option) -n \(arguments) -I \(site.inside(family)) -c \(count) -i 0.05 -w 5 "
+                + site.other.inside(family), in: lab.namespace(site))
+        // With -w it goes on asking until so many have come back, whichever these are.
+        let isWhole = (1...count).allSatisfy { answer.output.contains("icmp_seq=\($0) ttl") }
+        guard !isWhole else { return }
+        let after = await counters()
+        throw LabError(
+            "\(onprem.kind) to \(vpc.kind), from \(site): \(answer)\nbefore: \(before)\nafter: \(after)")
+    }
+
+    /// What the ends count: what they dropped, or, as wireguard-go does not tell that, bytes of its peer.
+    private func counters() async -> String {
+        var text: [String] = []
+        for gateway in [onprem, vpc] {
+            let drops = try? await gateway.status()?.drops
+            let peer = drops == nil ? try? await gateway.peer() : nil
+            text.append("\(gateway.name): \(drops.map { "\($0)" } ?? peer.map { "\($0)" } ?? "nothing")")
+        }
+        return text.joined(separator: ", ")
     }
 
     /// Echoes of exactly one MTU that must not be split.
     func pingFullSize(from site: Site, _ family: Family, mtu: Int) async throws {
         let payload = mtu - family.echoOverhead
-        let answer = try await Shell.run(
-            "ping \(family.option) -n -M do -s \(payload) -I \(site.inside(family)) -c 3 -i 0.05 -W 5 "
-                + site.other.inside(family), in: lab.namespace(site))
-        try #require(answer.contains(" 0% packet loss"), "\(answer)")
+        try await pingAll(3, from: site, family, arguments: "-M do -s \(payload)")
     }
 
     // MARK: iperf3

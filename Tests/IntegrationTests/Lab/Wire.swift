@@ -93,10 +93,14 @@ extension Lab {
 
     /// Cuts a wire silently: no link goes down, and nobody is told.
     /// - Parameter site: only what comes from there is lost; nil cuts both ways.
-    func cut(_ wire: Wire, from site: Site? = nil) async throws {
+    /// - Returns: the last moment, in seconds since 1970, at which it was surely whole: a shell takes its time to start
+    ///   under load, and that is no part of an outage.
+    @discardableResult
+    func cut(_ wire: Wire, from site: Site? = nil) async throws -> Double {
         let condition = site.map { "iifname \"\($0.rawValue)\" " } ?? ""
-        try await Shell.run(
+        let moment = try await Shell.run(
             """
+            echo $EPOCHREALTIME
             nft -f - <<'END'
             table inet cut
             delete table inet cut
@@ -105,6 +109,8 @@ extension Lab {
             }
             END
             """, in: namespace(wire))
+        guard let seconds = Double(moment) else { throw LabError("no moment: \(moment)") }
+        return seconds
     }
 
     /// Joins what was cut.

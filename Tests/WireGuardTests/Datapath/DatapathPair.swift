@@ -1,3 +1,5 @@
+import TestSupport
+
 @testable import WireGuard
 
 /// Two ends with a session between them, and nothing else: packets go in as from a TUN, and come out as to
@@ -51,26 +53,15 @@ struct DatapathPair: ~Copyable {
         cipher: Cipher = .chacha20Poly1305, rightWorker: Int = 0, rightWorkers: Int = 1
     ) {
         right = End(workers: rightWorkers)
-        let a = TransportKey(SecretBytes([UInt8](repeating: 1, count: 32)), cipher: cipher)
-        let b = TransportKey(SecretBytes([UInt8](repeating: 2, count: 32)), cipher: cipher)
-        var entropy = RepeatableEntropy(seed: 1)
-        let leftIndex = left.keypairs.reserveIndex(entropy: &entropy)!
-        let rightIndex = right.keypairs.reserveIndex(entropy: &entropy)!
-        let leftPair = Keypair(
-            role: leftRole, localIndex: leftIndex, remoteIndex: rightIndex, send: a, receive: b,
-            path: left.path,
-            createdAt: now, firstCounter: firstCounter)
-        let rightPair = Keypair(
-            role: leftRole == .initiator ? .responder : .initiator, localIndex: rightIndex,
-            remoteIndex: leftIndex,
-            send: b, receive: a, path: right.path, createdAt: now)
+        let session = SessionPair(
+            .init(left.path, left.keypairs), .init(right.path, right.keypairs), role: leftRole,
+            cipher: cipher,
+            firstCounter: firstCounter, createdAt: now)
         for (end, keypair, underlay, prefixes) in [
-            (left, leftPair, Self.rightUnderlay, ["10.2.0.0/16", "fd00:2::/64"]),
-            (right, rightPair, Self.leftUnderlay, ["10.1.0.0/16", "fd00:1::/64"]),
+            (left, session.near, Self.rightUnderlay, ["10.2.0.0/16", "fd00:2::/64"]),
+            (right, session.far, Self.leftUnderlay, ["10.1.0.0/16", "fd00:1::/64"]),
         ] {
             end.keypair = keypair
-            end.keypairs.install(keypair)
-            end.path.publish(sending: keypair)
             end.path.setUnderlay(underlay)
             let connection = ForwardingTable.Connection(
                 prefixes: prefixes.map { IPPrefix($0)! }, paths: [end.path])

@@ -1,4 +1,5 @@
 import Testing
+import TestSupport
 
 @testable import WireGuard
 
@@ -58,7 +59,7 @@ extension InnerPackets {
     }
 }
 
-extension RepeatableEntropy {
+extension SplitMix {
     mutating func number(_ range: ClosedRange<Int>) -> Int {
         range.lowerBound + Int(next(UInt64.self) % UInt64(range.count))
     }

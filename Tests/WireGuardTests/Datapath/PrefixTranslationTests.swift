@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import WireGuard
@@ -89,11 +90,11 @@ struct PrefixTranslationTests {
 
     @Test("any addresses, prefixes and contents: the same as a full recomputation")
     func recomputation() throws {
-        var entropy = RepeatableEntropy(seed: 9)
+        var entropy = SplitMix(seed: 9)
         for round in 0..<4000 {
             let isV4 = round % 2 == 0
             let family = isV4 ? IPAddress.Family.v4 : .v6
-            func random(_ entropy: inout RepeatableEntropy) -> IPAddress {
+            func random(_ entropy: inout SplitMix) -> IPAddress {
                 IPAddress(bytes: entropy.bytes(isV4 ? 4 : 16))!
             }
             let length = entropy.number(0...family.width)
@@ -315,7 +316,7 @@ struct PrefixTranslationTests {
 
     @Test("bytes of any kind are translated without harm")
     func noise() throws {
-        var entropy = RepeatableEntropy(seed: 21)
+        var entropy = SplitMix(seed: 21)
         for _ in 0..<20_000 {
             var packet = entropy.bytes(entropy.number(20...120))
             if entropy.number(0...1) == 0 {

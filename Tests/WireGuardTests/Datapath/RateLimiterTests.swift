@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import WireGuard
@@ -158,7 +159,7 @@ struct RateLimiterTests {
 
     @Test("a queue gives back what it took, in order, round and round its ring")
     func queue() {
-        var entropy = RepeatableEntropy(seed: 4)
+        var entropy = SplitMix(seed: 4)
         var queue = PacketQueue(capacity: 10_000)
         var expected: [[UInt8]] = []
         var appended = 0

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import WireGuard
@@ -23,7 +24,7 @@ struct ReplayWindowTests {
 
     @Test("agrees with a set of everything seen", arguments: 0..<20)
     func oracle(seed: Int) {
-        var entropy = RepeatableEntropy(seed: UInt64(seed + 1))
+        var entropy = SplitMix(seed: UInt64(seed + 1))
         var window = ReplayWindow()
         var seen: Set<UInt64> = []
         var greatest: UInt64 = 0
@@ -53,7 +54,7 @@ struct PrefixTableTests {
 
     @Test("agrees with looking at every prefix", arguments: 0..<40)
     func oracle(seed: Int) {
-        var entropy = RepeatableEntropy(seed: UInt64(seed + 77))
+        var entropy = SplitMix(seed: UInt64(seed + 77))
         var entries: [(prefix: IPPrefix, value: Int32)] = []
         for value in 0..<(seed * 3) {
             // Few bits, so that prefixes nest, touch and repeat.
@@ -106,7 +107,7 @@ struct KeypairTableTests {
     @Test("indices are unique until the table is full, and come back when freed")
     func reservation() {
         let table = KeypairTable(capacity: 16)
-        var entropy = RepeatableEntropy(seed: 1)
+        var entropy = SplitMix(seed: 1)
         let indices = (0..<16).compactMap { _ in table.reserveIndex(entropy: &entropy) }
         #expect(Set(indices).count == 16)
         #expect(table.reserveIndex(entropy: &entropy) == nil)
@@ -119,7 +120,7 @@ struct KeypairTableTests {
     @Test("an index belongs to the worker that it was asked for", arguments: [2, 3, 7, 64])
     func workers(count: Int) throws {
         let table = KeypairTable(capacity: 4096, workers: count)
-        var entropy = RepeatableEntropy(seed: 1)
+        var entropy = SplitMix(seed: 1)
         var indices: Set<UInt32> = []
         for number in 0..<1000 {
             let worker = table.worker(of: PeerID(number))
@@ -136,7 +137,7 @@ struct KeypairTableTests {
     func indicesForAll(workers: Int) {
         let peers = 1024
         let table = KeypairTable(capacity: peers * KeypairTable.indicesPerPeer, workers: workers)
-        var entropy = RepeatableEntropy(seed: 2)
+        var entropy = SplitMix(seed: 2)
         // Three keypairs and a handshake, and two that the data threads have yet to let go of.
         var missing = 0
         for peer in 0..<peers {
@@ -152,7 +153,7 @@ struct KeypairTableTests {
         let table = KeypairTable(capacity: 16)
         let epoch = DataThreadEpoch()
         table.register(epoch)
-        var entropy = RepeatableEntropy(seed: 1)
+        var entropy = SplitMix(seed: 1)
         let index = try #require(table.reserveIndex(entropy: &entropy))
         weak var watched: Keypair?
         do {
@@ -178,7 +179,7 @@ struct KeypairTableTests {
         let (inbound, outbound) = (DataThreadEpoch(), DataThreadEpoch())
         table.register(inbound)
         table.register(outbound)
-        var entropy = RepeatableEntropy(seed: 1)
+        var entropy = SplitMix(seed: 1)
         let (first, second) = (
             try #require(table.reserveIndex(entropy: &entropy)),
             try #require(table.reserveIndex(entropy: &entropy))
@@ -213,7 +214,7 @@ struct KeypairTableTests {
     @Test("what is released while it is published is withdrawn")
     func withdrawn() throws {
         let table = KeypairTable(capacity: 16)
-        var entropy = RepeatableEntropy(seed: 1)
+        var entropy = SplitMix(seed: 1)
         let index = try #require(table.reserveIndex(entropy: &entropy))
         let path = TunnelPath(peer: PeerID(0))
         let keypair = keypair(index, path: path)
@@ -226,7 +227,7 @@ struct KeypairTableTests {
     @Test("a message is led to the worker of its keypair, and to none without one")
     func workerForMessage() throws {
         let table = KeypairTable(capacity: 64, workers: 3)
-        var entropy = RepeatableEntropy(seed: 1)
+        var entropy = SplitMix(seed: 1)
         let index = try #require(table.reserveIndex(for: 2, entropy: &entropy))
         let message =
             [4, 0, 0, 0] + (0..<4).map { UInt8(truncatingIfNeeded: index >> (8 * $0)) }
@@ -240,7 +241,7 @@ struct KeypairTableTests {
     @Test("only the whole index finds a keypair")
     func wholeIndex() throws {
         let table = KeypairTable(capacity: 16)
-        var entropy = RepeatableEntropy(seed: 1)
+        var entropy = SplitMix(seed: 1)
         let index = try #require(table.reserveIndex(entropy: &entropy))
         table.install(keypair(index))
         #expect(unsafe table.lookup(index) != nil)
@@ -254,7 +255,7 @@ struct EventRingTests {
     @Test("everything arrives once, in order, around the end of the memory")
     func wraps() {
         let ring = EventRing(capacity: 4096)
-        var entropy = RepeatableEntropy(seed: 1)
+        var entropy = SplitMix(seed: 1)
         var expected: [[UInt8]] = []
         var received: [[UInt8]] = []
         for _ in 0..<2000 {

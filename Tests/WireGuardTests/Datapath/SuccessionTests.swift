@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import WireGuard
@@ -59,7 +60,7 @@ struct SuccessionTests {
     @Test("500 messages in any order are all delivered, each once", arguments: 0..<5)
     func shuffled(seed: Int) throws {
         var pair = DatapathPair(offloads: false)
-        var random = RepeatableEntropy(seed: UInt64(seed + 1))
+        var random = SplitMix(seed: UInt64(seed + 1))
         let session = try Session.begin(pair)
         var messages = try (0..<500).map { _ in
             DatapathPair.Sent(datagram: try session.seal(), segmentSize: 0)
@@ -183,7 +184,7 @@ private struct Session {
 
     /// Left has initiated; right has yet to hear the key used. What is older than the one before is let go.
     static func begin(_ pair: borrowing DatapathPair) throws -> Session {
-        var entropy = RepeatableEntropy(seed: UInt64(pair.right.keypair!.serial))
+        var entropy = SplitMix(seed: UInt64(pair.right.keypair!.serial))
         let index = try #require(pair.right.keypairs.reserveIndex(entropy: &entropy))
         let there = TransportKey(SecretBytes(entropy.bytes(32)), cipher: .chacha20Poly1305)
         let back = TransportKey(SecretBytes(entropy.bytes(32)), cipher: .chacha20Poly1305)

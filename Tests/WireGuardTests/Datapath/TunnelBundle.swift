@@ -1,3 +1,5 @@
+import TestSupport
+
 @testable import WireGuard
 
 /// A gateway with several tunnels that have a session each, and the far ends of these.
@@ -37,28 +39,17 @@ struct TunnelBundle: ~Copyable {
 
     /// One tunnel for each link, of the socket group with the same position in `sockets`, or of 0.
     init(_ links: [InsideLink?], sockets: [UInt8] = [], role: Role = .initiator) {
-        var entropy = RepeatableEntropy(seed: 5)
         var tunnels: [Tunnel] = []
         for (number, link) in links.enumerated() {
             let socket = number < sockets.count ? sockets[number] : 0
             let path = TunnelPath(peer: PeerID(number), socket: socket, inside: link)
-            let there = TransportKey(SecretBytes(entropy.bytes(32)), cipher: .chacha20Poly1305)
-            let back = TransportKey(SecretBytes(entropy.bytes(32)), cipher: .chacha20Poly1305)
-            let index = keypairs.reserveIndex(entropy: &entropy)!
-            let ours = Keypair(
-                role: role, localIndex: index, remoteIndex: UInt32(1000 + number), send: there, receive: back,
-                path: path, createdAt: now)
-            let theirs = Keypair(
-                role: role == .initiator ? .responder : .initiator, localIndex: UInt32(1000 + number),
-                remoteIndex: index, send: back, receive: there, path: TunnelPath(peer: PeerID(0)),
-                createdAt: now)
+            let session = SessionPair(
+                .init(path, keypairs), seed: UInt64(number), role: role, createdAt: now)
             let underlay = UnderlayPath(
                 endpoint: Endpoint(address: IPAddress(v4: 0xc000_020a + UInt32(number)), port: 51820),
                 socket: socket)
-            keypairs.install(ours)
-            path.publish(sending: ours)
             path.setUnderlay(underlay)
-            tunnels.append(Tunnel(path: path, ours: ours, theirs: theirs, underlay: underlay))
+            tunnels.append(Tunnel(path: path, ours: session.near, theirs: session.far, underlay: underlay))
         }
         self.tunnels = tunnels
         outbound = Outbound(events: outboundEvents, drops: drops)

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import TestSupport
 import Testing
 
 @testable import WireGuard
@@ -56,7 +57,7 @@ struct GatewayLife {
         simulation = Simulation(seed: seed)
         left = simulation.addNode()
         right = simulation.addNode()
-        var entropy = RepeatableEntropy(seed: seed ^ 0x5eed)
+        var entropy = SplitMix(seed: seed ^ 0x5eed)
         let psk = seed % 2 == 0 ? PresharedKey.none : PresharedKey.generate(from: &entropy)
         let cipher: Cipher = seed % 4 == 1 && Cipher.aes256GCM.isAvailable ? .aes256GCM : .chacha20Poly1305
         left.know(right, presharedKey: psk, cipher: cipher, now: simulation.now)

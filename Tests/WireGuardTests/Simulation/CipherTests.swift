@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import WireGuard
@@ -79,7 +80,7 @@ import Testing
         let endpoint = right.status(of: left).underlay
 
         // The same identity with the other cipher, from elsewhere and later: an operator's second daemon.
-        var entropy = RepeatableEntropy(seed: 9)
+        var entropy = SplitMix(seed: 9)
         let secret = try left.privateKey.sharedSecret(with: right.privateKey.publicKey)
         var message = try InitiatorHandshake.begin(
             static: left.privateKey, peer: right.privateKey.publicKey, staticStatic: secret,

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import WireGuard
@@ -90,7 +91,7 @@ import Testing
 
     @Test("one of several peers is removed, and the timers of the others go on")
     func removalAmongOthers() {
-        var entropy = RepeatableEntropy(seed: 5)
+        var entropy = SplitMix(seed: 5)
         let keys = (0..<5).map { _ in PrivateKey.generate(from: &entropy).publicKey }
         var device = Device(
             privateKey: PrivateKey.generate(from: &entropy), keypairs: KeypairTable(capacity: 64),
@@ -115,7 +116,7 @@ import Testing
 
     @Test("as many peers as the keypair table has room for, and then no more")
     func fullTable() {
-        var entropy = RepeatableEntropy(seed: 6)
+        var entropy = SplitMix(seed: 6)
         var device = Device(
             privateKey: PrivateKey.generate(from: &entropy),
             keypairs: KeypairTable(capacity: 4 * KeypairTable.indicesPerPeer), entropy: entropy)
@@ -130,7 +131,7 @@ import Testing
     func reasons() throws {
         // Another pre-shared key at the far end.
         var (simulation, left, right) = Simulation.pair()
-        var entropy = RepeatableEntropy(seed: 8)
+        var entropy = SplitMix(seed: 8)
         let id = left.id(of: right)
         left.command { $0.setPresharedKey(.generate(from: &entropy), for: id) }
         simulation.sendPacket(from: left, to: right)
@@ -209,7 +210,7 @@ import Testing
     func refusedHandshakes() throws {
         let simulation = Simulation()
         let node = simulation.addNode()
-        var entropy = RepeatableEntropy(seed: 12)
+        var entropy = SplitMix(seed: 12)
         func initiate(_ key: PrivateKey, knowing own: PublicKey, from address: UInt32) throws {
             var (message, _) = try InitiatorHandshake.begin(
                 static: key, peer: own, staticStatic: try key.sharedSecret(with: own), presharedKey: .none,
@@ -276,7 +277,7 @@ import Testing
 
     @Test("a peer whose public key is a point of low order gets no handshake")
     func lowOrderPeer() {
-        var entropy = RepeatableEntropy(seed: 9)
+        var entropy = SplitMix(seed: 9)
         var device = Device(
             privateKey: PrivateKey.generate(from: &entropy), keypairs: KeypairTable(capacity: 16),
             entropy: entropy)
@@ -329,7 +330,7 @@ import Testing
     @Test("strangers get 16 Diffie-Hellmans at once, and then cookies; a known peer gets through")
     func strangersAreCheap() throws {
         let (simulation, left, right) = Simulation.pair()
-        var entropy = RepeatableEntropy(seed: 13)
+        var entropy = SplitMix(seed: 13)
         var macs = MacGenerator(peer: right.privateKey.publicKey)
         // A stranger needs our public key and one message; he takes another index for each copy.
         let key = PrivateKey.generate(from: &entropy)
@@ -405,7 +406,7 @@ import Testing
 
     @Test("load is remembered for a second")
     func loadEnds() {
-        var entropy = RepeatableEntropy(seed: 10)
+        var entropy = SplitMix(seed: 10)
         var device = Device(
             privateKey: PrivateKey.generate(from: &entropy), keypairs: KeypairTable(capacity: 16),
             entropy: entropy)
@@ -427,7 +428,7 @@ import Testing
         let before = right.device.drops.values.reduce(0, +)
         var expected: UInt64 = 0
         let underlay = UnderlayPath(endpoint: Simulation.strangerAddress)
-        var entropy = RepeatableEntropy(seed: 11)
+        var entropy = SplitMix(seed: 11)
         right.command { device in
             for message in messages {
                 for count in 0..<message.count {
@@ -485,7 +486,7 @@ import Testing
 
     @Test("a thousand peers: the next timeout is the earliest of all")
     func manyPeers() {
-        var entropy = RepeatableEntropy(seed: 12)
+        var entropy = SplitMix(seed: 12)
         var device = Device(privateKey: nil, keypairs: KeypairTable(capacity: 8192), entropy: entropy)
         for number in 0..<1000 {
             let keepalive = UInt16(1000 - number)

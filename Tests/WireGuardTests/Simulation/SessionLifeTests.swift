@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import WireGuard
@@ -274,7 +275,7 @@ import Testing
         simulation.run(for: .seconds(1))
         let recorded = left.sent(.initiation)[0].bytes
         let original = right.privateKey
-        var entropy = RepeatableEntropy(seed: 99)
+        var entropy = SplitMix(seed: 99)
         let other = PrivateKey.generate(from: &entropy)
         simulation.command(right) { $0.setPrivateKey(other, now: simulation.now) }
         #expect(right.status(of: left).state == .idle)

@@ -1,3 +1,5 @@
+import TestSupport
+
 @testable import WireGuard
 
 /// A gateway in a simulation: the real device and the real data path, with arrays in place of TUN and socket.
@@ -38,7 +40,7 @@ final class SimulatedNode {
 
     init(number: Int, seed: UInt64, realtimeOffset: Int64 = 1_700_000_000_000_000_000) {
         self.number = number
-        var entropy = RepeatableEntropy(seed: seed)
+        var entropy = SplitMix(seed: seed)
         privateKey = PrivateKey.generate(from: &entropy)
         address = Endpoint(address: IPAddress(v4: 0xc000_0200 + UInt32(number)), port: 51820)
         let keypairs = KeypairTable(capacity: 512)
@@ -97,7 +99,7 @@ final class SimulatedNode {
             keypairs: keypairs, events: inboundEvents, drops: dataDrops, vnetHeader: true, tcpOffload: false,
             udpOffload: false)
         device = Device(
-            privateKey: privateKey, keypairs: keypairs, entropy: RepeatableEntropy(seed: seed),
+            privateKey: privateKey, keypairs: keypairs, entropy: SplitMix(seed: seed),
             timestampFloor: floor)
         device.realtimeOffset = offset
         for (_, configuration) in configurations { _ = device.addPeer(configuration, now: now) }

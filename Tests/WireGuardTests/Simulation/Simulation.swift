@@ -1,3 +1,5 @@
+import TestSupport
+
 @testable import WireGuard
 
 /// Several gateways, a network between them and one clock, which jumps from one thing that happens to the
@@ -29,14 +31,14 @@ final class Simulation {
     private var sleeping: SimulatedNode?
 
     private let seed: UInt64
-    private var random: RepeatableEntropy
+    private var random: SplitMix
     /// Latest first; of those at the same instant the one scheduled first is last.
     private var agenda: [Entry] = []
     private var packetCount: UInt64 = 0
 
     init(seed: UInt64 = 1) {
         self.seed = seed
-        random = RepeatableEntropy(seed: seed &* 0x9e37_79b9)
+        random = SplitMix(seed: seed &* 0x9e37_79b9)
     }
 
     /// Two gateways that know each other, and a network that takes 10 ms and loses nothing.

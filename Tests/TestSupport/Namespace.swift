@@ -1,17 +1,18 @@
-import Glibc
-import LinuxIO
-import Testing
+internal import Glibc
+package import LinuxIO
 
 @_silgen_name("unshare") private func systemUnshare(_ flags: Int32) -> Int32
 @_silgen_name("setns") private func systemSetns(_ fd: Int32, _ type: Int32) -> Int32
 
-struct TestFailure: Error, CustomStringConvertible {
-    let description: String
+package struct TestFailure: Error, CustomStringConvertible {
+    package let description: String
+
+    package init(description: String) { self.description = description }
 }
 
 /// Runs `body` in a new network namespace with its loopback up. The calling thread is back in its own
 /// afterwards: `body` must not suspend, and does not, as it is not async.
-func inNamespace<Result>(_ body: () throws -> Result) throws -> Result {
+package func inNamespace<Result>(_ body: () throws -> Result) throws -> Result {
     let newNetwork: Int32 = 0x4000_0000
     let before = unsafe open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
     guard before >= 0, systemUnshare(newNetwork) == 0 else {
@@ -30,11 +31,11 @@ func inNamespace<Result>(_ body: () throws -> Result) throws -> Result {
 }
 
 /// A network namespace to come back to.
-struct NamespaceHandle: ~Copyable {
+package struct NamespaceHandle: ~Copyable {
     private let fd: Int32
 
     /// Of the calling thread.
-    static func current() throws -> NamespaceHandle {
+    package static func current() throws -> NamespaceHandle {
         let fd = unsafe open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
         guard fd >= 0 else { throw TestFailure(description: "no namespace: errno \(errno)") }
         return NamespaceHandle(fd: fd)
@@ -45,10 +46,10 @@ struct NamespaceHandle: ~Copyable {
     deinit { close(fd) }
 
     /// For `ip link ... netns`.
-    var path: String { "/proc/\(getpid())/fd/\(fd)" }
+    package var path: String { "/proc/\(getpid())/fd/\(fd)" }
 
     /// Like `inNamespace`, in this one.
-    func enter<Result>(_ body: () throws -> Result) throws -> Result {
+    package func enter<Result>(_ body: () throws -> Result) throws -> Result {
         let here = try NamespaceHandle.current()
         guard systemSetns(fd, 0x4000_0000) == 0 else {
             throw TestFailure(description: "cannot enter a network namespace: errno \(errno)")
@@ -62,7 +63,7 @@ struct NamespaceHandle: ~Copyable {
 }
 
 /// In the calling thread's namespace.
-func shell(_ command: String) throws {
+package func shell(_ command: String) throws {
     var arguments: [UnsafeMutablePointer<CChar>?] = unsafe []
     for word in ["sh", "-c", command] { unsafe arguments.append(strdup(word)) }
     unsafe arguments.append(nil)
@@ -76,7 +77,7 @@ func shell(_ command: String) throws {
 }
 
 /// A folder of the test's own, gone afterwards.
-func withFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
+package func withFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
     var template = Array("/tmp/linuxio-\(String(repeating: "X", count: 6))".utf8CString)
     guard unsafe mkdtemp(&template) != nil else { throw TestFailure(description: "mkdtemp: errno \(errno)") }
     let path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
@@ -85,7 +86,7 @@ func withFolder<Result>(_ body: (String) throws -> Result) throws -> Result {
 }
 
 /// The error that `body` throws, or nil.
-func systemError(_ body: () throws(SystemError) -> Void) -> SystemError? {
+package func systemError(_ body: () throws(SystemError) -> Void) -> SystemError? {
     do throws(SystemError) {
         try body()
         return nil
@@ -96,7 +97,7 @@ func systemError(_ body: () throws(SystemError) -> Void) -> SystemError? {
 
 /// Asks again for a while. What is closed here stays open in a child that another test has just forked, until
 /// it becomes the program it was made for.
-func eventually(_ condition: () -> Bool) -> Bool {
+package func eventually(_ condition: () -> Bool) -> Bool {
     for _ in 0..<3000 {
         if condition() { return true }
         usleep(10_000)

@@ -1,15 +1,21 @@
+internal import WireGuard
+
 /// SplitMix64 (Steele, Lea, Flood 2014): looks random and is the same in each run, so that what failed fails
 /// again.
-struct SeededRandom: RandomNumberGenerator {
+package struct SplitMix: RandomNumberGenerator, Entropy, Sendable {
     private var state: UInt64
 
-    init(seed: UInt64) { state = seed }
+    package init(seed: UInt64) { state = seed }
 
-    mutating func next() -> UInt64 {
+    package mutating func next() -> UInt64 {
         state &+= 0x9e37_79b9_7f4a_7c15
         var mixed = state
         mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
         mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
         return mixed ^ (mixed >> 31)
+    }
+
+    package mutating func fill(_ bytes: UnsafeMutableRawBufferPointer) {
+        for index in bytes.indices { unsafe bytes[index] = UInt8(truncatingIfNeeded: next() >> 56) }
     }
 }

@@ -3,7 +3,7 @@ package import WireGuard
 
 /// A timer on CLOCK_BOOTTIME that can be polled: unlike the timeout of epoll it is due at once after a
 /// suspend.
-package struct TimerDescriptor: ~Copyable, Sendable {
+package struct TimerFD: ~Copyable, Sendable {
     private let descriptor: FileDescriptor
 
     package var fd: Int32 { descriptor.rawValue }

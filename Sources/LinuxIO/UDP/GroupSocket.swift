@@ -36,6 +36,13 @@ package struct GroupSocket: Sendable {
 }
 
 extension UDPSocketGroups {
+    /// Where a worker receives. Where a group cannot steer, only the first one does.
+    package func sources(of worker: Int) -> [GroupSocket] {
+        present.flatMap { number, group in
+            group.workers.indices.contains(worker) ? sources(group.workers[worker], of: number) : []
+        }
+    }
+
     /// The sockets of one pair of group `number`.
     func sources(_ pair: UDPSocketPair, of number: UInt8) -> [GroupSocket] {
         guard let own = self[number] else { return [] }

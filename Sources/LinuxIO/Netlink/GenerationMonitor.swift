@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 
 /// Tells when this virtual machine goes on from a snapshot, or as a clone of another. The hypervisor then changes the

@@ -31,6 +31,17 @@ package final class TunDevice: Sendable {
         case deleted
     }
 
+    package enum ReadResult: Hashable, Sendable {
+        /// Bytes of it, with its header.
+        case packet(count: Int)
+        /// EAGAIN: none waits.
+        case empty
+        /// EBADFD: the device was deleted.
+        case deleted
+        /// errno. The next one may be read.
+        case failed(Int32)
+    }
+
     package enum WriteResult: Hashable, Sendable {
         case written
         /// EIO: the interface is down. The packet is lost; the next may go through.
@@ -136,36 +147,27 @@ package final class TunDevice: Sendable {
         }
     }
 
-    /// One packet with its header: its length, or minus errno. -EAGAIN says that none waits, -EBADFD that the
-    /// device was deleted; no other error is final. An interface that is down has no packets. A packet longer
-    /// than `buffer` is cut to it: 65,536 bytes and the header are always enough.
-    @inline(__always)
-    package func read(into buffer: UnsafeMutableRawBufferPointer) -> Int {
-        guard let base = buffer.baseAddress else { return -Int(EINVAL) }
-        return unsafe System.read(descriptor.rawValue, base, buffer.count)
+    /// One packet with its header, cut to the buffer: 65,536 bytes and the header are always enough. An interface that
+    /// is down has no packets.
+    package func read(into buffer: UnsafeMutableRawBufferPointer) -> ReadResult {
+        guard let base = buffer.baseAddress else { return .failed(EINVAL) }
+        let result = unsafe System.read(descriptor.rawValue, base, buffer.count)
+        if result >= 0 { return .packet(count: result) }
+        switch Int32(truncatingIfNeeded: -result) {
+        case EAGAIN: return .empty
+        case EBADFD: return .deleted
+        case let code:
+            // It still polls as readable where memory is short.
+            System.pause(milliseconds: 1)
+            return .failed(code)
+        }
     }
 
-    /// Whether a negative result of `read` says that none waits.
-    package static func meansEmpty(_ result: Int) -> Bool { result == -Int(EAGAIN) }
-
-    /// Whether a negative result of `read` says that the device was deleted.
-    package static func meansDeleted(_ result: Int) -> Bool { result == -Int(EBADFD) }
-
-    /// One packet, in slices: `slices` points at `count` pairs of address and length, laid out as struct
+    /// One packet with its header, in slices: `slices` points at `count` pairs of address and length, laid out as struct
     /// iovec.
-    @inline(__always)
     package func write(_ slices: UnsafeRawPointer, count: Int) -> WriteResult {
-        Self.outcome(
-            unsafe System.writev(descriptor.rawValue, slices.assumingMemoryBound(to: iovec.self), count))
-    }
-
-    /// One packet with its header.
-    package func write(_ packet: UnsafeRawBufferPointer) -> WriteResult {
-        guard let base = packet.baseAddress else { return .refused(EINVAL) }
-        return unsafe Self.outcome(System.write(descriptor.rawValue, base, packet.count))
-    }
-
-    private static func outcome(_ result: Int) -> WriteResult {
+        let result = unsafe System.writev(
+            descriptor.rawValue, slices.assumingMemoryBound(to: iovec.self), count)
         if result >= 0 { return .written }
         switch Int32(truncatingIfNeeded: -result) {
         case EIO: return .down

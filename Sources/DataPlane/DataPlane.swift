@@ -16,12 +16,12 @@ package final class DataPlane: Sendable {
     let keypairs: KeypairTable
     let table: Published<ForwardingTable>
     let sockets: Published<UDPSocketGroups>
-    let wake: EventCounter
+    let wake: EventFD
     /// Whether each worker is one thread for both directions.
     package let isSingleThreaded: Bool
 
     /// Readable once the threads shall end.
-    let stopSignal: EventCounter
+    let stopSignal: EventFD
     let isStopping = Atomic<Bool>(false)
     let isTunDeleted = Atomic<Bool>(false)
     private let threads = Mutex<[Thread]>([])
@@ -29,7 +29,7 @@ package final class DataPlane: Sendable {
     /// A worker for each queue of the TUN device; every group of `sockets`, and `keypairs`, are made for as many.
     /// `wake` becomes readable when there are events to drain, and when the TUN is gone.
     package init(
-        queues: [TunDevice], sockets: UDPSocketGroups, keypairs: KeypairTable, wake: EventCounter,
+        queues: [TunDevice], sockets: UDPSocketGroups, keypairs: KeypairTable, wake: EventFD,
         isSingleThreaded: Bool
     ) throws(SystemError) {
         precondition(queues.count == keypairs.workers)
@@ -43,7 +43,7 @@ package final class DataPlane: Sendable {
         self.sockets = Published(sockets)
         self.isSingleThreaded = isSingleThreaded
         table = Published(.empty)
-        stopSignal = try EventCounter()
+        stopSignal = try EventFD()
     }
 
     package func start() throws(SystemError) {

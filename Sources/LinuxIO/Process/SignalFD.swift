@@ -3,7 +3,7 @@ internal import Glibc
 
 /// Signals as a descriptor to poll. Make it on the first thread before any other starts: threads inherit the
 /// mask.
-package struct SignalDescriptor: ~Copyable, Sendable {
+package struct SignalFD: ~Copyable, Sendable {
     private let descriptor: FileDescriptor
 
     package var fd: Int32 { descriptor.rawValue }

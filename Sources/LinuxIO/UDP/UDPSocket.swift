@@ -225,10 +225,10 @@ package final class UDPSocket: Sendable {
         defer { waitsLeft = delivery.waitsLeft }
         if delivery.source?.address.family != family { delivery.source = nil }
         guard segmentSize > 0, segmentSize < count else {
-            return unsafe sendOne(base, count, segmentSize: 0, &delivery)
+            return unsafe transmit(base, count, segmentSize: 0, &delivery)
         }
         if segmentation.load(ordering: .relaxed) {
-            let result = unsafe sendOne(base, count, segmentSize: segmentSize, &delivery)
+            let result = unsafe transmit(base, count, segmentSize: segmentSize, &delivery)
             switch result {
             case .failed(EIO): segmentation.store(false, ordering: .relaxed)
             case .tooBig, .failed(EINVAL): break
@@ -256,6 +256,18 @@ package final class UDPSocket: Sendable {
         return result
     }
 
+    /// One datagram of control's own: a handshake, a keepalive, a packet that was staged. Control waits for no queue:
+    /// its own one is never full but where nothing at all leaves the interface.
+    package func send(_ datagram: [UInt8], to path: UnderlayPath, tos: UInt8) -> SendResult {
+        unsafe datagram.withUnsafeBytes { bytes in
+            guard let base = bytes.baseAddress else { return .sent }
+            var waitsLeft = 0
+            return unsafe send(
+                base, count: bytes.count, segmentSize: 0, to: path, tos: tos,
+                waitsLeft: &waitsLeft)
+        }
+    }
+
     /// One call of `send`, with what it has learned.
     private struct Delivery {
         let endpoint: Endpoint
@@ -273,42 +285,23 @@ package final class UDPSocket: Sendable {
         var offset = 0
         while offset < count {
             let length = min(size, count - offset)
-            let result = unsafe sendOne(base + offset, length, segmentSize: 0, &delivery)
+            let result = unsafe transmit(base + offset, length, segmentSize: 0, &delivery)
             if result != .sent, outcome == .sent || outcome == .sourceInvalid { outcome = result }
             offset += length
         }
         return outcome
     }
 
-    /// One call with the source, and a second without it where the first says that the source is the trouble.
-    private func sendOne(
+    /// One message: again after a wait where a queue or memory is short, and again without the source where that may be
+    /// the trouble.
+    private func transmit(
         _ base: UnsafeRawPointer, _ count: Int, segmentSize: Int, _ delivery: inout Delivery
     ) -> SendResult {
-        let code = unsafe transmit(base, count, segmentSize, &delivery)
-        switch code {
-        case 0: return .sent
-        case EINVAL, EADDRNOTAVAIL, ENODEV, ENETUNREACH, EHOSTUNREACH, ENETDOWN:
-            guard let source = delivery.source else { return .failed(code) }
-            delivery.source = nil
-            guard unsafe transmit(base, count, segmentSize, &delivery) == 0 else {
-                delivery.source = source
-                return .failed(code)
-            }
-            return .sourceInvalid
-        case EMSGSIZE: return .tooBig
-        default: return .failed(code)
-        }
-    }
-
-    /// 0 or errno.
-    private func transmit(
-        _ base: UnsafeRawPointer, _ count: Int, _ segmentSize: Int, _ delivery: inout Delivery
-    ) -> Int32 {
-        // On the stack: address, then control messages: 24 bytes for GSO, 40 at most for packet information,
-        // 24 for the class.
+        // On the stack: address, then control messages: 24 bytes for GSO, 24 for the class, 40 at most for packet
+        // information.
         let size = DatagramAddress.capacity + 96
         return unsafe withUnsafeTemporaryAllocation(byteCount: size, alignment: 16) { scratch in
-            guard let name = scratch.baseAddress else { return EINVAL }
+            guard let name = scratch.baseAddress else { return .failed(EINVAL) }
             let control = unsafe name + DatagramAddress.capacity
             var used = 0
             if segmentSize > 0 {
@@ -317,15 +310,17 @@ package final class UDPSocket: Sendable {
                     unsafe cl_control_put(control, used, CL_SOL_UDP, CL_UDP_SEGMENT, size.baseAddress, 2)
                 }
             }
-            if let source = delivery.source {
-                used = unsafe DatagramAddress.putSource(source, into: control, at: used)
-            }
             if delivery.tos != 0 {
                 let level = family == .v4 ? Int32(IPPROTO_IP) : Int32(IPPROTO_IPV6)
                 let type = family == .v4 ? CL_IP_TOS : CL_IPV6_TCLASS
                 used = unsafe withUnsafeBytes(of: Int32(delivery.tos)) { value in
                     unsafe cl_control_put(control, used, level, type, value.baseAddress, 4)
                 }
+            }
+            // Last, so that it can be left out.
+            let withoutSource = used
+            if let source = delivery.source {
+                used = unsafe DatagramAddress.putSource(source, into: control, at: used)
             }
             var slice = unsafe iovec(iov_base: UnsafeMutableRawPointer(mutating: base), iov_len: count)
             return unsafe withUnsafeMutablePointer(to: &slice) { slice in
@@ -334,30 +329,46 @@ package final class UDPSocket: Sendable {
                 unsafe message.msg_namelen = socklen_t(DatagramAddress.write(delivery.endpoint, to: name))
                 unsafe message.msg_iov = slice
                 unsafe message.msg_iovlen = 1
-                unsafe message.msg_control = used > 0 ? control : nil
+                unsafe message.msg_control = control
                 unsafe message.msg_controllen = used
-                return unsafe push(&message, waitsLeft: &delivery.waitsLeft)
+                // What was wrong with the source.
+                var refusal: Int32?
+                while true {
+                    let result = unsafe System.sendmsg(fd, &message)
+                    if result >= 0 { break }
+                    let code = Int32(truncatingIfNeeded: -result)
+                    if awaitRoom(after: code, &delivery.waitsLeft) { continue }
+                    if let refusal { return .failed(refusal) }
+                    switch code {
+                    case EINVAL, EADDRNOTAVAIL, ENODEV, ENETUNREACH, EHOSTUNREACH, ENETDOWN:
+                        guard delivery.source != nil else { return .failed(code) }
+                        refusal = code
+                        unsafe message.msg_controllen = withoutSource
+                    case EMSGSIZE: return .tooBig
+                    default: return .failed(code)
+                    }
+                }
+                guard refusal != nil else { return .sent }
+                delivery.source = nil
+                return .sourceInvalid
             }
         }
     }
 
-    /// 0 or errno, after a wait where a queue or memory is short.
-    private func push(_ message: UnsafePointer<msghdr>, waitsLeft: inout Int) -> Int32 {
-        while true {
-            let result = unsafe System.sendmsg(fd, message)
-            if result >= 0 { return 0 }
-            let code = Int32(truncatingIfNeeded: -result)
-            guard waitsLeft > 0 else { return code }
-            switch code {
-            case EAGAIN:
-                var writable = pollfd(fd: fd, events: Int16(POLLOUT), revents: 0)
-                _ = unsafe System.poll(&writable, 1, milliseconds: Self.queueWaitMilliseconds)
-            case ENOBUFS, ENOMEM:
-                // The socket polls as writable all the while: it is the interface's queue that is full.
-                System.pause(milliseconds: 1)
-            default: return code
-            }
-            waitsLeft -= 1
+    /// Returns true after a wait where a queue or memory is short, and one is left.
+    @inline(never)
+    private func awaitRoom(after code: Int32, _ waitsLeft: inout Int) -> Bool {
+        guard waitsLeft > 0 else { return false }
+        switch code {
+        case EAGAIN:
+            var writable = pollfd(fd: fd, events: Int16(POLLOUT), revents: 0)
+            _ = unsafe System.poll(&writable, 1, milliseconds: Self.queueWaitMilliseconds)
+        case ENOBUFS, ENOMEM:
+            // The socket polls as writable all the while: it is the interface's queue that is full.
+            System.pause(milliseconds: 1)
+        default: return false
         }
+        waitsLeft -= 1
+        return true
     }
 }

@@ -26,9 +26,9 @@ final class DataWorker: Sendable {
     let inboundEpoch = DataThreadEpoch()
 
     /// Readable when the thread shall look at the plane's sockets.
-    let outboundSignal: EventCounter
+    let outboundSignal: EventFD
     /// Readable when the thread shall look at the plane's sockets, and at `strays`.
-    let inboundSignal: EventCounter
+    let inboundSignal: EventFD
     /// The generation of the plane's sockets that each thread has gone over to. It holds none of an older one.
     let outboundSockets = Atomic<UInt64>(0)
     let inboundSockets = Atomic<UInt64>(0)
@@ -36,8 +36,8 @@ final class DataWorker: Sendable {
     init(number: Int, tun: TunDevice) throws(SystemError) {
         self.number = number
         self.tun = tun
-        outboundSignal = try EventCounter()
-        inboundSignal = try EventCounter()
+        outboundSignal = try EventFD()
+        inboundSignal = try EventFD()
     }
 
     /// True if some are left.

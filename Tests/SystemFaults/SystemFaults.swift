@@ -1,42 +1,44 @@
-import Glibc
-import Synchronization
+internal import Glibc
+internal import Synchronization
 
 /// Makes sendmsg, recvmmsg and socket fail as they rarely do by themselves. The functions below stand before
 /// those of the C library for the whole test program, and pass on every call on a descriptor without a fault.
-enum SystemFaults {
-    struct Fault {
-        var code: Int32
+package enum SystemFaults {
+    package struct Fault {
+        package var code: Int32
         /// Calls that fail before the rest succeed.
-        var count: Int = .max
+        package var count: Int = .max
         /// Only those with a control message of this level and type.
-        var control: (level: Int32, type: Int32)?
+        package var control: (level: Int32, type: Int32)?
         /// How many calls it has failed.
         fileprivate(set) var hits = 0
 
-        init(code: Int32, count: Int = .max, control: (level: Int32, type: Int32)? = nil) {
+        package init(code: Int32, count: Int = .max, control: (level: Int32, type: Int32)? = nil) {
             self.code = code
             self.count = count
             self.control = control
         }
     }
 
-    static let udpSegment: (level: Int32, type: Int32) = (17, 103)
+    package static let udpSegment: (level: Int32, type: Int32) = (17, 103)
     private static let faults = Mutex<[Int32: Fault]>([:])
 
     /// Until `body` returns.
-    static func with<Result>(_ fault: Fault, on fd: Int32, _ body: () throws -> Result) rethrows -> Result {
+    package static func with<Result>(_ fault: Fault, on fd: Int32, _ body: () throws -> Result) rethrows
+        -> Result
+    {
         faults.withLock { $0[fd] = fault }
         defer { faults.withLock { $0[fd] = nil } }
         return try body()
     }
 
     /// How often the fault has struck that is now on the descriptor.
-    static func hits(on fd: Int32) -> Int { faults.withLock { $0[fd]?.hits ?? 0 } }
+    package static func hits(on fd: Int32) -> Int { faults.withLock { $0[fd]?.hits ?? 0 } }
 
     private static let absentFamilies = Mutex<[pthread_t: Int32]>([:])
 
     /// As in a kernel that lacks the family, for the calling thread and until `body` returns.
-    static func without<Result>(family: Int32, _ body: () throws -> Result) rethrows -> Result {
+    package static func without<Result>(family: Int32, _ body: () throws -> Result) rethrows -> Result {
         let thread = pthread_self()
         absentFamilies.withLock { $0[thread] = family }
         defer { absentFamilies.withLock { $0[thread] = nil } }

@@ -30,9 +30,8 @@ package import WireGuard
     private var group: UInt8 = 0
     private var closer: [GroupSocket.Closer] = []
 
-    /// Calls that failed other than by finding nothing, since the start, and the errno of the last.
+    /// Calls that failed other than by finding nothing, since the start.
     package private(set) var errors: UInt64 = 0
-    package private(set) var lastError: Int32 = 0
 
     /// 65,536 bytes hold any datagram, coalesced or not; with less a longer one is truncated.
     package init(capacity: Int = 16, bufferSize: Int = 65536) {
@@ -87,7 +86,6 @@ package import WireGuard
         guard count > 0 else {
             if count < 0, count != -Int(EAGAIN) {
                 errors &+= 1
-                lastError = Int32(truncatingIfNeeded: -count)
                 System.pause(milliseconds: 1)
             }
             return 0

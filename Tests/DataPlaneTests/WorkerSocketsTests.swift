@@ -1,7 +1,11 @@
 import Glibc
 import LinuxIO
+import SystemFaults
+import TestSupport
 import Testing
 import WireGuard
+
+@testable import DataPlane
 
 /// What a data thread sends by several groups of sockets.
 @Suite struct WorkerSocketsTests {
@@ -19,18 +23,10 @@ import WireGuard
             var groups = UDPSocketGroups(try UDPSocketGroup.bind(port: 0, workers: 1))
             groups[1] = try UDPSocketGroup.bind(port: 0, workers: 1)
             let far = try (0..<2).map { _ in try UDPSocket.bind(family: .v4, port: 0) }
-            var entropy = SystemEntropy()
             var connections: [ForwardingTable.Connection] = []
             for (number, end) in far.enumerated() {
                 let path = TunnelPath(peer: PeerID(number), socket: UInt8(number))
-                let index = try #require(keypairs.reserveIndex(entropy: &entropy))
-                let key = TransportKey(
-                    SecretBytes([UInt8](repeating: 1, count: 32)), cipher: .chacha20Poly1305)
-                let keypair = Keypair(
-                    role: .initiator, localIndex: index, remoteIndex: 5, send: key, receive: key, path: path,
-                    createdAt: SystemClock.now())
-                keypairs.install(keypair)
-                path.publish(sending: keypair)
+                _ = SessionPair(.init(path, keypairs), createdAt: SystemClock.now())
                 let endpoint = Endpoint(address: IPAddress(v4: 0x7f00_0001), port: end.port)
                 path.setUnderlay(UnderlayPath(endpoint: endpoint, socket: UInt8(number)))
                 let prefix = try #require(IPPrefix("10.2.\(number).0/24"))
@@ -73,16 +69,15 @@ import WireGuard
                     // Each of the 32 runs is tried once, and twice more after a wait.
                     #expect(SystemFaults.hits(on: slow.fd) == batch * (32 + 2))
                     var receiver = DatagramReceiver()
-                    // 16 bytes of header, 32 with the padding, 16 of tag.
-                    let arrived = UDPSocketTests.receive(32 * 64, by: bundle.far[1], into: &receiver)
-                    #expect(arrived.segments.count == 32, "by the other socket")
+                    let arrived = receiver.segments(32, from: bundle.far[1])
+                    #expect(arrived.count == 32, "by the other socket")
                 }
             }
             #expect(bundle.drops.snapshot == [.sendFailed: 3 * 32])
             bundle.pass(packets: 64)
             var receiver = DatagramReceiver()
-            let arrived = UDPSocketTests.receive(32 * 64, by: bundle.far[0], into: &receiver)
-            #expect(arrived.segments.count == 32, "it is used again")
+            let arrived = receiver.segments(32, from: bundle.far[0])
+            #expect(arrived.count == 32, "it is used again")
         }
     }
 
@@ -93,6 +88,52 @@ import WireGuard
             // Three calls fail, and one run after the other is sent: two waits, and one drop.
             SystemFaults.with(.init(code: EAGAIN, count: 3), on: slow.fd) { bundle.pass(packets: 16) }
             #expect(bundle.drops.snapshot == [.sendFailed: 1])
+        }
+    }
+
+    @Test func `each worker has a socket of every group, and sends by the one that a run names`() throws {
+        try inNamespace {
+            var groups = UDPSocketGroups(try UDPSocketGroup.bind(port: 0, workers: 2))
+            groups[2] = try UDPSocketGroup.bind(port: 0, workers: 2)
+            let listener = try UDPSocket.bind(family: .v4, port: 0)
+            var worker = WorkerSockets(groups, worker: 1)
+            #expect(worker.sources.map(\.group) == [0, 0, 2, 2])
+            for number in [0, 2] as [UInt8] {
+                let own = try #require(groups[number]).workers[1].sockets.map(\.fd)
+                #expect(worker.sources.filter { $0.group == number }.map(\.socket.fd) == own)
+            }
+
+            let drops = DropCounters()
+            var outbound = Outbound(events: EventRing(capacity: 4096), drops: drops)
+            var sessions: [SessionPair] = []
+            let connections = try (0..<4).map { number -> ForwardingTable.Connection in
+                let path = TunnelPath(peer: PeerID(number), socket: UInt8(number))
+                sessions.append(SessionPair(.init(path), createdAt: Instant(nanoseconds: 1)))
+                let endpoint = Endpoint(address: IPAddress(v4: 0x7f00_0001), port: listener.port)
+                path.setUnderlay(UnderlayPath(endpoint: endpoint))
+                return ForwardingTable.Connection(
+                    prefixes: [try #require(IPPrefix("10.\(number).0.0/16"))], paths: [path])
+            }
+            let table = ForwardingTable(connections: connections, mtu: 1420)
+            outbound.begin(table: table, now: Instant(nanoseconds: 1))
+            for number in 0..<4 {
+                var packet: [UInt8] = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0, 0, 10, 8, 0, 1, 10, 0, 0, 1]
+                packet[17] = UInt8(number)
+                packet += [UInt8](repeating: 0, count: 16)
+                unsafe packet.withUnsafeMutableBytes { bytes in
+                    guard let base = bytes.baseAddress else { return }
+                    unsafe outbound.add(base, count: 20, offload: VirtioNetHeader())
+                }
+            }
+            worker.send(from: &outbound)
+            outbound.finish()
+            // Groups 1 and 3 are absent.
+            #expect(drops.snapshot == [.sendFailed: 2])
+            var receiver = DatagramReceiver()
+            #expect(
+                receiver.senders(2, at: listener)
+                    == [try #require(groups[0]).port, try #require(groups[2]).port])
+            withExtendedLifetime(sessions) {}
         }
     }
 }

@@ -36,7 +36,7 @@ package enum ThreadRehearsal {
                 call: "make threads with \(stackSize) bytes of stack (ulimit -s), less than \(leastStack)",
                 code: ENOMEM)
         }
-        let gate = try EventCounter()
+        let gate = try EventFD()
         var threads: [Thread] = []
         defer {
             gate.signal()

@@ -3,7 +3,7 @@ internal import CLinux
 /// Wakes a thread that polls: an eventfd.
 ///
 /// Concurrency: any thread may signal; one drains.
-package final class EventCounter: Sendable {
+package final class EventFD: Sendable {
     private let descriptor: FileDescriptor
 
     package var fd: Int32 { descriptor.rawValue }

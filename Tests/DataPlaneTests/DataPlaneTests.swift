@@ -1,9 +1,10 @@
 import Glibc
 import LinuxIO
+import TestSupport
 import Testing
 import WireGuard
 
-@testable import Daemon
+@testable import DataPlane
 
 /// Real threads, a real TUN device and real sockets, without the control loop.
 @Suite struct DataPlaneTests {
@@ -13,7 +14,7 @@ import WireGuard
 
         let tun: TunDevice
         let path = TunnelPath(peer: PeerID(0), socket: 3, inside: Node.inside)
-        let wake: EventCounter
+        let wake: EventFD
         let keypairs = KeypairTable(capacity: 16)
         let plane: DataPlane
         let theirs: Keypair
@@ -27,25 +28,14 @@ import WireGuard
             try shell("ip addr add 10.1.0.1/24 dev vgwtest0; ip link set vgwtest0 up")
             try shell("ip route add 10.2.0.0/16 dev vgwtest0")
             far = try UDPSocket.bind(family: .v4, port: 0)
-            wake = try EventCounter()
+            wake = try EventFD()
             var groups = UDPSocketGroups(try UDPSocketGroup.bind(port: 0, workers: 1))
             groups[3] = try UDPSocketGroup.bind(port: 0, workers: 1)
             ports = groups.present.map(\.group.port)
             plane = try DataPlane(
                 queues: [tun], sockets: groups, keypairs: keypairs, wake: wake,
                 isSingleThreaded: isSingleThreaded)
-            var entropy = SystemEntropy()
-            let index = try #require(keypairs.reserveIndex(entropy: &entropy))
-            let (there, back) = (Self.key(1), Self.key(2))
-            let now = SystemClock.now()
-            let ours = Keypair(
-                role: .initiator, localIndex: index, remoteIndex: 5, send: there, receive: back, path: path,
-                createdAt: now)
-            theirs = Keypair(
-                role: .responder, localIndex: 5, remoteIndex: index, send: back, receive: there,
-                path: TunnelPath(peer: PeerID(1)), createdAt: now)
-            keypairs.install(ours)
-            path.publish(sending: ours)
+            theirs = SessionPair(.init(path, keypairs), createdAt: SystemClock.now()).far
             path.setUnderlay(UnderlayPath(endpoint: Endpoint(address: Self.loopback, port: far.port)))
             let prefix = try #require(IPPrefix("10.2.0.0/16"))
             plane.publish(
@@ -55,10 +45,6 @@ import WireGuard
         }
 
         static let loopback = IPAddress(v4: 0x7f00_0001)
-
-        private static func key(_ byte: UInt8) -> TransportKey {
-            TransportKey(SecretBytes([UInt8](repeating: byte, count: 32)), cipher: .chacha20Poly1305)
-        }
 
         /// An inner packet, sealed by the far end, to a port of ours.
         func send(_ packet: [UInt8], to port: UInt16) -> SendResult {
@@ -71,14 +57,7 @@ import WireGuard
         /// The ports that what comes to the far end has been sent from, until there are `count`.
         func heard(_ count: Int) -> [UInt16] {
             var receiver = DatagramReceiver()
-            var poll = PollSet(far.fd)
-            var ports: [UInt16] = []
-            while ports.count < count, poll.wait(timeout: .seconds(5)) > 0 {
-                for i in 0..<receiver.receive(from: far) {
-                    ports += receiver.segments(i).map { _ in receiver.underlay(i).endpoint.port }
-                }
-            }
-            return ports
+            return receiver.senders(count, at: far)
         }
     }
 
@@ -86,6 +65,29 @@ import WireGuard
     private static let probe: [UInt8] =
         [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0x24, 0xe2, 169, 254, 1, 1, 169, 254, 1, 2]
         + [8, 0, 0xf7, 0xfc, 0, 1, 0, 2]
+
+    @Test func `a packet that cannot be read is counted, and the next one comes through`() throws {
+        try inNamespace {
+            let node = try Node(isSingleThreaded: false)
+            defer { node.plane.stop() }
+            // More header than there is room for: EINVAL with each packet.
+            try Self.setHeaderSize(100_000, of: node.tun)
+            try shell("ping -c 1 -W 1 10.1.0.2 >/dev/null || true")
+            #expect(eventually { node.plane.drops[.tunReadFailed] != nil })
+            try Self.setHeaderSize(Int32(TunDevice.headerSize), of: node.tun)
+            try shell("ping -c 1 -W 1 10.1.0.2 >/dev/null || true")
+            #expect(eventually { node.plane.drops[.noRoute] != nil })
+            #expect(node.plane.drops[.outboundMalformed] == nil)
+        }
+    }
+
+    private static func setHeaderSize(_ size: Int32, of tun: TunDevice) throws {
+        let setHeaderSize: UInt = 0x4004_54d8  // TUNSETVNETHDRSZ
+        var size = size
+        guard unsafe ioctl(tun.fd, setHeaderSize, &size) == 0 else {
+            throw TestFailure(description: "TUNSETVNETHDRSZ: errno \(errno)")
+        }
+    }
 
     @Test(arguments: [false, true])
     func `a probe is answered by the socket group of its tunnel`(isSingleThreaded: Bool) throws {

@@ -73,7 +73,7 @@ struct InboundThread: ~Copyable {
         }
         beginBatch()
         for datagram in 0..<count {
-            receiver.deliver(datagram, to: &inbound)
+            add(datagram)
             if inbound.isFull { write() }
         }
         endBatch()
@@ -84,9 +84,14 @@ struct InboundThread: ~Copyable {
         beginBatch()
         _ = worker.strays.drain { event in
             guard case .stray(let message, let underlay, let tos) = event else { return }
-            let isWritten = worker.tun.write(
-                message, from: underlay, tos: tos, through: &inbound)
-            if !isWritten { isDevicePresent = false }
+            var copy = message
+            unsafe copy.withUnsafeMutableBytes { bytes in
+                guard let base = bytes.baseAddress else { return }
+                unsafe inbound.add(
+                    base, count: bytes.count, segmentSize: 0, from: underlay, tos: tos)
+                // The message is gone after this.
+                write()
+            }
         }
         endBatch()
     }
@@ -99,14 +104,36 @@ struct InboundThread: ~Copyable {
 
     private mutating func endBatch() {
         write()
-        if inbound.runCount > 0 { sockets.send(from: &inbound) }
+        sockets.send(from: &inbound)
         inbound.finish()
         worker.inboundEpoch.leave()
         if worker.inboundEvents.takeSignal() { plane.wake.signal() }
         if !isDevicePresent { plane.reportDeletion() }
     }
 
+    /// Opens the messages of a datagram of the last batch.
+    @inline(__always)
+    private mutating func add(_ datagram: Int) {
+        guard !receiver.isTruncated(datagram) else { return inbound.drops.add(.datagramOversized) }
+        let bytes = unsafe receiver.bytes(datagram)
+        guard let base = bytes.baseAddress else { return }
+        unsafe inbound.add(
+            base, count: bytes.count, segmentSize: receiver.segmentSize(datagram),
+            from: receiver.underlay(datagram), tos: receiver.tos(datagram))
+    }
+
+    /// Writes all that `inbound` has for the device.
     private mutating func write() {
-        if !worker.tun.write(from: &inbound) { isDevicePresent = false }
+        while let slices = unsafe inbound.nextWrite() {
+            guard let base = slices.baseAddress else { continue }
+            switch unsafe worker.tun.write(UnsafeRawPointer(base), count: slices.count) {
+            case .written: break
+            case .down, .refused: inbound.drops.add(.tunWriteFailed)
+            case .deleted:
+                inbound.drops.add(.tunWriteFailed)
+                isDevicePresent = false
+            }
+        }
+        inbound.written()
     }
 }

@@ -31,7 +31,7 @@ struct OutboundThread: ~Copyable {
     private var table: Published<ForwardingTable>.Reader
     private var groups: Published<UDPSocketGroups>.Reader
     private var sockets: WorkerSockets
-    private let buffer = TunBuffer()
+    private let buffer = PacketBuffer()
     /// Nothing waited at the TUN when it was last read.
     private(set) var isDrained = true
     private(set) var isDevicePresent = true
@@ -67,11 +67,19 @@ struct OutboundThread: ~Copyable {
         refreshSockets()
         sockets.beginBatch()
         outbound.begin(table: table.value, now: SystemClock.now())
-        var outcome = TunDevice.ReadOutcome.packet
         var packets = 0
-        while packets < Outbound.batchLimit {
-            outcome = worker.tun.read(into: &outbound, by: buffer)
-            guard outcome == .packet else { break }
+        isDrained = false
+        while packets < Outbound.batchLimit, !isDrained {
+            switch unsafe worker.tun.read(into: buffer.bytes) {
+            case .packet(let count): add(count)
+            case .empty: isDrained = true
+            case .deleted:
+                isDevicePresent = false
+                isDrained = true
+            case .failed:
+                outbound.drops.add(.tunReadFailed)
+                isDrained = true
+            }
             packets += 1
             if outbound.isFull {
                 sockets.send(from: &outbound)
@@ -87,10 +95,49 @@ struct OutboundThread: ~Copyable {
         nextOpening = outbound.nextOpening
         worker.outboundEpoch.leave()
         if worker.outboundEvents.takeSignal() { plane.wake.signal() }
-        isDrained = outcome == .empty
-        if outcome == .deleted {
-            isDevicePresent = false
-            plane.reportDeletion()
+        if !isDevicePresent { plane.reportDeletion() }
+    }
+
+    /// Seals what was read into the buffer, and writes back what there is to say to its sender.
+    @inline(__always)
+    private mutating func add(_ count: Int) {
+        let hasHeader = worker.tun.offloads.vnetHeader
+        let size = hasHeader ? TunDevice.headerSize : 0
+        guard let base = unsafe buffer.bytes.baseAddress, count > size else {
+            return outbound.drops.add(.outboundMalformed)
+        }
+        let offload = hasHeader ? unsafe VirtioNetHeader(base) : VirtioNetHeader()
+        unsafe outbound.add(base + size, count: count - size, offload: offload)
+        if let reply = unsafe outbound.reply { unsafe answer(reply) }
+    }
+
+    @inline(never)
+    private func answer(_ reply: UnsafeRawBufferPointer) {
+        var header = VirtioNetHeader()
+        unsafe withUnsafeMutableBytes(of: &header) { header in
+            let packet = unsafe PacketSlice(
+                base: UnsafeMutableRawPointer(mutating: reply.baseAddress), count: reply.count)
+            let slices = unsafe [PacketSlice(base: header.baseAddress, count: TunDevice.headerSize), packet]
+            unsafe slices.withUnsafeBytes { slices in
+                guard let base = slices.baseAddress else { return }
+                let skipped = worker.tun.offloads.vnetHeader ? 0 : 1
+                _ = unsafe worker.tun.write(
+                    base + skipped * MemoryLayout<PacketSlice>.stride, count: 2 - skipped)
+            }
         }
     }
+}
+
+/// Memory for one packet as a TUN gives it, virtio header included.
+@safe private struct PacketBuffer: ~Copyable {
+    private let memory: UnsafeMutableRawBufferPointer
+    /// Where the kernel may write: the slack behind the packet is not its to fill.
+    let bytes: UnsafeMutableRawBufferPointer
+
+    init() {
+        unsafe memory = .allocate(byteCount: TunDevice.headerSize + Outbound.packetCapacity, alignment: 16)
+        unsafe bytes = UnsafeMutableRawBufferPointer(rebasing: memory[..<(TunDevice.headerSize + 65_536)])
+    }
+
+    deinit { unsafe memory.deallocate() }
 }

@@ -2,7 +2,7 @@ internal import CLinux
 internal import Glibc
 internal import Synchronization
 
-/// A thread of our own, with all signals blocked: those are for the control thread's SignalDescriptor.
+/// A thread of our own, with all signals blocked: those are for the control thread's SignalFD.
 ///
 /// Concurrency: any thread may join, several times; the first waits and the others return when it is done.
 package final class Thread: Sendable {

@@ -25,7 +25,7 @@ package struct NetlinkPacket: Hashable, Sendable {
 }
 
 /// The way that the kernel would take to an address now.
-package struct NetlinkWay: Hashable, Sendable {
+package struct RouteLookup: Hashable, Sendable {
     package let interface: UInt32
     package let gateway: IPAddress?
     package let source: IPAddress?
@@ -40,12 +40,12 @@ package struct NetlinkWay: Hashable, Sendable {
 extension Netlink {
     /// How a packet to `destination` with this mark would leave now. ENETUNREACH, or the errno of the
     /// unreachable route that it meets.
-    package func way(to destination: IPAddress, mark: UInt32 = 0) throws(SystemError) -> NetlinkWay {
+    package func way(to destination: IPAddress, mark: UInt32 = 0) throws(SystemError) -> RouteLookup {
         try way(of: NetlinkPacket(to: destination, mark: mark))
     }
 
-    package func way(of packet: NetlinkPacket) throws(SystemError) -> NetlinkWay {
-        var way: NetlinkWay?
+    package func way(of packet: NetlinkPacket) throws(SystemError) -> RouteLookup {
+        var way: RouteLookup?
         try unsafe lookUp(packet, flags: 0) { way = unsafe NetlinkParsing.parseWay($0) }
         guard let way else {
             throw SystemError(call: "look up way to \(packet.destination)", code: ENETUNREACH)

@@ -54,12 +54,12 @@ enum NetlinkParsing {
         unsafe withRoute(message) { unsafe route($0) }
     }
 
-    static func parseWay(_ message: OpaquePointer) -> NetlinkWay? {
+    static func parseWay(_ message: OpaquePointer) -> RouteLookup? {
         unsafe withRoute(message) { object in
             guard let family = unsafe family(Int32(rtnl_route_get_family(object))),
                 let hop = unsafe hop(object, 0, family)
             else { return nil }
-            return unsafe NetlinkWay(
+            return unsafe RouteLookup(
                 interface: hop.interface, gateway: hop.gateway,
                 source: address(rtnl_route_get_pref_src(object), family))
         }

@@ -1,16 +1,64 @@
 internal import Glibc
-package import WireGuard
+internal import LinuxIO
+internal import WireGuard
+
+/// One worker's sockets of every group: what a data thread receives from and sends by.
+///
+/// Concurrency: a local of the thread; it keeps the sockets open for as long as it is held.
+struct WorkerSockets: Sendable {
+    /// Where the worker receives.
+    let sources: [GroupSocket]
+    /// By number of group.
+    private let pairs: [UDPSocketPair?]
+    /// By number of group: how often this batch may still wait for its full queue.
+    private var waitsLeft: [Int]
+    /// Whether a wait of the last batch is to be given back.
+    private var hasWaited = false
+
+    init(_ groups: UDPSocketGroups, worker: Int) {
+        sources = groups.sources(of: worker)
+        var pairs: [UDPSocketPair?] = []
+        for (number, group) in groups.present {
+            // All send by a group that cannot steer.
+            let pair = group.workers[group.workers.indices.contains(worker) ? worker : 0]
+            pairs += [UDPSocketPair?](repeating: nil, count: Int(number) - pairs.count) + [pair]
+        }
+        self.pairs = pairs
+        waitsLeft = [Int](repeating: UDPSocket.queueWaits, count: pairs.count)
+    }
+
+    /// Every group may be waited for again.
+    @inline(__always)
+    mutating func beginBatch() {
+        guard hasWaited else { return }
+        hasWaited = false
+        for number in waitsLeft.indices { waitsLeft[number] = UDPSocket.queueWaits }
+    }
+
+    /// Nil where the group is absent, or has no socket of the family.
+    @inline(__always)
+    private func socket(for path: UnderlayPath) -> UDPSocket? {
+        let number = Int(path.socket)
+        guard number < pairs.count else { return nil }
+        return pairs[number]?.socket(for: path.endpoint.address.family)
+    }
+}
 
 extension WorkerSockets {
     /// Sends all runs of `outbound`, each by its own socket group. What cannot be sent is counted; nothing is
     /// final. A group whose queue is full is waited for a few times a batch (`beginBatch`), and then no more.
     @inline(__always)
-    package mutating func send(from outbound: inout Outbound) {
+    mutating func send(from outbound: inout Outbound) {
         for index in 0..<outbound.runCount {
             let run = outbound.run(index)
-            var waitsLeft = waitsLeft(of: run.underlay)
-            let result = unsafe send(run, outbound.bytes(of: run), &waitsLeft, drops: outbound.drops)
-            note(waitsLeft: waitsLeft, of: run.underlay)
+            let number = Int(run.underlay.socket)
+            let before = number < waitsLeft.count ? waitsLeft[number] : 0
+            var left = before
+            let result = unsafe send(run, outbound.bytes(of: run), &left, drops: outbound.drops)
+            if left != before {
+                waitsLeft[number] = left
+                hasWaited = true
+            }
             switch result {
             case .sent: outbound.runWasSent(run)
             case .failed(let code):
@@ -23,7 +71,7 @@ extension WorkerSockets {
     }
 
     /// Sends the answers to probes that `inbound` has made.
-    package func send(from inbound: inout Inbound) {
+    func send(from inbound: inout Inbound) {
         for index in 0..<inbound.runCount {
             let run = inbound.run(index)
             // This thread receives for everybody, and waits for nobody's full queue. An answer that is too big was
@@ -59,35 +107,5 @@ extension WorkerSockets {
         case .failed: drops.add(.sendFailed, count: run.segments)
         }
         return result
-    }
-}
-
-extension DatagramReceiver {
-    /// Hands datagram `i` of the last batch on.
-    @inline(__always)
-    package func deliver(_ i: Int, to inbound: inout Inbound) {
-        guard !isTruncated(i) else {
-            inbound.drops.add(.datagramOversized)
-            return
-        }
-        let datagram = unsafe bytes(i)
-        guard let base = datagram.baseAddress else { return }
-        unsafe inbound.add(
-            base, count: datagram.count, segmentSize: segmentSize(i), from: underlay(i),
-            tos: tos(i))
-    }
-}
-
-extension UDPSocket {
-    /// One datagram of control's own: a handshake, a keepalive, a packet that was staged. Control waits for no queue:
-    /// its own one is never full but where nothing at all leaves the interface.
-    package func send(_ datagram: [UInt8], to path: UnderlayPath, tos: UInt8) -> SendResult {
-        unsafe datagram.withUnsafeBytes { bytes in
-            guard let base = bytes.baseAddress else { return .sent }
-            var waitsLeft = 0
-            return unsafe send(
-                base, count: bytes.count, segmentSize: 0, to: path, tos: tos,
-                waitsLeft: &waitsLeft)
-        }
     }
 }

@@ -1,4 +1,5 @@
 package import LinuxIO
+internal import WireGuard
 
 extension DatagramReceiver {
     /// Datagrams as they were sent, until there are `count` or none comes for a while.

@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import Glibc
 internal import HTTPTypes
 internal import HummingbirdCore
 internal import LinuxIO
@@ -100,7 +101,7 @@ final class ControlServer: Sendable {
     private func fail(_ error: any Error) {
         running.withLock { $0.stage = .failed }
         let code = (error as? SystemError)?.code ?? (error as? IOError)?.errnoCode
-        let isForbidden = [SystemError.notPermitted, SystemError.accessDenied, SystemError.readOnly].contains(
+        let isForbidden = [EPERM, EACCES, EROFS].contains(
             code)
         mailbox.post(
             .serverHasFailed(

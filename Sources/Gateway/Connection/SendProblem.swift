@@ -1,3 +1,4 @@
+internal import Glibc
 internal import LinuxIO
 package import WireGuard
 
@@ -23,18 +24,18 @@ package struct SendProblem: Hashable, Sendable, CustomStringConvertible {
         look += mark == 0 ? "'" : " mark \(mark)'"
         remedy =
             switch code {
-            case SystemError.notPermitted:
+            case EPERM:
                 "a firewall of this host drops it on its way out: 'nft list ruleset' shows the rule"
-            case SystemError.accessDenied: "a route of type prohibit is in the way: \(look) shows it"
-            case 22 where binding.source != nil, 99:  // EINVAL, EADDRNOTAVAIL
+            case EACCES: "a route of type prohibit is in the way: \(look) shows it"
+            case EINVAL where binding.source != nil, EADDRNOTAVAIL:
                 "is \(binding.source.map { "\($0)" } ?? "the source") an address of this host? See 'ip address' and \(look)"
-            case 22: "a route of type blackhole is in the way: \(look) shows it"
-            case 101: "this host has no route there: see \(look)"  // ENETUNREACH
-            case 113:  // EHOSTUNREACH
+            case EINVAL: "a route of type blackhole is in the way: \(look) shows it"
+            case ENETUNREACH: "this host has no route there: see \(look)"
+            case EHOSTUNREACH:
                 "a route of type unreachable is in the way, or nobody answers on the link: \(look) shows it"
-            case SystemError.noDevice, 100:  // ENETDOWN
+            case ENODEV, ENETDOWN:
                 "the interface that it leaves by is gone or down: see 'ip link'"
-            case 11, 12, 105: "the interface's queue, or memory, is full"  // EAGAIN, ENOMEM, ENOBUFS
+            case EAGAIN, ENOMEM, ENOBUFS: "the interface's queue, or memory, is full"
             default: "see \(look) and the firewall of this host"
             }
     }

@@ -1,5 +1,6 @@
 internal import ControlAPI
 internal import DataPlane
+internal import Glibc
 internal import LinuxIO
 internal import Logging
 internal import WireGuard
@@ -118,7 +119,7 @@ extension ControlLoop {
         do throws(SystemError) {
             return try openWgSocket(settings)
         } catch {
-            let isForbidden = [1, 2, 13, 30].contains(error.code)  // EPERM, ENOENT, EACCES, EROFS
+            let isForbidden = [EPERM, ENOENT, EACCES, EROFS].contains(error.code)
             guard settings.managesLink, isForbidden else { throw error }
             log.warning("the wg program cannot be used", metadata: ["error": "\(error)"])
             return nil

@@ -1,3 +1,4 @@
+internal import Glibc
 internal import LinuxIO
 internal import WireGuard
 
@@ -34,12 +35,12 @@ extension ControlLoop {
                 bindings: state.connections.flatMap(\.tunnels).map(\.binding))
         } catch {
             throw switch error.code {
-            case SystemError.accessDenied:
+            case EACCES:
                 DaemonError(
                     "\(error): \(LowPort.remedy(state.listenPort))", exitStatus: DaemonError.notPermitted)
-            case SystemError.notPermitted:
+            case EPERM:
                 DaemonError("\(error): \(Self.capability)", exitStatus: DaemonError.notPermitted)
-            case SystemError.addressInUse:
+            case EADDRINUSE:
                 DaemonError("\(error): \(portTaken(among: ports(of: state)))")
             default: DaemonError("\(error)")
             }
@@ -78,14 +79,14 @@ extension ControlLoop {
             return queues
         } catch {
             throw switch error.code {
-            case SystemError.noEntry, SystemError.noDevice:
+            case ENOENT, ENODEV:
                 DaemonError(
                     "\(error): load it ('modprobe tun'), or give it to the container (--device /dev/net/tun)")
-            case SystemError.notPermitted, SystemError.accessDenied:
+            case EPERM, EACCES:
                 DaemonError("\(error): \(Self.capability)", exitStatus: DaemonError.notPermitted)
-            case SystemError.busy:
+            case EBUSY:
                 DaemonError("\(error): another program has \(name) open: end that one, or take another name")
-            case SystemError.invalid where count > 1:
+            case EINVAL where count > 1:
                 DaemonError(
                     "\(error): a \(name) that was made before has one queue: remove it ('ip link del \(name)'), or "
                         + "write workers = 1")
@@ -96,16 +97,4 @@ extension ControlLoop {
 
     private static let capability =
         "run vgwd as root, or with CAP_NET_ADMIN and a /dev/net/tun that its user may open, as its unit does"
-}
-
-extension SystemError {
-    // errno of Linux.
-    static let notPermitted: Int32 = 1  // EPERM
-    static let noEntry: Int32 = 2  // ENOENT
-    static let accessDenied: Int32 = 13  // EACCES
-    static let busy: Int32 = 16  // EBUSY
-    static let noDevice: Int32 = 19  // ENODEV
-    static let invalid: Int32 = 22  // EINVAL
-    static let readOnly: Int32 = 30  // EROFS
-    static let addressInUse: Int32 = 98  // EADDRINUSE
 }

@@ -28,7 +28,7 @@ package struct RouteEntry: Codable, Hashable, Sendable {
     package var installed: Bool
     /// Why not, where it should be.
     package var reason: String?
-    /// Of a runtime route: it is there again after a restart.
+    /// A runtime route is there again after a restart.
     package var isSaved: Bool?
     /// Metric of the kernel's route, where one was configured or learned.
     package var metric: UInt32?
@@ -77,7 +77,7 @@ package struct RouteExplanation: Codable, Hashable, Sendable {
     package var endpoint: String?
     /// By which the outer packet, or under `elsewhere` the packet itself, leaves this host.
     package var interface: String?
-    /// Of the outer packet.
+    /// Source of the outer packet.
     package var source: String?
     /// In the order in which they decide, each a sentence.
     package var steps: [String]

@@ -1,8 +1,8 @@
 /// `GET /v1/status`: the whole gateway at one moment. Holds no secret: of keys, only public ones.
 package struct GatewayStatus: Codable, Hashable, Sendable {
-    /// Of vgwd, such as `0.1.0`.
+    /// Version of vgwd, such as `0.1.0`.
     package var version: String
-    /// Of the gateway in its configuration; the interface's name where it runs without one.
+    /// The gateway's name in its configuration; the interface's where it runs without one.
     package var name: String
     package var interface: String
     /// False while the interface is set down: tunnels keep their sessions, and no packet passes.
@@ -129,7 +129,7 @@ package struct ConnectionStatus: Codable, Hashable, Sendable {
     package var since: Double?
     /// What becomes of the kernel's routes while it is not usable: `unreachable`, `withdraw`.
     package var onDown: String?
-    /// Of the kernel's routes.
+    /// Metric of its routes in the kernel.
     package var metric: UInt32?
     /// How often it became unusable in this run.
     package var flaps: Int?
@@ -150,7 +150,7 @@ package struct ConnectionStatus: Codable, Hashable, Sendable {
 package struct TunnelStatus: Codable, Hashable, Sendable {
     package var name: String
     package var connection: String
-    /// Of the peer, in base64.
+    /// The peer's, in base64.
     package var publicKey: String
     package var hasPresharedKey: Bool
     /// As in the configuration: `chacha20-poly1305`, `aes-256-gcm`.

@@ -9,11 +9,6 @@ internal import Glibc
 
         package static let readable = Interest(rawValue: 0x001)
         package static let writable = Interest(rawValue: 0x004)
-        /// Reported whether asked for or not.
-        package static let error = Interest(rawValue: 0x008)
-        package static let hangup = Interest(rawValue: 0x010)
-        /// The other end has finished sending.
-        package static let readHangup = Interest(rawValue: 0x2000)
     }
 
     package struct Event: Hashable, Sendable {

@@ -103,7 +103,7 @@ internal import WireGuard
 
     /// In the library's order.
     private func receive(_ status: Int32, _ found: UnsafeBufferPointer<cr_address>) {
-        // Of a question that has been given up: its channel is being closed.
+        // The question has been given up: its channel is being closed.
         guard !isAnswered else { return }
         guard status == CR_SUCCESS else { return fail(Self.words(status)) }
         var addresses: [NameResolver.Address] = []

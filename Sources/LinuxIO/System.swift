@@ -2,7 +2,7 @@ internal import CLinux
 internal import Glibc
 internal import WireGuard
 
-/// Every system call of this target, with EINTR and errno handled once.
+/// The system calls of this target that can be interrupted or fail, with EINTR and errno handled once.
 ///
 /// Two forms: those of the packet path return the value or minus errno and never throw; the others throw
 /// `SystemError`. EINTR gets out of neither, except that `poll` and `epoll_wait` count it as nothing ready,
@@ -203,7 +203,7 @@ enum System {
         }
     }
 
-    /// Of a socket: share in use, 0 to 1, and what found it full.
+    /// The share of a socket's receive buffer in use, 0 to 1, and the datagrams that found it full.
     static func receiveQueue(_ fd: Int32) -> (fill: Double, drops: UInt64) {
         var used: UInt32 = 0
         var size: UInt32 = 0
@@ -232,7 +232,7 @@ extension System {
         }
     }
 
-    /// Of a bound IPv4 or IPv6 socket.
+    /// Where an IPv4 or IPv6 socket is bound.
     static func localEndpoint(_ fd: Int32) throws(SystemError) -> Endpoint {
         var name = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
@@ -362,6 +362,20 @@ extension System {
         }
     }
 
+    /// The path that a Unix socket is bound to; nil for one without a name, or with one that is not a path.
+    static func unixPath(_ fd: Int32) -> String? {
+        var address = sockaddr_un()
+        var size = socklen_t(MemoryLayout<sockaddr_un>.size)
+        let result = unsafe withUnsafeMutablePointer(to: &address) { address in
+            unsafe address.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                unsafe Int(getsockname(fd, address, &size))
+            }
+        }
+        guard result == 0, address.sun_family == sa_family_t(AF_UNIX) else { return nil }
+        let bytes = unsafe withUnsafeBytes(of: address.sun_path) { unsafe Array($0.prefix { $0 != 0 }) }
+        return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self)
+    }
+
     static func listen(_ fd: Int32, _ backlog: Int32, _ path: String) throws(SystemError) {
         try check("listen \(path)") { Int(Glibc.listen(fd, backlog)) }
     }
@@ -388,5 +402,49 @@ extension System {
                 }
             }
         }
+    }
+}
+
+// MARK: Programs
+
+extension System {
+    struct Pipe: ~Copyable {
+        let reading: FileDescriptor
+        let writing: FileDescriptor
+    }
+
+    /// Neither end is one of the standard three, whatever was closed before: those are for the child.
+    static func pipe() throws(SystemError) -> Pipe {
+        var ends: [Int32] = [0, 0]
+        try check("pipe") { unsafe Int(cl_pipe(&ends)) }
+        let reading = FileDescriptor(owning: ends[0])
+        let writing = FileDescriptor(owning: ends[1])
+        return Pipe(reading: try moved(past: 2, reading), writing: try moved(past: 2, writing))
+    }
+
+    private static func moved(
+        past last: Int32, _ descriptor: consuming FileDescriptor
+    ) throws(SystemError) -> FileDescriptor {
+        let raw = descriptor.rawValue
+        if raw > last { return descriptor }
+        return FileDescriptor(
+            owning: Int32(try check("fcntl F_DUPFD") { Int(fcntl(raw, F_DUPFD_CLOEXEC, last + 1)) }))
+    }
+
+    /// The number of the process. `call` is for the error.
+    static func spawn(
+        _ path: String, _ call: String, _ actions: UnsafePointer<posix_spawn_file_actions_t>,
+        _ attributes: UnsafePointer<posix_spawnattr_t>, arguments: [String], environment: [String]
+    ) throws(SystemError) -> pid_t {
+        func copies(_ texts: [String]) -> [UnsafeMutablePointer<CChar>?] {
+            unsafe texts.map { unsafe strdup($0) } + [nil]
+        }
+        let argv = unsafe copies(arguments)
+        let envp = unsafe copies(environment)
+        defer { unsafe (argv + envp).forEach { unsafe free($0) } }
+        var process = pid_t()
+        let code = unsafe posix_spawn(&process, path, actions, attributes, argv, envp)
+        guard code == 0 else { throw SystemError(call: call, code: code) }
+        return process
     }
 }

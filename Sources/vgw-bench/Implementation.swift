@@ -13,7 +13,7 @@ struct Implementation: Sendable {
     var kind: Kind
     /// Said by the daemon once it has carried data, where that must be so.
     var provenBy: String?
-    /// Of the WireGuard handshakes that it answers, by the name that vgwd has for it; nil when it answers none.
+    /// Cipher of the WireGuard handshakes that it answers, by vgwd's name for it; nil when it answers none.
     var handshakeCipher: String?
 
     /// For the report: what was run.

@@ -13,7 +13,7 @@ struct Pair {
         var prefixes: [IPPrefix]
         /// Where the other side reaches it; nil when it has no address of its own, as behind NAT.
         var endpoint: String?
-        /// Of its end of the inside link, with the link's length.
+        /// Its end of the inside link, with the link's length.
         var address: IPPrefix
         var listenPort: UInt16
     }

@@ -79,14 +79,14 @@ enum Human {
     /// What is left of a span: not nothing before it is over.
     static func left(_ seconds: Double) -> String { short(seconds.rounded(.up)) }
 
-    /// Of seconds: `0.4 ms`, `12.3 ms`, `340 ms`.
+    /// Seconds in words: `0.4 ms`, `12.3 ms`, `340 ms`.
     static func milliseconds(_ seconds: Double) -> String {
         guard seconds.isFinite, seconds >= 0, seconds < 1e6 else { return "?" }
         let tenths = Int((seconds * 10_000).rounded())
         return tenths >= 1000 ? "\((tenths + 5) / 10) ms" : "\(tenths / 10).\(tenths % 10) ms"
     }
 
-    /// Of a share from 0 to 1: `0 %`, `0.5 %`, `12 %`. What is not nothing never looks like it.
+    /// A share from 0 to 1 in words: `0 %`, `0.5 %`, `12 %`. What is not nothing never looks like it.
     static func percent(_ share: Double) -> String {
         guard share.isFinite, share >= 0, share <= 1 else { return "?" }
         let tenths = share > 0 ? max(1, Int((share * 1000).rounded())) : 0

@@ -95,7 +95,7 @@ enum EventExamples {
             (10, nil, [7, 8, 9, 10]), (10, 6, [7, 8, 9, 10]), (10, 8, [9, 10]), (10, 10, []),
             // 3, 4, 5 and 6 are gone.
             (10, 2, [1004, 7, 8, 9, 10]),
-            // Of an earlier run: nothing of this one was seen.
+            // A number of an earlier run: nothing of this one was seen.
             (3, 500, [1, 2, 3]), (10, 11, [1006, 7, 8, 9, 10]), (10, UInt64.max, [1006, 7, 8, 9, 10]),
         ] as [(Int, UInt64?, [UInt64])])
     func since(_ count: Int, _ since: UInt64?, _ wanted: [UInt64]) {

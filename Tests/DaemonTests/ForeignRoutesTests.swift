@@ -21,7 +21,7 @@ import WireGuard
         (route("10.20.0.0/17", protocol: 3), ["10.20.0.0/16"], true),
         (route("2001:db8:20:1::/64", protocol: 9), ["2001:db8:20::/48"], true),
         (route("10.0.0.0/8"), ["0.0.0.0/0"], true),
-        // Of equal ones the tunnel's wins, and shorter ones lose.
+        // Among equal ones the tunnel's wins, and shorter ones lose.
         (route("10.20.0.0/16"), ["10.20.0.0/16"], false),
         (route("10.0.0.0/8"), ["10.20.0.0/16"], false),
         (route("0.0.0.0/0"), ["0.0.0.0/0"], false),

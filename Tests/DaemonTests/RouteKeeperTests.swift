@@ -167,7 +167,7 @@ import WireGuard
             #expect(try lab.way(site.inWide) == unreachable)
             #expect(try lab.way(site.inPrefix) == .other(lab.neighbour))
             #expect(try lab.way(site.inLong) == .tun)
-            // Of a dead longer one a live shorter one takes the packets, before shorter ones of others, and
+            // A live shorter one takes the packets of a dead longer one, before shorter ones of others, and
             // behind equal ones.
             keeper.reconcile([prefix(site.wide), prefix(site.long, .covered)], now: now)
             #expect(try lab.way(site.inLong) == .tun)

@@ -10,7 +10,7 @@ struct SimulatedPath {
     /// The largest inner packet that passes.
     var limit: Int
     var roundTrip: Duration = .milliseconds(20)
-    /// Of a packet and its answer together, in percent.
+    /// Loss of a packet and its reply together, in percent.
     var loss = 0
     var isCut = false
     /// What is in the way of both directions.

@@ -283,7 +283,7 @@ enum InnerPackets {
         [0x4f] + v4(totalLength: 40, present: 40).dropFirst(),
     ]
 
-    /// Of no IP version, or too short for a header.
+    /// Packets of no IP version, or too short for a header.
     static let unreadable: [[UInt8]] = [
         [0x50] + v4(totalLength: 60, present: 60).dropFirst(),
         [0x00] + v4(totalLength: 60, present: 60).dropFirst(),

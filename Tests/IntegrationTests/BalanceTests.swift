@@ -42,7 +42,7 @@ extension Integration {
             try await Bundle.run(Self.options(farEnd)) { bundle in
                 try await bundle.traffic.startServer()
                 let before = try await bundle.onprem.tunnels()
-                // Of UDP, that nothing but this flow sends much by onprem.
+                // UDP, so that nothing but this flow sends much by onprem.
                 try await bundle.traffic.measure(.udp, reversed: false, seconds: 2, rate: "10M")
                 let after = try await bundle.onprem.tunnels()
                 let sent = zip(before, after).map { $1.txBytes - $0.txBytes }.sorted()

@@ -58,7 +58,7 @@ extension Integration {
                     try #require(outage <= pace.limit, "\(outage.inMilliseconds) among \(figures)")
                 }
                 try #require(outages.allSatisfy { $0 > 0.03 }, "a cut that cuts nothing: \(figures)")
-                // Of the whole run, cuts that do not count included: only so long as the machine stood still is excused.
+                // The whole run, cuts that do not count included: only so long as the machine stood still is excused.
                 for gap in answers.gaps(over: pace.limit) {
                     let length = gap.upperBound - gap.lowerBound
                     let window = gap.lowerBound - 0.1...gap.upperBound

@@ -52,7 +52,7 @@ extension Integration {
             }
         }
 
-        /// Of this host, and of one behind it, whose address does not go with the TUN.
+        /// Packets of this host, and of one behind it, whose address does not go with the TUN.
         @Test(
             "at no end of a run but the operator's stop does anything leave in clear",
             .enabled(if: !Lab.reference, "about vgwd's own routes"))

@@ -4,7 +4,7 @@ internal import Testing
 extension Integration {
     /// Wires that carry less than an Ethernet, and say nothing of it.
     @Suite(.enabled(if: !Lab.reference, "about vgwd's own search")) struct PathMTU {
-        /// Of inner packets: outer headers of IPv4 and UDP, WireGuard's 32 bytes, and padding to 16.
+        /// MTU of inner packets: without outer headers of IPv4 and UDP, WireGuard's 32 bytes, and padding to 16.
         static func inner(_ outer: Int) -> Int { (outer - 60) / 16 * 16 }
 
         /// 1300 is less than IPv6's 1280 inside and its way around outside.
@@ -34,7 +34,7 @@ extension Integration {
                 let expected = inner(outer)
                 try await eventually("the status shows the path's MTU") {
                     let mtu = try await bundle.onprem.tunnel(over: .internet).pathMTU ?? 0
-                    // Of inner packets: as found, within a step of the search.
+                    // The MTU of inner packets as found, within a step of the search.
                     guard (expected - 32...expected).contains(mtu) else { throw LabError("\(mtu)") }
                     return true
                 }

@@ -6,7 +6,7 @@ extension Integration {
     /// covers the far end. What the far end sends arrives all the same.
     @Suite(.enabled(if: !Lab.reference, "about routes of vgwd")) struct ReturnPath {
         struct Case: Sendable, CustomTestStringConvertible {
-            /// Of net.ipv4.conf.all.rp_filter.
+            /// Value of net.ipv4.conf.all.rp_filter.
             var mode: Int
             var underlay: Family
             /// The far end is known here; if not, it speaks first.

@@ -72,7 +72,7 @@ extension Gateway {
         }.joined(separator: "\n")
     }
 
-    /// Of both families, for a packet without a mark.
+    /// Both families, for a packet without a mark.
     fileprivate func requireUnreachable(_ site: Site) async throws {
         for family in Family.allCases {
             let answer = try await Shell.attempt(

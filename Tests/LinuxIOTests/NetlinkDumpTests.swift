@@ -5,7 +5,7 @@ import Testing
 @testable import LinuxIO
 
 @Suite struct NetlinkDumpTests {
-    /// Of a link that is not there the kernel begins a dump, and ends it with ENODEV.
+    /// The kernel begins a dump of a link that is not there, and ends it with ENODEV.
     @Test func `a dump that the kernel breaks off is an error, and not the end of a whole one`() throws {
         try inNamespace {
             let socket = try NetlinkSocket()

@@ -34,7 +34,7 @@ package func inNamespace<Result>(_ body: () throws -> Result) throws -> Result {
 package struct NamespaceHandle: ~Copyable {
     private let fd: Int32
 
-    /// Of the calling thread.
+    /// The calling thread's.
     package static func current() throws -> NamespaceHandle {
         let fd = unsafe open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
         guard fd >= 0 else { throw TestFailure(description: "no namespace: errno \(errno)") }

@@ -2,7 +2,7 @@ package import WireGuard
 
 /// Two ends with a session between them, under keys that are the same in each run. Whoever makes it has libsodium ready.
 package struct SessionPair: Sendable {
-    /// Of one end: what it sends goes to the other's `path`.
+    /// What one end has.
     package struct End: Sendable {
         package let path: TunnelPath
         /// Nil: the end only seals and opens by hand.

@@ -1,5 +1,6 @@
 internal import ControlAPI
 internal import GatewayCore
+internal import Glibc
 internal import HTTPTypes
 internal import HummingbirdCore
 internal import LinuxIO
@@ -101,7 +102,7 @@ final class ControlServer: Sendable {
     private func fail(_ error: any Error) {
         running.withLock { $0.stage = .failed }
         let code = (error as? SystemError)?.code ?? (error as? IOError)?.errnoCode
-        let isForbidden = [SystemError.notPermitted, SystemError.accessDenied, SystemError.readOnly].contains(
+        let isForbidden = [EPERM, EACCES, EROFS].contains(
             code)
         mailbox.post(
             .serverHasFailed(

@@ -1,5 +1,6 @@
 internal import FoundationEssentials
 internal import GatewayCore
+internal import Glibc
 internal import LinuxIO
 package import WireGuard
 
@@ -96,15 +97,15 @@ extension GatewayConfiguration {
         } catch {
             // errno of Linux, as `AtomicFile.read` throws it.
             switch error.code {
-            case 2:  // ENOENT
+            case ENOENT:
                 throw fail(
                     path, "there is no such file",
                     "write one ('vgwctl pair' does), or name another with --config")
-            case 13:  // EACCES
+            case EACCES:
                 let refusal = files.refusal(of: .read, at: path)
                 throw fail(path, refusal.problem, refusal.remedy)
             case 22: throw fail(path, "is not a file", "name the TOML file itself")  // EINVAL
-            case 27:  // EFBIG
+            case EFBIG:
                 throw fail(path, "is longer than \(sizeLimit) bytes", "is this the right file?")
             default:
                 throw fail(

@@ -1,4 +1,5 @@
 internal import ControlAPI
+internal import Glibc
 internal import LinuxIO
 internal import Logging
 internal import WireGuard
@@ -77,7 +78,7 @@ package enum Daemon {
             if let refusal { throw refusal }
             return count
         } catch {
-            let hint = error.code == 1 ? ": run it as root" : ""  // EPERM
+            let hint = error.code == EPERM ? ": run it as root" : ""
             throw DaemonError("\(error)\(hint)")
         }
     }

@@ -1,5 +1,6 @@
 internal import DataPlane
 internal import GatewayCore
+internal import Glibc
 internal import LinuxIO
 internal import Logging
 internal import WireGuard
@@ -37,12 +38,12 @@ enum Startup {
                 bindings: spec.connections.flatMap(\.tunnels).map(\.binding))
         } catch {
             throw switch error.code {
-            case SystemError.accessDenied:
+            case EACCES:
                 DaemonError(
                     "\(error): \(LowPort.remedy(spec.listenPort))", exitStatus: DaemonError.notPermitted)
-            case SystemError.notPermitted:
+            case EPERM:
                 DaemonError("\(error): \(Self.capability)", exitStatus: DaemonError.notPermitted)
-            case SystemError.addressInUse:
+            case EADDRINUSE:
                 DaemonError("\(error): \(portTaken(among: ports(of: spec)))")
             default: DaemonError("\(error)")
             }
@@ -81,14 +82,14 @@ enum Startup {
             return queues
         } catch {
             throw switch error.code {
-            case SystemError.noEntry, SystemError.noDevice:
+            case ENOENT, ENODEV:
                 DaemonError(
                     "\(error): load it ('modprobe tun'), or give it to the container (--device /dev/net/tun)")
-            case SystemError.notPermitted, SystemError.accessDenied:
+            case EPERM, EACCES:
                 DaemonError("\(error): \(Self.capability)", exitStatus: DaemonError.notPermitted)
-            case SystemError.busy:
+            case EBUSY:
                 DaemonError("\(error): another program has \(name) open: end that one, or take another name")
-            case SystemError.invalid where count > 1:
+            case EINVAL where count > 1:
                 DaemonError(
                     "\(error): a \(name) that was made before has one queue: remove it ('ip link del \(name)'), or "
                         + "write workers = 1")
@@ -143,7 +144,7 @@ enum Startup {
         do throws(SystemError) {
             return try openWgSocket(settings)
         } catch {
-            let isForbidden = [1, 2, 13, 30].contains(error.code)  // EPERM, ENOENT, EACCES, EROFS
+            let isForbidden = [EPERM, ENOENT, EACCES, EROFS].contains(error.code)
             guard settings.managesLink, isForbidden else { throw error }
             log.warning("the wg program cannot be used", metadata: ["error": "\(error)"])
             return nil
@@ -170,16 +171,4 @@ enum Startup {
 
     private static let capability =
         "run vgwd as root, or with CAP_NET_ADMIN and a /dev/net/tun that its user may open, as its unit does"
-}
-
-extension SystemError {
-    // errno of Linux.
-    static let notPermitted: Int32 = 1  // EPERM
-    static let noEntry: Int32 = 2  // ENOENT
-    static let accessDenied: Int32 = 13  // EACCES
-    static let busy: Int32 = 16  // EBUSY
-    static let noDevice: Int32 = 19  // ENODEV
-    static let invalid: Int32 = 22  // EINVAL
-    static let readOnly: Int32 = 30  // EROFS
-    static let addressInUse: Int32 = 98  // EADDRINUSE
 }

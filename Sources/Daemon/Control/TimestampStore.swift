@@ -1,3 +1,4 @@
+internal import Glibc
 internal import LinuxIO
 internal import Logging
 internal import WireGuard
@@ -45,7 +46,9 @@ struct TimestampStore {
             written = stamp
             return stamp
         } catch {
-            if error.code != 2 { log.warning("state file cannot be read", metadata: ["error": "\(error)"]) }
+            if error.code != ENOENT {
+                log.warning("state file cannot be read", metadata: ["error": "\(error)"])
+            }
             return nil
         }
     }

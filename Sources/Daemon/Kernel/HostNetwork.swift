@@ -1,5 +1,6 @@
 internal import ControlAPI
 internal import GatewayCore
+internal import Glibc
 internal import LinuxIO
 internal import Logging
 internal import WireGuard
@@ -459,11 +460,11 @@ struct HostNetwork: ~Copyable {
     /// Why the kernel has not an address or a route of ours.
     private func words(_ failure: SystemError, of family: IPAddress.Family) -> String {
         switch failure.code {
-        case 17:  // EEXIST
+        case EEXIST:
             "somebody else's route to the same prefix is in the table"
-        case 13 where family == .v6:  // EACCES
+        case EACCES where family == .v6:
             "IPv6 is off on the interface: 'sysctl net.ipv6.conf.\(tun.name).disable_ipv6=0' turns it on"
-        case 97 where family == .v6:  // EAFNOSUPPORT
+        case EAFNOSUPPORT where family == .v6:
             "this kernel has no IPv6"
         default: "\(failure)"
         }

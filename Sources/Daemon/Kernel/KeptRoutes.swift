@@ -1,3 +1,4 @@
+internal import Glibc
 package import LinuxIO
 package import Logging
 package import WireGuard
@@ -48,7 +49,9 @@ package struct KeptRoutes {
         do throws(SystemError) {
             read(try AtomicFile.read(path, limit: Self.byteLimit).bytes)
         } catch {
-            if error.code != 2 { log.warning("state file cannot be read", metadata: ["error": "\(error)"]) }
+            if error.code != ENOENT {
+                log.warning("state file cannot be read", metadata: ["error": "\(error)"])
+            }
         }
         return routes
     }
@@ -102,7 +105,7 @@ package struct KeptRoutes {
             next[index] = route
         } else {
             guard next.count < Self.limit else {
-                throw SystemError(call: "keep more than \(Self.limit) routes", code: 28)  // ENOSPC
+                throw SystemError(call: "keep more than \(Self.limit) routes", code: ENOSPC)
             }
             next.append(route)
         }

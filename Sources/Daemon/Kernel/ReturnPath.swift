@@ -1,3 +1,4 @@
+internal import Glibc
 package import LinuxIO
 package import Logging
 package import WireGuard
@@ -49,7 +50,7 @@ package struct ReturnPath: ~Copyable {
             do throws(SystemError) {
                 try inboundMark?.set(mark, on: wanted.ports, answeringFrom: wanted.serverPorts)
             } catch {
-                guard error.code == 2 else { throw error }  // ENOENT
+                guard error.code == ENOENT else { throw error }
                 try inboundMark?.set(mark, on: wanted.ports)
                 log.warning(
                     "answers of name servers arrive without the mark: rp_filter or a firewall may drop them",

@@ -1,4 +1,5 @@
 package import GatewayCore
+internal import Glibc
 package import LinuxIO
 package import Logging
 package import WireGuard
@@ -373,7 +374,8 @@ package struct RouteKeeper: ~Copyable {
 extension KernelChange {
     /// The route as the kernel takes it while the preferred source is no address of this host's (EINVAL).
     fileprivate func withoutSource(refusedFor error: SystemError) -> NetlinkRouteChange? {
-        guard case .add(let route, let replacing) = self.route, route.preferredSource != nil, error.code == 22
+        guard case .add(let route, let replacing) = self.route, route.preferredSource != nil,
+            error.code == EINVAL
         else { return nil }
         return .add(
             NetlinkRoute(

@@ -1,3 +1,4 @@
+internal import Glibc
 internal import LinuxIO
 internal import Logging
 
@@ -30,7 +31,9 @@ struct RoutingNumbersStore {
             }
             return RoutingNumbers(mark: mark, table: words.count == 4 ? UInt32(words[3]) : nil)
         } catch {
-            if error.code != 2 { log.warning("state file cannot be read", metadata: ["error": "\(error)"]) }
+            if error.code != ENOENT {
+                log.warning("state file cannot be read", metadata: ["error": "\(error)"])
+            }
             return nil
         }
     }

@@ -145,7 +145,6 @@ package struct UnixStream: ~Copyable, Sendable {
     package struct Credentials: Hashable, Sendable {
         package let process: UInt32
         package let user: UInt32
-        package let group: UInt32
     }
 
     private let descriptor: FileDescriptor
@@ -190,10 +189,10 @@ package struct UnixStream: ~Copyable, Sendable {
     /// Nothing more is written; the other end sees that, and may answer.
     package func finishWriting() { _ = shutdown(descriptor.rawValue, Int32(SHUT_WR)) }
 
-    /// Of the process at the other end when it connected (SO_PEERCRED).
+    /// Who was at the other end when it connected (SO_PEERCRED).
     package var credentials: Credentials? {
         var (process, user, group) = (UInt32(0), UInt32(0), UInt32(0))
         let result = unsafe cl_peer_credentials(descriptor.rawValue, &process, &user, &group)
-        return result == 0 ? Credentials(process: process, user: user, group: group) : nil
+        return result == 0 ? Credentials(process: process, user: user) : nil
     }
 }

@@ -42,22 +42,22 @@ package struct InboundMark: ~Copyable {
     ) throws(SystemError) {
         typealias Message = NetfilterMessage
         var messages = [
-            Message(Message.newTable, create: true) {
-                $0.put(1, text: table)  // NFTA_TABLE_NAME
-                $0.put(2, 2)  // NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER
+            Message(NFT_MSG_NEWTABLE, create: true) {
+                $0.put(NFTA_TABLE_NAME, text: table)
+                $0.put(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER.rawValue)
             },
-            Message(Message.newChain, create: true) {
-                $0.put(1, text: table)  // NFTA_CHAIN_TABLE
-                $0.put(3, text: Self.chain)  // NFTA_CHAIN_NAME
-                $0.nest(4) { hook in  // NFTA_CHAIN_HOOK
-                    hook.put(1, 0)  // NFTA_HOOK_HOOKNUM, NF_INET_PRE_ROUTING
-                    hook.put(2, UInt32(bitPattern: Self.priority))  // NFTA_HOOK_PRIORITY
+            Message(NFT_MSG_NEWCHAIN, create: true) {
+                $0.put(NFTA_CHAIN_TABLE, text: table)
+                $0.put(NFTA_CHAIN_NAME, text: Self.chain)
+                $0.nest(NFTA_CHAIN_HOOK) { hook in
+                    hook.put(NFTA_HOOK_HOOKNUM, NF_INET_PRE_ROUTING.rawValue)
+                    hook.put(NFTA_HOOK_PRIORITY, UInt32(bitPattern: Self.priority))
                 }
-                $0.put(7, text: "filter")  // NFTA_CHAIN_TYPE
+                $0.put(NFTA_CHAIN_TYPE, text: "filter")
             },
-            Message(Message.deleteRule) {
-                $0.put(1, text: table)  // NFTA_RULE_TABLE
-                $0.put(2, text: Self.chain)  // NFTA_RULE_CHAIN
+            Message(NFT_MSG_DELRULE) {
+                $0.put(NFTA_RULE_TABLE, text: table)
+                $0.put(NFTA_RULE_CHAIN, text: Self.chain)
             },
         ]
         let questions = serverPorts.sorted().flatMap { port in
@@ -66,10 +66,10 @@ package struct InboundMark: ~Copyable {
         let outer = ports.sorted().map { Arrival(protocol: UInt8(IPPROTO_UDP), port: .destination($0)) }
         for arrival in outer + questions where mark != 0 {
             messages.append(
-                Message(Message.newRule, create: true) {
-                    $0.put(1, text: table)
-                    $0.put(2, text: Self.chain)
-                    $0.nest(4) { expressions(&$0, arrival, mark: mark) }  // NFTA_RULE_EXPRESSIONS
+                Message(NFT_MSG_NEWRULE, create: true) {
+                    $0.put(NFTA_RULE_TABLE, text: table)
+                    $0.put(NFTA_RULE_CHAIN, text: Self.chain)
+                    $0.nest(NFTA_RULE_EXPRESSIONS) { expressions(&$0, arrival, mark: mark) }
                 })
         }
         try send(messages)
@@ -98,52 +98,51 @@ package struct InboundMark: ~Copyable {
             case .source(let port): (port, 0)
             case .destination(let port): (port, 2)
             }
-        func compare(_ operation: UInt32, _ value: [UInt8]) {
+        let register = NFT_REG_1.rawValue
+        func compare(_ operation: nft_cmp_ops, _ value: [UInt8]) {
             list.expression("cmp") {
-                $0.put(1, 1)  // NFTA_CMP_SREG
-                $0.put(2, operation)  // NFTA_CMP_OP
-                $0.nest(3) { $0.put(1, value) }  // NFTA_CMP_DATA, NFTA_DATA_VALUE
+                $0.put(NFTA_CMP_SREG, register)
+                $0.put(NFTA_CMP_OP, operation.rawValue)
+                $0.nest(NFTA_CMP_DATA) { $0.put(NFTA_DATA_VALUE, value) }
             }
         }
-        func load(meta key: UInt32) {
+        func load(_ key: nft_meta_keys) {
             list.expression("meta") {
-                $0.put(2, key)  // NFTA_META_KEY
-                $0.put(1, 1)  // NFTA_META_DREG
+                $0.put(NFTA_META_KEY, key.rawValue)
+                $0.put(NFTA_META_DREG, register)
             }
         }
-        let equal: UInt32 = 0
-        let different: UInt32 = 1
-        load(meta: 16)  // NFT_META_L4PROTO
-        compare(equal, [arrival.protocol])
+        load(NFT_META_L4PROTO)
+        compare(NFT_CMP_EQ, [arrival.protocol])
         list.expression("payload") {
-            $0.put(1, 1)  // NFTA_PAYLOAD_DREG
-            $0.put(2, 2)  // NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER
-            $0.put(3, offset)  // NFTA_PAYLOAD_OFFSET
-            $0.put(4, 2)  // NFTA_PAYLOAD_LEN
+            $0.put(NFTA_PAYLOAD_DREG, register)
+            $0.put(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER.rawValue)
+            $0.put(NFTA_PAYLOAD_OFFSET, offset)
+            $0.put(NFTA_PAYLOAD_LEN, 2)
         }
-        compare(equal, NetfilterMessage.bytes(port.bigEndian))
-        load(meta: 4)  // NFT_META_IIF
-        compare(different, NetfilterMessage.bytes(tun))
+        compare(NFT_CMP_EQ, NetfilterMessage.bytes(port.bigEndian))
+        load(NFT_META_IIF)
+        compare(NFT_CMP_NEQ, NetfilterMessage.bytes(tun))
         list.expression("fib") {
-            $0.put(1, 1)  // NFTA_FIB_DREG
-            $0.put(2, 3)  // NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE
-            $0.put(3, 2)  // NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR
+            $0.put(NFTA_FIB_DREG, register)
+            $0.put(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE.rawValue)
+            $0.put(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR.rawValue)
         }
-        compare(equal, NetfilterMessage.bytes(UInt32(RTN_LOCAL)))
+        compare(NFT_CMP_EQ, NetfilterMessage.bytes(UInt32(RTN_LOCAL)))
         if case .source = arrival.port {
             list.expression("socket") {
-                $0.put(1, 1)  // NFTA_SOCKET_KEY, NFT_SOCKET_MARK
-                $0.put(2, 1)  // NFTA_SOCKET_DREG
+                $0.put(NFTA_SOCKET_KEY, NFT_SOCKET_MARK.rawValue)
+                $0.put(NFTA_SOCKET_DREG, register)
             }
-            compare(equal, NetfilterMessage.bytes(mark))
+            compare(NFT_CMP_EQ, NetfilterMessage.bytes(mark))
         }
         list.expression("immediate") {
-            $0.put(1, 1)  // NFTA_IMMEDIATE_DREG
-            $0.nest(2) { $0.put(1, NetfilterMessage.bytes(mark)) }  // NFTA_IMMEDIATE_DATA, NFTA_DATA_VALUE
+            $0.put(NFTA_IMMEDIATE_DREG, register)
+            $0.nest(NFTA_IMMEDIATE_DATA) { $0.put(NFTA_DATA_VALUE, NetfilterMessage.bytes(mark)) }
         }
         list.expression("meta") {
-            $0.put(2, 3)  // NFTA_META_KEY, NFT_META_MARK
-            $0.put(3, 1)  // NFTA_META_SREG
+            $0.put(NFTA_META_KEY, NFT_META_MARK.rawValue)
+            $0.put(NFTA_META_SREG, register)
         }
     }
 

@@ -4,16 +4,12 @@ internal import Glibc
 /// One message to nf_tables, as bytes: struct nlmsghdr, struct nfgenmsg, attributes. Numbers in attributes are in
 /// network order, but for what is compared with a packet's metadata.
 struct NetfilterMessage {
-    /// NFT_MSG_* of linux/netfilter/nf_tables.h, under NFNL_SUBSYS_NFTABLES.
-    static let newTable = type(0)
-    static let newChain = type(3)
-    static let newRule = type(6)
-    static let deleteRule = type(8)
+    static var batchBegin: NetfilterMessage { batch(NFNL_MSG_BATCH_BEGIN) }
+    static var batchEnd: NetfilterMessage { batch(NFNL_MSG_BATCH_END) }
 
-    static var batchBegin: NetfilterMessage { NetfilterMessage(type: 16, family: 0, resource: 10) }
-    static var batchEnd: NetfilterMessage { NetfilterMessage(type: 17, family: 0, resource: 10) }
-
-    private static func type(_ number: UInt16) -> UInt16 { 10 << 8 | number }
+    private static func batch(_ type: Int32) -> NetfilterMessage {
+        NetfilterMessage(type: UInt16(type), family: 0, resource: UInt16(NFNL_SUBSYS_NFTABLES))
+    }
 
     private let type: UInt16
     private let isCreating: Bool
@@ -26,44 +22,52 @@ struct NetfilterMessage {
         payload = [family, 0] + Self.bytes(resource.bigEndian)
     }
 
-    init(_ type: UInt16, create: Bool = false, _ body: (inout NetfilterMessage) -> Void) {
-        let inet: UInt8 = 1  // NFPROTO_INET: both families
-        self.init(type: type, family: inet, resource: 0, isCreating: create)
+    /// A message about both families.
+    init(_ type: nf_tables_msg_types, create: Bool = false, _ body: (inout NetfilterMessage) -> Void) {
+        self.init(
+            type: Self.type(type), family: UInt8(NFPROTO_INET), resource: 0, isCreating: create)
         body(&self)
+    }
+
+    private static func type(_ type: nf_tables_msg_types) -> UInt16 {
+        UInt16(NFNL_SUBSYS_NFTABLES) << 8 | UInt16(type.rawValue)
     }
 
     func packet(sequence: UInt32, isAcknowledged: Bool = false) -> [UInt8] {
         let flags =
             NLM_F_REQUEST | (isAcknowledged ? NLM_F_ACK : 0)
-            | (isCreating ? NLM_F_CREATE | (type == Self.newRule ? NLM_F_APPEND : 0) : 0)
+            | (isCreating ? NLM_F_CREATE | (type == Self.type(NFT_MSG_NEWRULE) ? NLM_F_APPEND : 0) : 0)
         return Self.bytes(UInt32(16 + payload.count)) + Self.bytes(type) + Self.bytes(UInt16(flags))
             + Self.bytes(sequence) + Self.bytes(UInt32(0)) + payload
     }
 
     // MARK: Attributes
 
-    mutating func put(_ type: UInt16, _ value: [UInt8]) {
-        payload += Self.bytes(UInt16(4 + value.count)) + Self.bytes(type) + value
+    mutating func put(_ attribute: some RawRepresentable<UInt32>, _ value: [UInt8]) {
+        payload += Self.bytes(UInt16(4 + value.count)) + Self.bytes(UInt16(attribute.rawValue)) + value
         payload += [UInt8](repeating: 0, count: -value.count & 3)
     }
 
-    mutating func put(_ type: UInt16, _ number: UInt32) { put(type, Self.bytes(number.bigEndian)) }
+    mutating func put(_ attribute: some RawRepresentable<UInt32>, _ number: UInt32) {
+        put(attribute, Self.bytes(number.bigEndian))
+    }
 
-    mutating func put(_ type: UInt16, text: String) { put(type, Array(text.utf8) + [0]) }
+    mutating func put(_ attribute: some RawRepresentable<UInt32>, text: String) {
+        put(attribute, Array(text.utf8) + [0])
+    }
 
-    mutating func nest(_ type: UInt16, _ body: (inout NetfilterMessage) -> Void) {
+    mutating func nest(_ attribute: some RawRepresentable<UInt32>, _ body: (inout NetfilterMessage) -> Void) {
         let start = payload.count
-        let nested: UInt16 = 0x8000  // NLA_F_NESTED
-        payload += [0, 0] + Self.bytes(type | nested)
+        payload += [0, 0] + Self.bytes(UInt16(attribute.rawValue) | UInt16(NLA_F_NESTED))
         body(&self)
         payload.replaceSubrange(start..<(start + 2), with: Self.bytes(UInt16(payload.count - start)))
     }
 
     /// An element of a rule's list of expressions.
     mutating func expression(_ name: String, _ body: (inout NetfilterMessage) -> Void) {
-        nest(1) {  // NFTA_LIST_ELEM
-            $0.put(1, text: name)  // NFTA_EXPR_NAME
-            $0.nest(2, body)  // NFTA_EXPR_DATA
+        nest(NFTA_LIST_ELEM) {
+            $0.put(NFTA_EXPR_NAME, text: name)
+            $0.nest(NFTA_EXPR_DATA, body)
         }
     }
 

@@ -126,8 +126,8 @@ package struct NetfilterRuleset: Sendable {
 
     private static func generation(_ socket: borrowing NetlinkSocket) throws(SystemError) -> UInt32 {
         var generation: UInt32 = 0
-        try list(16, of: nil, by: socket, isDump: false) {  // NFT_MSG_GETGEN
-            generation = $1.number(1) ?? 0  // NFTA_GEN_ID
+        try list(NFT_MSG_GETGEN, of: nil, by: socket, isDump: false) {
+            generation = $1.number(NFTA_GEN_ID) ?? 0
         }
         return generation
     }
@@ -136,24 +136,28 @@ package struct NetfilterRuleset: Sendable {
         generation = try Self.generation(socket)
         var chains: [(table: Table, name: String)] = []
         var found: [BaseChain] = []
-        try Self.list(4, of: nil, by: socket) { family, chain in  // NFT_MSG_GETCHAIN
-            guard let family, let table = chain.text(1), let name = chain.text(3) else { return }
+        try Self.list(NFT_MSG_GETCHAIN, of: nil, by: socket) { family, chain in
+            guard let family, let table = chain.text(NFTA_CHAIN_TABLE), let name = chain.text(NFTA_CHAIN_NAME)
+            else { return }
             let home = Table(family: family, name: table)
             chains.append((home, name))
-            guard let hook = chain.list(4), hook.number(1) == 2 else { return }  // NF_INET_FORWARD
+            guard let hook = chain.list(NFTA_CHAIN_HOOK),
+                hook.number(NFTA_HOOK_HOOKNUM) == NF_INET_FORWARD.rawValue
+            else { return }
             found.append(
                 BaseChain(
-                    table: home, name: name, priority: Int32(bitPattern: hook.number(2) ?? 0),
-                    dropsByPolicy: chain.number(5) == 0))  // NFTA_CHAIN_POLICY, NF_DROP
+                    table: home, name: name,
+                    priority: Int32(bitPattern: hook.number(NFTA_HOOK_PRIORITY) ?? 0),
+                    dropsByPolicy: chain.number(NFTA_CHAIN_POLICY) == UInt32(NF_DROP)))
         }
         bases = found.sorted { $0.priority < $1.priority }
         for table in Set(bases.map(\.table)) {
             var rules: [String: [[Expression]]] = [:]
             for chain in chains where chain.table == table { rules[chain.name] = [] }
             var asked: Set<String> = []
-            try Self.list(7, of: table, by: socket) { _, rule in  // NFT_MSG_GETRULE
-                guard let chain = rule.text(2) else { return }
-                let expressions = (rule.list(4)?.all ?? []).map { Self.expression($0) }
+            try Self.list(NFT_MSG_GETRULE, of: table, by: socket) { _, rule in
+                guard let chain = rule.text(NFTA_RULE_CHAIN) else { return }
+                let expressions = (rule.list(NFTA_RULE_EXPRESSIONS)?.all ?? []).map { Self.expression($0) }
                 for case .lookUp(let set, _, _, _) in expressions { asked.insert(set) }
                 rules[chain, default: []].append(expressions)
             }
@@ -168,14 +172,18 @@ package struct NetfilterRuleset: Sendable {
         of set: String, in table: Table, by socket: borrowing NetlinkSocket
     ) throws(SystemError) -> [Element] {
         var elements: [Element] = []
-        // NFT_MSG_GETSETELEM; NFTA_SET_ELEM_LIST_SET
-        try list(13, of: table, by: socket, attributes: { $0.put(2, Array(set.utf8) + [0]) }) { _, answer in
-            for element in answer.list(3)?.all ?? [] {
-                let data = element.list(2)
+        try list(
+            NFT_MSG_GETSETELEM, of: table, by: socket,
+            attributes: { $0.put(NFTA_SET_ELEM_LIST_SET, Array(set.utf8) + [0]) }
+        ) { _, answer in
+            for element in answer.list(NFTA_SET_ELEM_LIST_ELEMENTS)?.all ?? [] {
+                let data = element.list(NFTA_SET_ELEM_DATA)
                 elements.append(
                     Element(
-                        key: element.list(1)?.bytes(1) ?? [], verdict: data.flatMap { Self.verdict($0) },
-                        isPlain: element.number(3) ?? 0 == 0 && element.bytes(10) == nil))  // FLAGS, KEY_END
+                        key: element.list(NFTA_SET_ELEM_KEY)?.bytes(NFTA_DATA_VALUE) ?? [],
+                        verdict: data.flatMap { Self.verdict($0) },
+                        isPlain: element.number(NFTA_SET_ELEM_FLAGS) ?? 0 == 0
+                            && element.bytes(NFTA_SET_ELEM_KEY_END) == nil))
             }
         }
         return elements
@@ -184,55 +192,65 @@ package struct NetfilterRuleset: Sendable {
     // MARK: Expressions
 
     private static func verdict(_ data: NetfilterAttributes) -> Verdict? {
-        // NFTA_DATA_VERDICT
-        guard let verdict = data.list(2), let code = verdict.number(1) else { return nil }
-        return Verdict(code: Int32(bitPattern: code), chain: verdict.text(2))
+        guard let verdict = data.list(NFTA_DATA_VERDICT), let code = verdict.number(NFTA_VERDICT_CODE) else {
+            return nil
+        }
+        return Verdict(code: Int32(bitPattern: code), chain: verdict.text(NFTA_VERDICT_CHAIN))
     }
 
     private static func expression(_ element: NetfilterAttributes) -> Expression {
-        guard let name = element.text(1) else { return .condition(nil) }
-        let data = element.list(2) ?? NetfilterAttributes([])
+        guard let name = element.text(NFTA_EXPR_NAME) else { return .condition(nil) }
+        let data = element.list(NFTA_EXPR_DATA) ?? NetfilterAttributes([])
         switch name {
         case "meta":
-            guard let register = data.number(1) else { return .nothing }
-            return .load(metaField(data.number(2)), register: register)
+            guard let register = data.number(NFTA_META_DREG) else { return .nothing }
+            return .load(metaField(data.number(NFTA_META_KEY)), register: register)
         case "ct":
-            guard let register = data.number(1) else { return .nothing }
+            guard let register = data.number(NFTA_CT_DREG) else { return .nothing }
             let field: Field =
-                switch data.number(2) {
-                case 0: .connectionState  // NFT_CT_STATE
-                case 2: .connectionStatus  // NFT_CT_STATUS
+                switch data.number(NFTA_CT_KEY) {
+                case NFT_CT_STATE.rawValue: .connectionState
+                case NFT_CT_STATUS.rawValue: .connectionStatus
                 default: .unknown
                 }
             return .load(field, register: register)
         case "payload":
-            guard let register = data.number(1) else { return .nothing }
+            guard let register = data.number(NFTA_PAYLOAD_DREG) else { return .nothing }
             // The protocol field of the IPv4 header, and the next header of IPv6.
-            let isTransport = data.number(2) == 1 && [6, 9].contains(data.number(3)) && data.number(4) == 1
+            let isTransport =
+                data.number(NFTA_PAYLOAD_BASE) == NFT_PAYLOAD_NETWORK_HEADER.rawValue
+                && [6, 9].contains(data.number(NFTA_PAYLOAD_OFFSET)) && data.number(NFTA_PAYLOAD_LEN) == 1
             return .load(isTransport ? .transport : .unknown, register: register)
         case "cmp":
-            guard let register = data.number(1), let value = data.list(3)?.bytes(1),
-                let operation = data.number(2), operation < 2
+            guard let register = data.number(NFTA_CMP_SREG),
+                let value = data.list(NFTA_CMP_DATA)?.bytes(NFTA_DATA_VALUE),
+                let operation = data.number(NFTA_CMP_OP),
+                [NFT_CMP_EQ.rawValue, NFT_CMP_NEQ.rawValue].contains(operation)
             else { return .condition(nil) }
-            return .compare(register: register, isEqual: operation == 0, value: value)
+            return .compare(register: register, isEqual: operation == NFT_CMP_EQ.rawValue, value: value)
         case "bitwise":
-            guard let source = data.number(1), let target = data.number(2) else { return .condition(nil) }
-            guard data.number(6) ?? 0 == 0, let mask = data.list(4)?.bytes(1),
-                let xor = data.list(5)?.bytes(1)
-            else {
-                return .load(.unknown, register: target)
-            }
+            guard let source = data.number(NFTA_BITWISE_SREG), let target = data.number(NFTA_BITWISE_DREG)
+            else { return .condition(nil) }
+            // NFT_BITWISE_BOOL, which newer headers name NFT_BITWISE_MASK_XOR.
+            guard data.number(NFTA_BITWISE_OP) ?? 0 == 0,
+                let mask = data.list(NFTA_BITWISE_MASK)?.bytes(NFTA_DATA_VALUE),
+                let xor = data.list(NFTA_BITWISE_XOR)?.bytes(NFTA_DATA_VALUE)
+            else { return .load(.unknown, register: target) }
             return .mask(from: source, to: target, mask: mask, xor: xor)
         case "lookup":
-            guard let set = data.text(1), let register = data.number(2) else { return .condition(nil) }
-            let target = data.number(3)
+            guard let set = data.text(NFTA_LOOKUP_SET), let register = data.number(NFTA_LOOKUP_SREG) else {
+                return .condition(nil)
+            }
+            let target = data.number(NFTA_LOOKUP_DREG)
             // A map into another register than that of verdicts.
-            if let target, target != 0 { return .load(.unknown, register: target) }
+            if let target, target != NFT_REG_VERDICT.rawValue { return .load(.unknown, register: target) }
             return .lookUp(
-                set: set, register: register, isInverted: data.number(5) == 1, isMap: target != nil)
+                set: set, register: register,
+                isInverted: data.number(NFTA_LOOKUP_FLAGS) == NFT_LOOKUP_F_INV.rawValue, isMap: target != nil)
         case "immediate":
-            guard let value = data.list(2), let verdict = verdict(value) else {
-                return data.number(1).map { .load(.unknown, register: $0) } ?? .condition(nil)
+            guard let value = data.list(NFTA_IMMEDIATE_DATA), let verdict = verdict(value) else {
+                return data.number(NFTA_IMMEDIATE_DREG).map { .load(.unknown, register: $0) }
+                    ?? .condition(nil)
             }
             return .verdict(verdict)
         case "reject": return .verdict(.drop)
@@ -241,20 +259,20 @@ package struct NetfilterRuleset: Sendable {
         case "target": return target(data)
         case "counter", "log", "notrack", "flow_offload", "dup", "last", "objref": return .nothing
         case "fib", "rt", "socket", "hash", "numgen", "exthdr", "osf", "xfrm", "tunnel":
-            return data.number(1).map { .load(.unknown, register: $0) } ?? .condition(nil)
+            // The destination register is the first attribute of each.
+            return data.number(NFTA_META_DREG).map { .load(.unknown, register: $0) } ?? .condition(nil)
         default: return .condition(nil)
         }
     }
 
-    /// NFT_META_*.
     private static func metaField(_ key: UInt32?) -> Field {
         switch key {
-        case 4: .incomingIndex
-        case 5: .outgoingIndex
-        case 6: .incomingName
-        case 7: .outgoingName
-        case 15: .family
-        case 16: .transport
+        case NFT_META_IIF.rawValue: .incomingIndex
+        case NFT_META_OIF.rawValue: .outgoingIndex
+        case NFT_META_IIFNAME.rawValue: .incomingName
+        case NFT_META_OIFNAME.rawValue: .outgoingName
+        case NFT_META_NFPROTO.rawValue: .family
+        case NFT_META_L4PROTO.rawValue: .transport
         default: .unknown
         }
     }
@@ -262,11 +280,11 @@ package struct NetfilterRuleset: Sendable {
     /// A condition of iptables, which it writes as bytes of its own. One on a connection's state is false where a new one
     /// is not meant.
     private static func match(_ data: NetfilterAttributes) -> Bool? {
-        guard let info = data.bytes(3) else { return nil }
+        guard let info = data.bytes(NFTA_MATCH_INFO) else { return nil }
         func word(_ offset: Int) -> UInt16? {
             offset + 2 <= info.count ? UInt16(info[offset]) | UInt16(info[offset + 1]) << 8 : nil
         }
-        switch (data.text(1), data.number(2)) {
+        switch (data.text(NFTA_MATCH_NAME), data.number(NFTA_MATCH_REV)) {
         case ("comment", _): return true
         case ("state", _): return word(0).map { $0 & newConnection != 0 }
         // struct xt_conntrack_mtinfo2 and 3: eight addresses, expiry, protocol, ports, then what is asked, what of it is
@@ -286,7 +304,7 @@ package struct NetfilterRuleset: Sendable {
     static let newConnection: UInt16 = 8
 
     private static func target(_ data: NetfilterAttributes) -> Expression {
-        switch data.text(1) {
+        switch data.text(NFTA_TARGET_NAME) {
         case "REJECT", "DROP": .verdict(.drop)
         case "ACCEPT", "NFQUEUE": .verdict(.accept)
         default: .nothing
@@ -298,15 +316,18 @@ package struct NetfilterRuleset: Sendable {
     /// Asks for what all families have, or one table. `body` is given the family, if it is one of ours, and the
     /// attributes.
     private static func list(
-        _ number: Int, of table: Table?, by socket: borrowing NetlinkSocket, isDump: Bool = true,
+        _ type: nf_tables_msg_types, of table: Table?, by socket: borrowing NetlinkSocket,
+        isDump: Bool = true,
         attributes: (borrowing NetlinkMessage) -> Void = { _ in },
         _ body: (Family?, NetfilterAttributes) -> Void
     ) throws(SystemError) {
         let call = "list the rules of nftables"
         let message = try NetlinkMessage(
-            type: 10 << 8 | number, flags: NLM_F_REQUEST | (isDump ? NLM_F_DUMP : 0),  // NFNL_SUBSYS_NFTABLES
+            type: Int(NFNL_SUBSYS_NFTABLES) << 8 | Int(type.rawValue),
+            flags: NLM_F_REQUEST | (isDump ? NLM_F_DUMP : 0),
             header: [table?.family.rawValue ?? 0, 0, 0, 0])
-        if let table { message.put(1, Array(table.name.utf8) + [0]) }
+        // The table is the first attribute of each.
+        if let table { message.put(NFTA_TABLE_NAME, Array(table.name.utf8) + [0]) }
         attributes(message)
         try unsafe socket.query(call, message, isDump: isDump) { answer in
             guard let header = unsafe nlmsg_hdr(answer), let data = unsafe nlmsg_data(header) else { return }
@@ -341,19 +362,24 @@ struct NetfilterAttributes {
     /// Those of a list, whose types say nothing.
     var all: [NetfilterAttributes] { items.map { NetfilterAttributes($0.value) } }
 
-    func list(_ type: UInt16) -> NetfilterAttributes? { value(type).map { NetfilterAttributes($0) } }
-    func bytes(_ type: UInt16) -> [UInt8]? { value(type).map { Array($0) } }
+    func list(_ type: some RawRepresentable<UInt32>) -> NetfilterAttributes? {
+        value(type).map { NetfilterAttributes($0) }
+    }
+
+    func bytes(_ type: some RawRepresentable<UInt32>) -> [UInt8]? { value(type).map { Array($0) } }
 
     /// In network order.
-    func number(_ type: UInt16) -> UInt32? {
+    func number(_ type: some RawRepresentable<UInt32>) -> UInt32? {
         guard let value = value(type), value.count >= 4 else { return nil }
         return value.prefix(4).reduce(0) { $0 << 8 | UInt32($1) }
     }
 
     /// Up to its NUL.
-    func text(_ type: UInt16) -> String? {
+    func text(_ type: some RawRepresentable<UInt32>) -> String? {
         value(type).map { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     }
 
-    private func value(_ type: UInt16) -> ArraySlice<UInt8>? { items.first { $0.type == type }?.value }
+    private func value(_ type: some RawRepresentable<UInt32>) -> ArraySlice<UInt8>? {
+        items.first { $0.type == type.rawValue }?.value
+    }
 }

@@ -56,13 +56,9 @@ package struct Netlink: ~Copyable {
         unsafe body(link)
     }
 
-    package func setUp(_ index: UInt32, _ isUp: Bool = true) throws(SystemError) {
-        try unsafe change(index, "set link \(index) \(isUp ? "up" : "down")") { change in
-            if isUp {
-                unsafe rtnl_link_set_flags(change, UInt32(IFF_UP))
-            } else {
-                unsafe rtnl_link_unset_flags(change, UInt32(IFF_UP))
-            }
+    package func setUp(_ index: UInt32) throws(SystemError) {
+        try unsafe change(index, "set link \(index) up") { change in
+            unsafe rtnl_link_set_flags(change, UInt32(IFF_UP))
         }
     }
 
@@ -98,11 +94,8 @@ package struct Netlink: ~Copyable {
 
     // MARK: Addresses
 
-    /// `peer` makes it a point-to-point address.
-    package func addAddress(
-        _ prefix: IPPrefix, peer: IPAddress? = nil, to interface: UInt32
-    ) throws(SystemError) {
-        let address = NetlinkAddress(prefix: prefix, peer: peer, interface: interface)
+    package func addAddress(_ prefix: IPPrefix, to interface: UInt32) throws(SystemError) {
+        let address = NetlinkAddress(prefix: prefix, interface: interface)
         let message = try Self.message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, address)
         try socket.request("add address \(prefix) to link \(interface)", message)
     }
@@ -146,8 +139,8 @@ package struct Netlink: ~Copyable {
         let header = [family, UInt8(address.prefix.length), 0, 0] + bytes(address.interface)
         let message = try NetlinkMessage(type: type, flags: NLM_F_REQUEST | flags, header: header)
         let local = address.prefix.address.bytes
-        message.put(2, local)  // IFA_LOCAL
-        message.put(1, address.peer?.bytes ?? local)  // IFA_ADDRESS
+        message.put(IFA_LOCAL, local)
+        message.put(IFA_ADDRESS, address.peer?.bytes ?? local)
         return message
     }
 
@@ -178,7 +171,7 @@ package struct Netlink: ~Copyable {
             do throws(SystemError) {
                 return try unsafe dump(
                     "list routes of table \(table)", RTM_GETROUTE, header,
-                    attributes: { $0.put(15, table) }  // RTA_TABLE
+                    attributes: { $0.put(RTA_TABLE, table) }
                 ) { message, list in
                     guard let route = unsafe NetlinkParsing.parseRoute(message), route.table == table else {
                         return
@@ -199,7 +192,7 @@ package struct Netlink: ~Copyable {
             let header = [UInt8(NetlinkParsing.number(family))] + [UInt8](repeating: 0, count: 11)
             return try unsafe dump(
                 "list routes on link \(interface)", RTM_GETROUTE, header,
-                attributes: { $0.put(4, interface) }  // RTA_OIF
+                attributes: { $0.put(RTA_OIF, interface) }
             ) { message, list in
                 guard let route = unsafe NetlinkParsing.parseRoute(message),
                     route.hops.contains(where: { $0.interface == interface })
@@ -253,18 +246,18 @@ package struct Netlink: ~Copyable {
         let inverted: UInt32 = rule.isInverted ? 2 : 0  // FIB_RULE_INVERT
         let message = try NetlinkMessage(
             type: type, flags: NLM_F_REQUEST | flags, header: header + bytes(inverted))
-        message.put(RuleAttribute.table, rule.table)
+        message.put(FRA_TABLE, rule.table)
         if let destination = rule.destination, destination.length > 0 {
-            message.put(RuleAttribute.destination, destination.address.bytes)
+            message.put(FRA_DST, destination.address.bytes)
         }
-        message.put(RuleAttribute.protocol, rule.protocol)
-        if rule.priority != 0 { message.put(RuleAttribute.priority, rule.priority) }
+        message.put(FRA_PROTOCOL, rule.protocol)
+        if rule.priority != 0 { message.put(FRA_PRIORITY, rule.priority) }
         if let mark = rule.mark {
-            message.put(RuleAttribute.mark, mark)
-            message.put(RuleAttribute.mask, rule.mask)
+            message.put(FRA_FWMARK, mark)
+            message.put(FRA_FWMASK, rule.mask)
         }
         if let length = rule.suppressedPrefixLength {
-            message.put(RuleAttribute.suppressedPrefixLength, length)
+            message.put(FRA_SUPPRESS_PREFIXLEN, length)
         }
         return message
     }

@@ -9,7 +9,7 @@ package struct NetlinkMonitor: ~Copyable {
 
     package var fd: Int32 { socket.fd }
 
-    /// Of rtnetlink.h: link, addresses, routes and rules of both families.
+    /// RTNLGRP_* of rtnetlink.h: link, addresses, routes and rules of both families.
     private static let groups: [Int32] = [1, 5, 9, 7, 11, 8, 19]
 
     package init() throws(SystemError) {

@@ -146,40 +146,41 @@ enum NetlinkParsing {
                 ?? address(rtnl_route_nh_get_via(hop), other))
     }
 
-    /// Of a message, not an object: libnl 3.7 leaves out FIB_RULE_INVERT and the suppressed length.
+    /// Reads the message, not libnl's object: libnl 3.7 leaves out FIB_RULE_INVERT and the suppressed length.
     static func rule(_ header: UnsafeMutablePointer<nlmsghdr>) -> NetlinkRule? {
         let fixed = 12
         guard unsafe nlmsg_datalen(header) >= fixed, let data = unsafe nlmsg_data(header),
             let family = unsafe family(Int32(data.load(as: UInt8.self))),
-            unsafe data.load(fromByteOffset: 7, as: UInt8.self) == 1  // FR_ACT_TO_TBL
+            unsafe Int(data.load(fromByteOffset: 7, as: UInt8.self)) == FR_ACT_TO_TBL
         else { return nil }
         let flags = unsafe data.load(fromByteOffset: 8, as: UInt32.self)
-        func attribute<Value: FixedWidthInteger>(_ type: Int32, _: Value.Type) -> Value? {
-            guard let found = unsafe nlmsg_find_attr(header, Int32(fixed), type),
+        func attribute<Value: FixedWidthInteger>(_ type: Int, _: Value.Type) -> Value? {
+            guard let found = unsafe nlmsg_find_attr(header, Int32(fixed), Int32(type)),
                 unsafe Int(nla_len(found)) >= MemoryLayout<Value>.size, let payload = unsafe nla_data(found)
             else { return nil }
             return unsafe payload.loadUnaligned(as: Value.self)
         }
-        let suppressed = attribute(RuleAttribute.suppressedPrefixLength, UInt32.self)
-        let mark = attribute(RuleAttribute.mark, UInt32.self)
-        let mask = attribute(RuleAttribute.mask, UInt32.self)
+        let suppressed = attribute(FRA_SUPPRESS_PREFIXLEN, UInt32.self)
+        let mark = attribute(FRA_FWMARK, UInt32.self)
+        let mask = attribute(FRA_FWMASK, UInt32.self)
         let table =
-            unsafe attribute(RuleAttribute.table, UInt32.self)
+            unsafe attribute(FRA_TABLE, UInt32.self)
             ?? UInt32(data.load(fromByteOffset: 4, as: UInt8.self))
         let length = unsafe Int(data.load(fromByteOffset: 1, as: UInt8.self))
         return NetlinkRule(
-            family: family, priority: attribute(RuleAttribute.priority, UInt32.self) ?? 0,
-            mark: mark == 0 && (mask ?? 0) == 0 ? nil : mark, mask: mask ?? .max, isInverted: flags & 2 != 0,
+            family: family, priority: attribute(FRA_PRIORITY, UInt32.self) ?? 0,
+            mark: mark == 0 && (mask ?? 0) == 0 ? nil : mark, mask: mask ?? .max,
+            isInverted: flags & UInt32(FIB_RULE_INVERT) != 0,
             destination: unsafe destination(header, fixed, family, length: length),
             table: table, suppressedPrefixLength: suppressed == .max ? nil : suppressed,
-            protocol: attribute(RuleAttribute.protocol, UInt8.self) ?? 0)
+            protocol: attribute(FRA_PROTOCOL, UInt8.self) ?? 0)
     }
 
     /// Destination of a rule; nil where it is for every one.
     private static func destination(
         _ header: UnsafeMutablePointer<nlmsghdr>, _ fixed: Int, _ family: IPAddress.Family, length: Int
     ) -> IPPrefix? {
-        guard length > 0, let found = unsafe nlmsg_find_attr(header, Int32(fixed), RuleAttribute.destination),
+        guard length > 0, let found = unsafe nlmsg_find_attr(header, Int32(fixed), Int32(FRA_DST)),
             let bytes = unsafe nla_data(found), unsafe Int(nla_len(found)) == family.width / 8,
             let address = IPAddress(
                 bytes: unsafe Array(UnsafeRawBufferPointer(start: bytes, count: family.width / 8)))
@@ -204,17 +205,6 @@ enum NetlinkParsing {
         else { return nil }
         return unsafe IPAddress(bytes: UnsafeRawBufferPointer(start: bytes, count: family.width / 8))
     }
-}
-
-/// FRA_* of linux/fib_rules.h.
-enum RuleAttribute {
-    static let destination: Int32 = 1
-    static let priority: Int32 = 6
-    static let mark: Int32 = 10
-    static let suppressedPrefixLength: Int32 = 14
-    static let table: Int32 = 15
-    static let mask: Int32 = 16
-    static let `protocol`: Int32 = 21
 }
 
 private func giveObject(_ object: OpaquePointer?, _ receiver: UnsafeMutableRawPointer?) {

@@ -53,23 +53,23 @@ package enum NetlinkRouteChange: Hashable, Sendable {
         bytes.append(UInt8((isOnLink ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE).rawValue))
         bytes.append(route.kind.rawValue)
         bytes.append(number: UInt32(0))  // flags
-        func put(_ attribute: UInt16, _ number: UInt32) {
+        func put(_ attribute: rtattr_type_t, _ number: UInt32) {
             bytes.append(number: UInt16(8))
-            bytes.append(number: attribute)
+            bytes.append(number: UInt16(attribute.rawValue))
             bytes.append(number: number)
         }
-        func put(_ attribute: UInt16, _ address: IPAddress) {
+        func put(_ attribute: rtattr_type_t, _ address: IPAddress) {
             let value = address.bytes
             bytes.append(number: UInt16(4 + value.count))
-            bytes.append(number: attribute)
+            bytes.append(number: UInt16(attribute.rawValue))
             bytes += value
         }
-        put(1, route.destination.address)  // RTA_DST
-        put(6, route.metric)  // RTA_PRIORITY
-        put(15, route.table)  // RTA_TABLE
-        if let source = route.preferredSource { put(7, source) }  // RTA_PREFSRC
-        if route.interface != 0 { put(4, route.interface) }  // RTA_OIF
-        if let gateway = route.gateway { put(5, gateway) }  // RTA_GATEWAY
+        put(RTA_DST, route.destination.address)
+        put(RTA_PRIORITY, route.metric)
+        put(RTA_TABLE, route.table)
+        if let source = route.preferredSource { put(RTA_PREFSRC, source) }
+        if route.interface != 0 { put(RTA_OIF, route.interface) }
+        if let gateway = route.gateway { put(RTA_GATEWAY, gateway) }
         let length = UInt32(bytes.count - start)
         for place in 0..<4 { bytes[start + place] = UInt8(truncatingIfNeeded: length >> UInt32(8 * place)) }
     }

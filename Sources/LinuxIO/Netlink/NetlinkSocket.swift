@@ -147,10 +147,17 @@ internal import Glibc
 
     deinit { unsafe nlmsg_free(pointer) }
 
-    func put(_ attribute: Int32, _ value: UInt32) { _ = unsafe nla_put_u32(pointer, attribute, value) }
-    func put(_ attribute: Int32, _ value: UInt8) { _ = unsafe nla_put_u8(pointer, attribute, value) }
-    func put(_ attribute: Int32, _ bytes: [UInt8]) {
-        _ = unsafe nla_put(pointer, attribute, Int32(bytes.count), bytes)
+    /// The kernel's numbers of attributes are enumerators with a type, or without.
+    func put(_ attribute: Int, _ value: UInt32) { _ = unsafe nla_put_u32(pointer, Int32(attribute), value) }
+    func put(_ attribute: Int, _ value: UInt8) { _ = unsafe nla_put_u8(pointer, Int32(attribute), value) }
+    func put(_ attribute: Int, _ bytes: [UInt8]) {
+        _ = unsafe nla_put(pointer, Int32(attribute), Int32(bytes.count), bytes)
+    }
+    func put(_ attribute: some RawRepresentable<UInt32>, _ value: UInt32) {
+        put(Int(attribute.rawValue), value)
+    }
+    func put(_ attribute: some RawRepresentable<UInt32>, _ bytes: [UInt8]) {
+        put(Int(attribute.rawValue), bytes)
     }
 }
 

@@ -52,7 +52,7 @@ package struct NetlinkAddress: Hashable, Sendable {
 package struct NetlinkHop: Hashable, Sendable {
     /// 0 where the kernel finds it by the gateway.
     package let interface: UInt32
-    /// Of an IPv4 route it may be an IPv6 address (RFC 8950). Nil: the destination is on the link.
+    /// An IPv4 route may have one of IPv6 (RFC 8950). Nil: the destination is on the link.
     package let gateway: IPAddress?
 
     package init(interface: UInt32, gateway: IPAddress? = nil) {

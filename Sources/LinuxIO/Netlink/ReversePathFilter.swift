@@ -55,34 +55,35 @@ extension Netlink {
 
     /// net.ipv4.conf.all.rp_filter.
     private func modeOfAll() throws(SystemError) -> UInt32 {
-        try setting(3, of: .v4, at: UInt32.max) ?? 0  // NETCONFA_RP_FILTER, NETCONFA_IFINDEX_ALL
+        try setting(NETCONFA_RP_FILTER, of: .v4, at: UInt32(bitPattern: NETCONFA_IFINDEX_ALL)) ?? 0
     }
 
     /// net.ipv4.ip_forward (conf.all.forwarding), or net.ipv6.conf.all.forwarding. Nil where the kernel does not tell.
     package func isForwarding(_ family: IPAddress.Family) -> Bool? {
-        (try? setting(2, of: family, at: UInt32.max)).flatMap(\.self).map { $0 != 0 }  // NETCONFA_FORWARDING
+        (try? setting(NETCONFA_FORWARDING, of: family, at: UInt32(bitPattern: NETCONFA_IFINDEX_ALL)))
+            .flatMap(\.self).map { $0 != 0 }
     }
 
     /// net.ipv4.conf.INTERFACE.forwarding, which decides about what comes by that interface; the one that new interfaces
     /// get for nil. Nil where the kernel does not tell.
     package func isForwardingIPv4(by interface: UInt32?) -> Bool? {
-        let ofNewOnes = UInt32.max - 1  // NETCONFA_IFINDEX_DEFAULT
-        return (try? setting(2, of: .v4, at: interface ?? ofNewOnes)).flatMap(\.self).map { $0 != 0 }
+        let ofNewOnes = UInt32(bitPattern: NETCONFA_IFINDEX_DEFAULT)
+        return (try? setting(NETCONFA_FORWARDING, of: .v4, at: interface ?? ofNewOnes))
+            .flatMap(\.self).map { $0 != 0 }
     }
 
     /// A NETCONFA_* of rtnetlink; nil where there is none.
     private func setting(
-        _ number: Int32, of family: IPAddress.Family, at interface: UInt32
+        _ attribute: Int, of family: IPAddress.Family, at interface: UInt32
     ) throws(SystemError) -> UInt32? {
-        let getConfiguration = 82  // RTM_GETNETCONF
         let message = try NetlinkMessage(
-            type: getConfiguration, flags: NLM_F_REQUEST,
+            type: RTM_GETNETCONF, flags: NLM_F_REQUEST,
             header: [UInt8(NetlinkParsing.number(family)), 0, 0, 0])
-        message.put(1, interface)  // NETCONFA_IFINDEX
+        message.put(NETCONFA_IFINDEX, interface)
         var value: UInt32?
         try unsafe query("look up settings of IP\(family)", message) { answer in
             guard let header = unsafe nlmsg_hdr(answer),
-                let found = unsafe nlmsg_find_attr(header, 4, number), unsafe nla_len(found) >= 4,
+                let found = unsafe nlmsg_find_attr(header, 4, Int32(attribute)), unsafe nla_len(found) >= 4,
                 let payload = unsafe nla_data(found)
             else { return }
             value = unsafe payload.loadUnaligned(as: UInt32.self)

@@ -56,9 +56,9 @@ extension Netlink {
     /// The route that the packet takes, with its table: nil where the kernel has none to show.
     package func match(of packet: NetlinkPacket) throws(SystemError) -> NetlinkRoute? {
         // The table of an IPv6 route is told in any case, and must not be asked for.
-        let lookUpTable: UInt32 = packet.destination.family == .v4 ? 0x1000 : 0  // RTM_F_LOOKUP_TABLE
+        let lookUpTable: UInt32 = packet.destination.family == .v4 ? UInt32(RTM_F_LOOKUP_TABLE) : 0
         var route: NetlinkRoute?
-        try unsafe lookUp(packet, flags: 0x2000 | lookUpTable) {  // RTM_F_FIB_MATCH
+        try unsafe lookUp(packet, flags: UInt32(RTM_F_FIB_MATCH) | lookUpTable) {
             route = unsafe NetlinkParsing.parseRoute($0)
         }
         return route
@@ -84,11 +84,11 @@ extension Netlink {
             [UInt8(NetlinkParsing.number(family)), width, packet.source == nil ? 0 : width, 0, 0, 0, 0, 0]
             + Self.bytes(flags)
         let message = try NetlinkMessage(type: RTM_GETROUTE, flags: NLM_F_REQUEST, header: header)
-        message.put(1, packet.destination.bytes)  // RTA_DST
-        if let source = packet.source { message.put(2, source.bytes) }  // RTA_SRC
-        if let link = packet.incoming { message.put(3, link.index) }  // RTA_IIF
-        if packet.outgoing != 0 { message.put(4, packet.outgoing) }  // RTA_OIF
-        if packet.mark != 0 { message.put(16, packet.mark) }  // RTA_MARK
+        message.put(RTA_DST, packet.destination.bytes)
+        if let source = packet.source { message.put(RTA_SRC, source.bytes) }
+        if let link = packet.incoming { message.put(RTA_IIF, link.index) }
+        if packet.outgoing != 0 { message.put(RTA_OIF, packet.outgoing) }
+        if packet.mark != 0 { message.put(RTA_MARK, packet.mark) }
         try unsafe query("look up way to \(packet.destination)", message, body)
     }
 }

@@ -37,7 +37,7 @@ package final class ChildProcess {
         let path = arguments.first ?? ""
         let input = try System.pipe()
         let errors = try System.pipe()
-        // Of our ends alone: each end of a pipe has flags of its own.
+        // Our ends alone: each end of a pipe has flags of its own.
         try System.setNonblocking(input.writing.rawValue)
         try System.setNonblocking(errors.reading.rawValue)
 
@@ -149,47 +149,5 @@ package final class ChildProcess {
         // WIFEXITED and the like are macros.
         let signal = status & 0x7f
         return signal == 0 ? .exited(status: status >> 8 & 0xff) : .signalled(signal)
-    }
-}
-
-extension System {
-    struct Pipe: ~Copyable {
-        let reading: FileDescriptor
-        let writing: FileDescriptor
-    }
-
-    /// Neither end is one of the standard three, whatever was closed before: those are for the child.
-    static func pipe() throws(SystemError) -> Pipe {
-        var ends: [Int32] = [0, 0]
-        try check("pipe") { unsafe Int(cl_pipe(&ends)) }
-        let reading = FileDescriptor(owning: ends[0])
-        let writing = FileDescriptor(owning: ends[1])
-        return Pipe(reading: try moved(past: 2, reading), writing: try moved(past: 2, writing))
-    }
-
-    private static func moved(
-        past last: Int32, _ descriptor: consuming FileDescriptor
-    ) throws(SystemError) -> FileDescriptor {
-        let raw = descriptor.rawValue
-        if raw > last { return descriptor }
-        return FileDescriptor(
-            owning: Int32(try check("fcntl F_DUPFD") { Int(fcntl(raw, F_DUPFD_CLOEXEC, last + 1)) }))
-    }
-
-    /// The number of the process. `call` is for the error.
-    static func spawn(
-        _ path: String, _ call: String, _ actions: UnsafePointer<posix_spawn_file_actions_t>,
-        _ attributes: UnsafePointer<posix_spawnattr_t>, arguments: [String], environment: [String]
-    ) throws(SystemError) -> pid_t {
-        func copies(_ texts: [String]) -> [UnsafeMutablePointer<CChar>?] {
-            unsafe texts.map { unsafe strdup($0) } + [nil]
-        }
-        let argv = unsafe copies(arguments)
-        let envp = unsafe copies(environment)
-        defer { unsafe (argv + envp).forEach { unsafe free($0) } }
-        var process = pid_t()
-        let code = unsafe posix_spawn(&process, path, actions, attributes, argv, envp)
-        guard code == 0 else { throw SystemError(call: call, code: code) }
-        return process
     }
 }

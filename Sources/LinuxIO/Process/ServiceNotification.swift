@@ -27,19 +27,3 @@ package enum ServiceNotification {
         }
     }
 }
-
-extension System {
-    /// The path that a Unix socket is bound to; nil for one without a name, or with one that is not a path.
-    static func unixPath(_ fd: Int32) -> String? {
-        var address = sockaddr_un()
-        var size = socklen_t(MemoryLayout<sockaddr_un>.size)
-        let result = unsafe withUnsafeMutablePointer(to: &address) { address in
-            unsafe address.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                unsafe Int(getsockname(fd, address, &size))
-            }
-        }
-        guard result == 0, address.sun_family == sa_family_t(AF_UNIX) else { return nil }
-        let bytes = unsafe withUnsafeBytes(of: address.sun_path) { unsafe Array($0.prefix { $0 != 0 }) }
-        return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self)
-    }
-}

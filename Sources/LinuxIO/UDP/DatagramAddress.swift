@@ -5,7 +5,7 @@ internal import WireGuard
 /// Socket addresses and packet information, written to and read from raw memory: sockaddr_in, sockaddr_in6,
 /// in_pktinfo and in6_pktinfo, at the offsets that CLinux.c asserts.
 enum DatagramAddress {
-    /// Of sockaddr_in6, rounded up.
+    /// Bytes of sockaddr_in6, rounded up.
     static let capacity = 32
 
     /// Writes `capacity` bytes at most; returns the length that the kernel wants, which depends on the

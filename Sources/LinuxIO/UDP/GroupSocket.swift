@@ -23,7 +23,7 @@ package struct GroupSocket: Sendable {
 
     package var family: IPAddress.Family { socket.family }
 
-    /// Of a group alone on its port.
+    /// A socket of a group that is alone on its port.
     package init(_ socket: UDPSocket, group: UInt8 = 0) {
         self.init(socket, group: group, closer: [])
     }

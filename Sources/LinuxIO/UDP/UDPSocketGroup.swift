@@ -17,7 +17,7 @@ package struct UDPSocketGroup: Sendable {
     package let workers: [UDPSocketPair]
     package let port: UInt16
     package let device: String?
-    /// Of the device as it was when they were bound; 0 for none.
+    /// Index of the device as it was when they were bound; 0 for none.
     package let deviceIndex: UInt32
     package let source: IPAddress?
 

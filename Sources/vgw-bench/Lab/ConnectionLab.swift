@@ -11,7 +11,7 @@ internal import FoundationEssentials
 struct ConnectionLab: Sendable {
     let lab: Lab
     let count: Int
-    /// Of `health`, in TOML; nil is the default.
+    /// Value of the key `health`, in TOML; nil is the default.
     let health: String?
     let folder: BuildFolder
 

@@ -21,7 +21,7 @@ struct DaemonProcess: Sendable {
 
     var isRunning: Bool { FileManager.default.fileExists(atPath: "/proc/\(pid)/exe") }
 
-    /// Of all threads that live, in nanoseconds' precision, where /proc/PID/stat counts ticks.
+    /// Time of all threads that live, to the nanosecond, where /proc/PID/stat counts ticks.
     var cpuSeconds: Double {
         threads.map { thread in
             let fields = read("task/\(thread)/schedstat").split(separator: " ")

@@ -4,7 +4,7 @@ internal import FoundationEssentials
 struct Tunnel: Sendable {
     let lab: Lab
     let implementation: Implementation
-    /// Of host b, as host a reaches it through what is measured.
+    /// Host b's address, as host a reaches it through what is measured.
     let address: String
     let daemons: [DaemonProcess]
 

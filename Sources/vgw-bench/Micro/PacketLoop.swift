@@ -6,7 +6,7 @@ internal import WireGuard
 /// 1. Packets are copied to where a TUN would put them, and go through `Outbound`.
 /// 2. Its runs, as they lie in the send buffer, go through `Inbound`, as a socket with UDP_GRO would give them.
 struct PacketLoop: ~Copyable {
-    /// Of each direction.
+    /// Time that each direction takes.
     struct Times {
         var sealing = Duration.zero
         var opening = Duration.zero

@@ -38,7 +38,7 @@ struct HandshakeStorm: ParsableCommand {
 
     private struct Prepared {
         var messages: [[UInt8]] = []
-        /// Of some, by their place in `messages`.
+        /// Handshakes of some messages, by index into `messages`.
         var handshakes: [Int: InitiatorHandshake] = [:]
     }
 

@@ -159,7 +159,7 @@ import WireGuard
                 #expect(timesChosen <= 2)
                 #expect(!isChosen && usable == 4000)
             } else {
-                // Of each 4 s it answers for 2: an interval less until that is seen, three more until its end is.
+                // It answers for 2 of each 4 s: an interval less until that is seen, three more until its end is.
                 #expect(usable > 2300 && usable < 2500, "\(usable)")
             }
         }

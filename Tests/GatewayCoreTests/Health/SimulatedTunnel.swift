@@ -19,11 +19,11 @@ final class SimulatedTunnel {
     var isCutOut = false
     /// What comes beside answers, as acknowledgements of what we send do; nil is nothing.
     var dataInterval: Duration?
-    /// Of the far end's own probes, which say what it hears; nil is no vgwd.
+    /// Interval of the far end's own probes, which say what it hears; nil is no vgwd.
     var wordInterval: Duration?
     /// What we send arrives without a break, however long probes take.
     var isUploading = false
-    /// Of what is not cut.
+    /// Whether a probe that is not cut gets a reply.
     var isAnswered: (TunnelHealth.Probe) -> Bool = { _ in true }
 
     /// As the last output said.

@@ -230,7 +230,7 @@ import WireGuard
 }
 
 extension TunnelHealth {
-    /// Of the arrays that hang on it, by their own account.
+    /// Bytes of the arrays that hang on it, by their own account.
     var heapBytes: Int {
         func bytes(_ value: Any) -> Int {
             if let array = value as? any ArrayOfElements {

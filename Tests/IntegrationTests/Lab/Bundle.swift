@@ -15,17 +15,17 @@ struct Bundle: Sendable {
     struct Options: Sendable {
         var farEnd = FarEnd.vgwd
         var wires = Wire.allCases
-        /// Of the connection, in TOML, at both ends.
+        /// Lines of the connection, in TOML, at both ends.
         var lines: [String] = []
         /// The same at one end.
         var siteLines: [Site: [String]] = [:]
-        /// Of the tunnels over these wires at both ends.
+        /// Lines of the tunnels over these wires, at both ends.
         var tunnelLines: [Wire: [String]] = [:]
         /// Onprem's, in order of preference; nil is vpc's address on the wire.
         var endpoints: [Wire: [String]] = [:]
         /// A connection each, named as the wires are, with these lines.
         var separateLines: [Wire: [String]]?
-        /// Of those at one end.
+        /// Metrics of these connections at one end.
         var metrics: [Site: [Wire: Int]] = [:]
         /// What each site sends to the other; nil is its prefixes.
         var routes: [Site: [String]] = [:]
@@ -75,7 +75,7 @@ struct Bundle: Sendable {
 
         func key(_ site: Site, _ wire: Wire) throws -> KeyPair { try #require(keys[site]?[wire]) }
 
-        /// Of the far end, over this wire. One wireguard-go cannot have a port on one device only.
+        /// The far end's port on this wire. One wireguard-go cannot have a port on one device only.
         private func port(_ site: Site, _ wire: Wire) -> Int {
             site == .vpc && options.farEnd == .wireguardGo && wire == .internet ? 51821 : 51820
         }
@@ -142,7 +142,7 @@ struct Bundle: Sendable {
         }
     }
 
-    /// Of routes at vpc that lead by one wireguard-go; also the mark of what came by it.
+    /// Table of the routes at vpc that lead by one wireguard-go; also the mark of what came by it.
     private static func table(_ wire: Wire) -> Int { wire == .link ? 101 : 102 }
 
     func start() async throws {

@@ -44,14 +44,14 @@ final class Gateway: Sendable {
         var connections: [ConnectionText]?
         /// At the end of the file, such as a [[hook]]; vgwd only.
         var lastLines = ""
-        /// Of the routes that are set by hand; nil is main.
+        /// Table of the routes that are set by hand; nil is main.
         var routingTable: Int?
     }
 
     let lab: Lab
     let site: Site
     let kind: Kind
-    /// Of its log and of its files.
+    /// Name of its log and of its files.
     let name: String
     let interface: String
     private let current: Mutex<Settings>
@@ -266,7 +266,7 @@ final class Gateway: Sendable {
             if answer.succeeded {
                 return try JSON.decode(GatewayStatus.self, from: Array(answer.output.utf8))
             }
-            // Of curl: no answer in time, which a busy machine may not give.
+            // CURLE_OPERATION_TIMEDOUT: a busy machine may give no response in time.
             let isLate = answer.status == 28
             guard isLate, try process.exitStatus == nil else { return nil }
         }

@@ -46,7 +46,7 @@ struct Prober: Sendable {
 
     struct Answers: Sendable {
         let all: [Answer]
-        /// Of the echoes up to the last one that was answered, those that were not.
+        /// Echoes without a reply, up to the last that got one.
         let lost: Int
         let duplicates: Int
         let text: String
@@ -82,10 +82,10 @@ struct Prober: Sendable {
             zip(all, all.dropFirst()).filter { $1.sent - $0.sent > limit }.map { $0.sent...$1.sent }
         }
 
-        /// Of a witness: whether the machine stood still for somebody in this time.
+        /// Whether the machine stood still for somebody in this time, by a witness.
         func isDisturbed(in window: ClosedRange<Double>) -> Bool { longestGap(in: window) > 0.025 }
 
-        /// Of a witness: for how long the machine stood still for somebody in this time, in seconds.
+        /// How long the machine stood still for somebody in this time, by a witness, in seconds.
         func pause(in window: ClosedRange<Double>) -> Double {
             isDisturbed(in: window) ? longestGap(in: window) : 0
         }

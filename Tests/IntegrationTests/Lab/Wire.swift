@@ -13,7 +13,7 @@ enum Wire: String, CaseIterable, Sendable, CustomTestStringConvertible {
     var testDescription: String { rawValue }
     /// At either site.
     var device: String { self == .link ? "wan2" : "wan" }
-    /// Of the tunnel over it: the link is what it is for, the internet stands behind it.
+    /// Priority of the tunnel over it: the link is what it is for, the internet stands behind it.
     var priority: Int { self == .link ? 10 : 20 }
 
     /// A site's outer address on it.

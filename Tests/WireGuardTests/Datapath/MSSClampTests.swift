@@ -66,7 +66,7 @@ struct MSSClampTests {
     @Test(
         "options that do not hold together leave the packet alone",
         arguments: [
-            // Of no length, shorter than itself, past the end, an MSS of another length; then alone at the end.
+            // An option of no length, shorter than itself, past the end, an MSS of another length; then alone at the end.
             mss1460 + [8, 0, 1, 1], mss1460 + [8, 1, 1, 1], mss1460 + [8, 10, 1, 1], [2, 3, 5, 0],
             [2, 6, 5, 0xb4, 0, 0, 1, 1], mss1460 + [1, 1, 1, 8],
         ])

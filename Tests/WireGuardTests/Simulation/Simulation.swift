@@ -9,7 +9,7 @@ import TestSupport
 final class Simulation {
     /// What the network does to each datagram.
     struct Conditions {
-        /// Of a thousand: how many are lost, come twice, or are played back later by somebody on the way.
+        /// How many of a thousand are lost, come twice, or are played back later by somebody on the way.
         var loss = 0
         var duplication = 0
         var replay = 0

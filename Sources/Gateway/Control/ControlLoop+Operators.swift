@@ -21,12 +21,12 @@ extension ControlLoop {
         case .down:
             tunnels[peer]?.health.handle(.disabledByOperator, now: now)
             follow(peer)
-            device.setEnabled(false, for: peer, now: now)
+            device.setEnabled(false, for: peer)
             tunnels[peer]?.isUp = false
             tunnels[peer]?.health.handle(.sessionEnded, now: now)
             follow(peer)
         case .up:
-            device.setEnabled(true, for: peer, now: now)
+            device.setEnabled(true, for: peer)
             tunnels[peer]?.health.handle(.enabledByOperator, now: now)
             follow(peer)
             device.initiate(peer, now: now)

@@ -37,7 +37,7 @@ extension ControlLoop {
 
     func removePeer(_ key: PublicKey) {
         guard let peer = device.peerID(for: key) else { return }
-        device.removePeer(peer, now: now)
+        device.removePeer(peer)
         tunnels.remove(peer)
     }
 

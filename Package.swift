@@ -24,6 +24,7 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
@@ -44,7 +45,12 @@ let package = Package(
         .target(name: "CNullCipher"),
 
         // The protocol and the packet's way: pure, no socket, no clock.
-        .target(name: "WireGuard", dependencies: ["CSodium", "CBlake2"], swiftSettings: settings),
+        .target(
+            name: "WireGuard",
+            dependencies: [
+                "CSodium", "CBlake2", .product(name: "DequeModule", package: "swift-collections"),
+            ],
+            swiftSettings: settings),
 
         // The system: descriptors, epoll, UDP batches, TUN, netlink, names, threads, clock, random.
         .target(
@@ -66,6 +72,7 @@ let package = Package(
             name: "Daemon",
             dependencies: [
                 "ControlAPI", "DataPlane", "GatewayCore", "LinuxIO", "WireGuard",
+                .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),

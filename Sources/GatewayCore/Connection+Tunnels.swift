@@ -334,12 +334,12 @@ extension Connection {
     mutating func setEnabled(_ isEnabled: Bool, _ index: Int, _ context: inout GatewayContext) {
         let peer = tunnels[index].peer
         if isEnabled {
-            context.device.setEnabled(true, for: peer, now: context.now)
+            context.device.setEnabled(true, for: peer)
             update(index, &context) { $0.health.handle(.enabledByOperator, now: $1.now) }
             context.device.initiate(peer, now: context.now)
         } else {
             update(index, &context) { $0.health.handle(.disabledByOperator, now: $1.now) }
-            context.device.setEnabled(false, for: peer, now: context.now)
+            context.device.setEnabled(false, for: peer)
             tunnels[index].isUp = false
             update(index, &context) { $0.health.handle(.sessionEnded, now: $1.now) }
         }

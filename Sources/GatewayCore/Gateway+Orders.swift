@@ -255,7 +255,7 @@ extension Gateway {
 
     private mutating func removeTunnel(_ key: PublicKey) {
         guard let peer = context.device.peerID(for: key) else { return }
-        context.device.removePeer(peer, now: context.now)
+        context.device.removePeer(peer)
         refusedSources.forget(peer)
         var emptied: Int?
         for index in connections.indices {

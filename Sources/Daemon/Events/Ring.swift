@@ -1,8 +1,8 @@
+internal import DequeModule
+
 /// The last few elements of a sequence, in order.
 struct Ring<Element: Sendable>: Sendable {
-    private var elements: [Element] = []
-    /// Index of the oldest element, once all places are taken.
-    private var start = 0
+    private var elements: Deque<Element> = []
     private let capacity: Int
 
     init(capacity: Int) {
@@ -13,25 +13,20 @@ struct Ring<Element: Sendable>: Sendable {
     var count: Int { elements.count }
     var isEmpty: Bool { elements.isEmpty }
 
-    /// True when the oldest had to go for it.
+    /// Returns true if the oldest was dropped for it.
     @discardableResult
     mutating func append(_ element: Element) -> Bool {
-        guard elements.count == capacity else {
-            elements.append(element)
-            return false
-        }
-        elements[start] = element
-        start = (start + 1) % capacity
-        return true
+        let isFull = elements.count == capacity
+        if isFull { elements.removeFirst() }
+        elements.append(element)
+        return isFull
     }
 
     /// Oldest first.
-    var all: [Element] { Array(elements[start...] + elements[..<start]) }
+    var all: [Element] { Array(elements) }
 
     mutating func takeAll() -> [Element] {
-        let taken = all
-        elements.removeAll(keepingCapacity: true)
-        start = 0
-        return taken
+        defer { elements.removeAll(keepingCapacity: true) }
+        return all
     }
 }

@@ -44,9 +44,9 @@ package struct Device: ~Copyable {
 
     let keypairs: KeypairTable
     var entropy: any Entropy
-    /// Of every peer that has none of its own.
+    /// Keys of every peer that has none of its own.
     private(set) var identity: Identity?
-    /// Of single peers, by their public keys.
+    /// Keys of single peers, by our public key.
     var ownIdentities: [PublicKey: Identity] = [:]
     var rateLimiter = InitiationRateLimiter()
     var load = HandshakeLoad()
@@ -54,10 +54,10 @@ package struct Device: ~Copyable {
     var chacha = ChaCha20Poly1305()
     private(set) var slots: [Slot] = []
     private static let never = Instant(nanoseconds: .max)
-    /// By place in `slots`: each peer's earliest deadline, the end of time for none. A scan of a thousand
+    /// By index in `slots`: each peer's earliest deadline, the end of time for none. A scan of a thousand
     /// words takes less than keeping a heap in order would.
     private var deadlines: [Instant] = []
-    private var places: [PeerID: Int] = [:]
+    private var indices: [PeerID: Int] = [:]
     private var slotsByKey: [PeerKey: Slot] = [:]
     var indexOwners: [UInt32: IndexOwner] = [:]
     /// Who was last known at an address, so that what is wrong with a message that cannot be read is shown
@@ -114,7 +114,7 @@ package struct Device: ~Copyable {
         identity = key.map { Identity($0) }
         if let own = key?.publicKey, let slot = slot(for: own, of: nil) {
             emit(.event(slot.peer.id, .removedAsOurself))
-            removePeer(slot.peer.id, now: now)
+            removePeer(slot.peer.id)
         }
         for slot in slots where slot.peer.key.identity == nil {
             let (retired, freeIndex) = slot.peer.forgetSessions()
@@ -146,7 +146,7 @@ package struct Device: ~Copyable {
             Peer(id: id, key: key, configuration: configuration, timestampFloor: lastTimestamp, now: now))
         if let own { ownIdentities[own.publicKey, default: own].users += 1 }
         introduce(slot)
-        places[id] = slots.count
+        indices[id] = slots.count
         slots.append(slot)
         deadlines.append(Self.never)
         slotsByKey[key] = slot
@@ -168,15 +168,15 @@ package struct Device: ~Copyable {
         slot.peer.key.identity.map { ownIdentities[$0] } ?? identity
     }
 
-    /// In place: its cookies have a secret that changes.
+    /// In index: its cookies have a secret that changes.
     mutating func withIdentity<Result>(_ own: PublicKey?, _ body: (inout Identity) -> Result) -> Result? {
         guard let own else { return identity == nil ? nil : body(&identity!) }
         return ownIdentities[own] == nil ? nil : body(&ownIdentities[own]!)
     }
 
     /// Frees all that the peer held. Its path seals nothing more.
-    package mutating func removePeer(_ id: PeerID, now: Instant) {
-        guard let slot = slot(id), let place = places.removeValue(forKey: id) else { return }
+    package mutating func removePeer(_ id: PeerID) {
+        guard let slot = slot(id), let index = indices.removeValue(forKey: id) else { return }
         slot.peer.path.publish(sending: nil)
         let (retired, freeIndex) = slot.peer.forgetSessions()
         retire(retired)
@@ -187,11 +187,11 @@ package struct Device: ~Copyable {
             if ownIdentities[own]?.users == 0 { ownIdentities[own] = nil }
         }
         forgetEndpoint(of: id)
-        slots.swapAt(place, slots.count - 1)
-        deadlines.swapAt(place, slots.count - 1)
+        slots.swapAt(index, slots.count - 1)
+        deadlines.swapAt(index, slots.count - 1)
         slots.removeLast()
         deadlines.removeLast()
-        if place < slots.count { places[slots[place].peer.id] = place }
+        if index < slots.count { indices[slots[index].peer.id] = index }
     }
 
     /// For the next handshake; the session in use goes on.
@@ -216,7 +216,7 @@ package struct Device: ~Copyable {
     }
 
     /// A peer that is off has no session, begins none and answers none; all else of it stays.
-    package mutating func setEnabled(_ isEnabled: Bool, for id: PeerID, now: Instant) {
+    package mutating func setEnabled(_ isEnabled: Bool, for id: PeerID) {
         guard let slot = slot(id), slot.peer.isEnabled != isEnabled else { return }
         slot.peer.isEnabled = isEnabled
         // What was refused while it was off says nothing of what comes.
@@ -277,7 +277,7 @@ package struct Device: ~Copyable {
             receivedPackets: path.receivedPackets)
     }
 
-    func slot(_ id: PeerID) -> Slot? { places[id].map { slots[$0] } }
+    func slot(_ id: PeerID) -> Slot? { indices[id].map { slots[$0] } }
 
     func slot(for key: PublicKey, of identity: PublicKey?) -> Slot? {
         slotsByKey[PeerKey(identity: identity, peer: key)]
@@ -299,8 +299,8 @@ package struct Device: ~Copyable {
     }
 
     package mutating func handleTimeout(now: Instant) {
-        for place in slots.indices where deadlines[place] <= now {
-            let slot = slots[place]
+        for index in slots.indices where deadlines[index] <= now {
+            let slot = slots[index]
             while let action = slot.peer.handleTimeout(now: now, jitter: jitter()) {
                 perform(action, slot, now: now)
             }
@@ -310,8 +310,8 @@ package struct Device: ~Copyable {
 
     /// After every call that may have touched the peer's timers.
     mutating func reschedule(_ slot: Slot) {
-        guard let place = places[slot.peer.id] else { return }
-        deadlines[place] = slot.peer.timers.earliest ?? Self.never
+        guard let index = indices[slot.peer.id] else { return }
+        deadlines[index] = slot.peer.timers.earliest ?? Self.never
     }
 
     package mutating func poll() -> Output? {

@@ -9,7 +9,7 @@ package struct PrefixTable: Sendable {
     private let starts6: [UInt128]
     private let values6: [Int32]
 
-    /// Of equal prefixes the last one counts. Values are not negative.
+    /// Where prefixes are equal the last one counts. Values are not negative.
     package init(_ entries: [(prefix: IPPrefix, value: Int32)]) {
         let (starts4, values4) = Self.flatten(entries.filter { $0.prefix.family == .v4 }, end: 0xffff_ffff)
         self.starts4 = starts4.map { UInt32(truncatingIfNeeded: $0) }
@@ -73,8 +73,8 @@ package struct PrefixTable: Sendable {
                 if top.last < end { begin(top.last + 1, open.last?.value ?? none) }
             }
         }
-        for (first, _, place) in ordered {
-            let (prefix, value) = entries[place]
+        for (first, _, index) in ordered {
+            let (prefix, value) = entries[index]
             close(before: first)
             begin(first, value)
             open.append((prefix.last, value))

@@ -1,4 +1,4 @@
-/// The constants of WireGuard protocol version 1 (whitepaper, sections 5 and 6), in one place.
+/// The constants of WireGuard protocol version 1 (whitepaper, sections 5 and 6); sizes are with the messages.
 package enum Protocol {
     package static let construction = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
     /// Between two vgwd that are both told to use AES-256-GCM; otherwise the protocol is the same.
@@ -31,12 +31,4 @@ package enum Protocol {
     package static let handshakesPerSecond = 20
     package static let handshakeBurst = 5
     package static let stagedPacketLimit = 128
-
-    package static let macSize = 16
-    package static let initiationSize = 148
-    package static let responseSize = 92
-    package static let cookieReplySize = 64
-    package static let transportHeaderSize = 16
-    /// Header and tag: an empty keepalive.
-    package static let transportOverhead = 32
 }

@@ -43,7 +43,7 @@ import Testing
         #expect(left.traces.allSatisfy { $0.peer == left.id(of: right) && $0.endpoint == right.address })
 
         let peer = right.id(of: left)
-        simulation.command(right) { $0.removePeer(peer, now: simulation.now) }
+        simulation.command(right) { $0.removePeer(peer) }
         simulation.run(for: .seconds(10))
         simulation.initiate(from: left, to: right)
         simulation.run(for: .seconds(1))
@@ -58,11 +58,11 @@ import Testing
     func enabledAgain() {
         let (simulation, left, right) = Simulation.pair()
         let peer = left.id(of: right)
-        simulation.command(left) { $0.setEnabled(false, for: peer, now: simulation.now) }
+        simulation.command(left) { $0.setEnabled(false, for: peer) }
         simulation.initiate(from: right, to: left)
         simulation.run(for: .seconds(1))
         #expect(left.status(of: right).lastFailure == .dropped(.peerDisabled))
-        simulation.command(left) { $0.setEnabled(true, for: peer, now: simulation.now) }
+        simulation.command(left) { $0.setEnabled(true, for: peer) }
         #expect(left.status(of: right).lastFailure == nil)
     }
 
@@ -72,7 +72,7 @@ import Testing
         simulation.sendPacket(from: left, to: right)
         simulation.run(for: .seconds(1))
         let id = left.id(of: right)
-        simulation.command(left) { $0.removePeer(id, now: simulation.now) }
+        simulation.command(left) { $0.removePeer(id) }
         #expect(left.device.indexOwners.isEmpty)
         #expect(left.device.nextTimeout == nil)
         left.forgetHistory()
@@ -103,8 +103,8 @@ import Testing
         }
         for id in ids { device.initiate(id, now: now) }
         while device.poll() != nil {}
-        device.removePeer(ids[1], now: now)
-        device.removePeer(ids[4], now: now)
+        device.removePeer(ids[1])
+        device.removePeer(ids[4])
         device.handleTimeout(now: now + .seconds(6))
         var retried: [PeerID?] = []
         while let output = device.poll() {

@@ -63,7 +63,7 @@ import Testing
             let id = left.id(of: right)
             switch ending {
             case 0: simulation.run(for: .seconds(180))
-            case 1: simulation.command(left) { $0.removePeer(id, now: simulation.now) }
+            case 1: simulation.command(left) { $0.removePeer(id) }
             default: simulation.command(left) { $0.setPrivateKey(nil, now: simulation.now) }
             }
             // What control does once a round.

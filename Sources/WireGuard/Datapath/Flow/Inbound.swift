@@ -6,11 +6,11 @@ internal import Synchronization
 /// 2. `add` splits a datagram into the messages that the kernel joined (UDP GRO). Handshake messages go to
 ///    control, and so does what is for another worker. A transport message finds its keypair, is opened in place,
 ///    passes the replay window, and its inner packet must be whole and come from an address behind that peer. It takes
-///    over what routers marked on the outer one (ECN). Probes of the far end are answered, and answers to our own go
+///    over what routers marked on the outer one (ECN). Probes of the far end get a reply, and replies to our own go
 ///    to control. A key that is heard for the first time is used for sending from here on.
 /// 3. `nextWrite` publishes where the peers are now, and then gives the packets, coalesced, for the TUN: replies to
 ///    them find both the key and the endpoint.
-/// 4. The caller sends the runs, which are the answers to probes, and calls `sent`.
+/// 4. The caller sends the runs, which are the replies to probes, and calls `sent`.
 /// 5. `finish` writes counters and stamps, and raises what control must know.
 ///
 /// Concurrency: a local of the inbound thread, used inside its epoch.
@@ -18,7 +18,7 @@ internal import Synchronization
     private static let maximumUses = 64
     /// A second's probes of a thousand tunnels, or what a peer may ask for with packets of full size in a batch.
     private static let replyCapacity = 256 << 10
-    /// Bytes of a packet that control sees: of an answer to a probe the longest header, the ICMP header, what was ours.
+    /// Bytes of a packet that control sees: of a reply to a probe the longest header, the ICMP header, and what was ours.
     private static let excerpt = 96
 
     @unsafe private struct PathUse {
@@ -142,7 +142,7 @@ internal import Synchronization
         if !areEndpointsPublished { publishEndpoints() }
         for index in 0..<useCount {
             let use = unsafe uses[index]
-            // What a cut path brought has not come.
+            // What came by a path that a drill has cut is not counted.
             guard unsafe use.packets > 0 else { continue }
             unsafe use.path._withUnsafeGuaranteedRef { path in
                 if path.mayTellOfRoaming(at: now), events.roamed(path.peer) { path.roamingWasTold() }
@@ -161,7 +161,7 @@ internal import Synchronization
     private mutating func publishEndpoints() {
         for index in 0..<useCount {
             let use = unsafe uses[index]
-            // What a cut path brought has not come.
+            // What came by a path that a drill has cut is not counted.
             guard unsafe use.packets > 0 else { continue }
             unsafe use.path._withUnsafeGuaranteedRef { path in
                 // A peer that has a socket group of its own is not to be lured out of it.
@@ -252,11 +252,6 @@ internal import Synchronization
             try addUnusual(packet, use: index, from: underlay)
             return
         }
-        try pass(packet, use: index)
-    }
-
-    @inline(__always)
-    private mutating func pass(_ packet: borrowing IPPacket, use index: Int) throws(DropReason) {
         if unsafe uses[index].hasPolicy { try applyPathPolicy(packet, use: index) }
         coalescer.add(packet)
     }
@@ -307,7 +302,8 @@ internal import Synchronization
             else { throw .probeQueueFull }
             return
         }
-        try pass(packet, use: index)
+        if unsafe uses[index].hasPolicy { try applyPathPolicy(packet, use: index) }
+        coalescer.add(packet)
     }
 
     /// Turns a probe into its reply and seals it for where it came from. False without a session to do so in,
@@ -419,9 +415,14 @@ extension Unmanaged {
     fileprivate func withGuaranteedRef<Result, Failure: Error>(
         _ body: (Instance) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        try unsafe _withUnsafeGuaranteedRef { instance in
-            Swift.Result { () throws(Failure) in try body(instance) }
-        }.get()
+        let result: Swift.Result<Result, Failure> = unsafe _withUnsafeGuaranteedRef { instance in
+            do throws(Failure) {
+                return .success(try body(instance))
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
     }
 }
 

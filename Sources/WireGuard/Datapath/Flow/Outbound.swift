@@ -276,30 +276,35 @@
     /// the path carries whole.
     @inline(__always)
     mutating func seal(_ packet: borrowing IPPacket, _ hop: Hop, mayFragment: Bool = false) {
-        let index = hop.use
+        unsafe seal(packet.start, count: packet.count, tos: hop.tos, use: hop.use, mayFragment: mayFragment)
+    }
+
+    private mutating func seal(
+        _ packet: UnsafeMutableRawPointer, count: Int, tos: UInt8, use index: Int, mayFragment: Bool
+    ) {
         guard let keypair = unsafe uses[index].keypair, let underlay = unsafe uses[index].underlay else {
             // Control sends what is staged whole.
             if mayFragment {
                 drops.add(.outboundTooBig)
             } else {
-                stage(packet, use: index)
+                unsafe stage(packet, count: count, use: index)
             }
             return
         }
-        let padded = unsafe paddedLength(packet.count, mtu: uses[index].paddingLimit)
+        let padded = unsafe paddedLength(count, mtu: uses[index].paddingLimit)
         let size = padded &+ Protocol.transportOverhead
         guard let output = unsafe batch.room(for: size) else {
             drops.add(.outboundOffloadInvalid)
             return
         }
         let isSealed = unsafe keypair._withUnsafeGuaranteedRef { keypair in
-            unsafe keypair.seal(packet.start, count: packet.count, padded: padded, into: output, by: &chacha)
+            unsafe keypair.seal(packet, count: count, padded: padded, into: output, by: &chacha)
         }
         guard isSealed else {
             drops.add(.sendCounterExhausted)
             return
         }
-        batch.append(size: size, underlay: underlay, use: index, tos: hop.tos, mayFragment: mayFragment)
+        batch.append(size: size, underlay: underlay, use: index, tos: tos, mayFragment: mayFragment)
         unsafe uses[index].bytes &+= size
         unsafe uses[index].packets &+= 1
     }
@@ -307,10 +312,10 @@
     /// Not on the packet's usual way: control stages it, and starts a handshake. A host that floods a tunnel
     /// without a session must not keep control busy with packets that only take each other's place.
     @inline(never)
-    private func stage(_ packet: borrowing IPPacket, use index: Int) {
+    private func stage(_ packet: UnsafeRawPointer, count: Int, use index: Int) {
         let isStaged = unsafe uses[index].path._withUnsafeGuaranteedRef { path in
             unsafe path.mayStage(at: now)
-                && events.stage(packet.bytes, count: packet.count, peer: path.peer)
+                && events.stage(packet, count: count, peer: path.peer)
         }
         if !isStaged { drops.add(.stagedQueueFull) }
     }

@@ -183,7 +183,7 @@ package final class TunnelPath: Sendable {
 
     /// Any authenticated packet, keepalives included.
     package var lastSent: Instant? { Self.instant(sentAt) }
-    /// Any packet that came from the TUN: neither probes nor their answers.
+    /// Any packet that came from the TUN: neither probes nor replies to them.
     package var lastTrafficSent: Instant? { Self.instant(trafficSentAt) }
     /// Any authenticated packet, keepalives included.
     package var lastReceived: Instant? { Self.instant(receivedAt) }
@@ -205,7 +205,7 @@ package final class TunnelPath: Sendable {
         return Instant(nanoseconds: at)
     }
 
-    // MARK: The far end's word
+    // MARK: What the far end says of us
 
     private let heardByFarEndAt = Atomic<UInt64>(0)
     private let wordAt = Atomic<UInt64>(0)

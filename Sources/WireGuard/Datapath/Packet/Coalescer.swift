@@ -121,6 +121,7 @@
         openCount &-= 1
     }
 
+    @inline(__always)
     private mutating func push(_ entry: Entry, slice: PacketSlice) {
         unsafe (nodes + nodeCount).initialize(to: Node(slice: slice, next: Self.none))
         var entry = unsafe entry
@@ -167,7 +168,7 @@
             return nil
         }
         // A superpacket's header is summed anew: a wrong one must not come out right.
-        let isHeaderRight = packet.isHeaderRight
+        let isHeaderRight = packet.isPlainHeaderRight
         let length = packet.bodyLength
         if packet.transport == IPProtocol.tcp {
             guard offloads.tcp, length >= TCPField.headerLength else { return nil }
@@ -235,7 +236,7 @@
             unsafe payload <= entry.segmentSize, unsafe entry.total &+ payload <= 65_535
         else { return false }
         if unsafe entry.family == .v4 {
-            // Of the flags, in the first byte of the fragment field, only DF can be set here.
+            // The first byte of the fragment field has the flags; only DF can be set here.
             guard unsafe a.byte(at: IPv4Field.tos) == b.byte(at: IPv4Field.tos),
                 unsafe a.byte(at: IPv4Field.ttl) == b.byte(at: IPv4Field.ttl),
                 unsafe a.byte(at: IPv4Field.fragment) == b.byte(at: IPv4Field.fragment)

@@ -1,7 +1,7 @@
 /// What a router owes a sender whose packet it cannot pass on, at most a hundred a second.
 ///
 /// It is written in the name of the packet's destination: that one is behind the TUN by every routing table,
-/// so no reverse-path filter stands in the answer's way, and none of our own addresses need be known here.
+/// so no reverse-path filter stands in the error's way, and none of our own addresses need be known here.
 @safe struct ICMPError: ~Copyable {
     enum Kind {
         /// ICMP host unreachable (RFC 792) or ICMPv6 address unreachable (RFC 4443, section 3.1).

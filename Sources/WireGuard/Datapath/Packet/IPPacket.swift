@@ -2,7 +2,7 @@
 /// the packet: reading one cannot go past it. What the transport header says is looked at only behind `hasTCPHeader`
 /// and its like.
 ///
-/// The bytes are the caller's, and must stay while the view is used. It fits in two registers, and is never copied.
+/// The bytes are the caller's, and must stay while the view is used. It fits in four registers, and is never copied.
 @safe struct IPPacket: ~Copyable {
     enum Side {
         case source
@@ -12,34 +12,34 @@
     }
 
     let start: UnsafeMutableRawPointer
-    private let length: UInt32
-    private let ipLength: UInt8
+    /// Bytes of the whole packet, as its header says; not more than there are.
+    let count: Int
+    /// Bytes before the transport header, as far as it is known: IPv6 extension headers are not walked.
+    let headerLength: Int
     /// IPv4 protocol, or IPv6 next header.
     let transport: UInt8
     let family: IPAddress.Family
     /// Has an offset or more to come, so that its ports are not where they seem. IPv4 only.
     let isFragment: Bool
 
-    /// Bytes of the whole packet, as its header says; not more than there are.
-    @inline(__always) var count: Int { Int(length) }
-    /// Bytes before the transport header, as far as it is known: IPv6 extension headers are not walked.
-    @inline(__always) var headerLength: Int { Int(ipLength) }
     /// Bytes of the transport header and of all behind it.
     @inline(__always) var bodyLength: Int { count &- headerLength }
     @inline(__always) var bytes: UnsafeRawPointer { unsafe UnsafeRawPointer(start) }
     /// The transport header; nothing of it need be there.
     @inline(__always) var body: UnsafeRawPointer { unsafe bytes + headerLength }
 
-    /// Throws `.innerVersionUnknown`, or `.innerLengthWrong` when the header's lengths do not fit in `count` bytes.
+    /// Throws `.innerVersionUnknown`, or `.innerLengthWrong` when the header's lengths do not fit in `count` bytes. Where
+    /// the packet `isQuoted`, by an ICMP error, `count` is what is there of it, whatever the header says.
     @inline(__always)
-    init(_ start: UnsafeMutableRawPointer, count: Int) throws(DropReason) {
+    init(_ start: UnsafeMutableRawPointer, count: Int, isQuoted: Bool = false) throws(DropReason) {
         guard count > 0 else { throw .innerLengthWrong }
         let bytes = UnsafeRawPointer(start)
-        switch unsafe bytes.byte(at: IPv4Field.versionAndLength) >> 4 {
+        let first = unsafe bytes.byte(at: IPv4Field.versionAndLength)
+        switch first >> 4 {
         case 4:
             guard count >= IPv4Field.headerLength else { throw .innerLengthWrong }
-            let header = Int(unsafe bytes.byte(at: IPv4Field.versionAndLength) & 15) &* 4
-            let total = unsafe bytes.bigEndian16(at: IPv4Field.totalLength)
+            let header = Int(first & 15) &* 4
+            let total = unsafe isQuoted ? count : bytes.bigEndian16(at: IPv4Field.totalLength)
             guard header >= IPv4Field.headerLength, total >= header, total <= count else {
                 throw .innerLengthWrong
             }
@@ -50,35 +50,14 @@
                 isFragment: fragment & (FragmentBits.moreFragments | FragmentBits.offset) != 0)
         case 6:
             guard count >= IPv6Field.headerLength else { throw .innerLengthWrong }
-            let total = IPv6Field.headerLength &+ (unsafe bytes.bigEndian16(at: IPv6Field.payloadLength))
+            let payload = unsafe bytes.bigEndian16(at: IPv6Field.payloadLength)
+            let total = isQuoted ? count : IPv6Field.headerLength &+ payload
             guard total <= count else { throw .innerLengthWrong }
             unsafe self.init(
                 start, family: .v6, headerLength: IPv6Field.headerLength, count: total,
                 transport: bytes.byte(at: IPv6Field.nextHeader))
         default:
             throw .innerVersionUnknown
-        }
-    }
-
-    /// The packet that an ICMP error quotes: `count` is what is there of it. Nil when not even its addresses are.
-    init?(quoted start: UnsafeMutableRawPointer, count: Int) {
-        let bytes = UnsafeRawPointer(start)
-        guard count >= IPv4Field.headerLength else { return nil }
-        switch unsafe bytes.byte(at: IPv4Field.versionAndLength) >> 4 {
-        case 4:
-            let header = Int(unsafe bytes.byte(at: IPv4Field.versionAndLength) & 15) &* 4
-            guard header >= IPv4Field.headerLength, header <= count else { return nil }
-            let fragment = unsafe bytes.bigEndian16(at: IPv4Field.fragment)
-            unsafe self.init(
-                start, family: .v4, headerLength: header, count: count,
-                transport: bytes.byte(at: IPv4Field.transport),
-                isFragment: fragment & (FragmentBits.moreFragments | FragmentBits.offset) != 0)
-        case 6:
-            guard count >= IPv6Field.headerLength else { return nil }
-            unsafe self.init(
-                start, family: .v6, headerLength: IPv6Field.headerLength, count: count,
-                transport: bytes.byte(at: IPv6Field.nextHeader))
-        default: return nil
         }
     }
 
@@ -90,8 +69,8 @@
         isFragment: Bool = false
     ) {
         unsafe self.start = start
-        length = UInt32(truncatingIfNeeded: count)
-        ipLength = UInt8(truncatingIfNeeded: headerLength)
+        self.count = count
+        self.headerLength = headerLength
         self.transport = transport
         self.family = family
         self.isFragment = isFragment
@@ -176,6 +155,12 @@
     @inline(__always)
     var isHeaderRight: Bool {
         unsafe family == .v6 || Checksum.fold(Checksum.add(bytes, count: headerLength)) == 0xffff
+    }
+
+    /// The same for a header without options, whose length the compiler then knows.
+    @inline(__always)
+    var isPlainHeaderRight: Bool {
+        unsafe family == .v6 || Checksum.fold(Checksum.add(bytes, count: IPv4Field.headerLength)) == 0xffff
     }
 
     /// Whether the body is as its checksum says; the whole packet must be there.

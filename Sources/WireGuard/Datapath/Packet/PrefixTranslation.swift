@@ -141,9 +141,8 @@ package final class PrefixTranslation: Sendable {
         _ start: UnsafeMutableRawPointer, count: Int, _ family: IPAddress.Family, _ side: IPPacket.Side,
         _ mapping: Mapping
     ) -> Change? {
-        guard let packet = unsafe IPPacket(quoted: start, count: count), packet.family == family else {
-            return nil
-        }
+        guard let packet = unsafe try? IPPacket(start, count: count, isQuoted: true), packet.family == family
+        else { return nil }
         let headerSum = unsafe UInt64(start.reading.word(at: IPv4Field.checksum))
         guard let change = replace(packet, side, mapping) else { return nil }
         var total = change

@@ -3,7 +3,7 @@
 ///
 ///     echo request    type  code  checksum  identifier  sequence  ``ProbePayload``
 ///     echo reply      the same with another type; it comes back whole
-///     TCP             SYN from one of `ForwardingTable.probePorts`, which SYN-ACK or RST answers
+///     TCP             SYN from one of `ForwardingTable.probePorts`, whose reply is SYN-ACK or RST
 ///
 /// The ICMP identifier only tells a reader of tcpdump the peer: a translator on the way may change it. A SYN has no
 /// payload; who sent it knows the reply by its acknowledgement number.
@@ -230,7 +230,7 @@ extension ProbePacket {
 // MARK: What data threads see
 
 extension IPPacket {
-    /// An echo request without options and whole, with right checksums: any other the kernel answers, or not.
+    /// An echo request without options and whole, with right checksums: to any other the kernel replies, or not.
     var isEchoRequest: Bool {
         isEcho(type: family == .v4 ? ICMPType.echoRequest4 : ICMPType.echoRequest6)
     }

@@ -17,7 +17,7 @@ package final class RateLimiter: Sendable {
     package let rate: UInt64
     /// Bytes that may go at once.
     package let burst: UInt64
-    /// Of the burst, what bulk leaves to small.
+    /// Part of the burst that bulk leaves to small.
     package let reserve: UInt64
     private let start: Instant
     private let spent = Atomic<UInt64>(0)

@@ -22,7 +22,7 @@
     }
 
     let limiter: RateLimiter
-    /// Of one path; else of a whole connection.
+    /// Whether it is one path's; else it is a whole connection's.
     let isOfPath: Bool
     /// The table no longer has its limiter: what it holds is to go on at once.
     var isRetired = false

@@ -20,7 +20,7 @@ internal import Synchronization
         package let paths: [TunnelPath]
         /// Flows are spread over the paths by `assign`; if not, all take the one of `activate`.
         package let isBalanced: Bool
-        /// Targets of probes behind the far gateways: their answers are looked for. They must be among `sources`
+        /// Targets of probes behind the far gateways: replies from them are looked for. They must be among `sources`
         /// to be believed, and are reached as any other address.
         package let watched: [IPAddress]
         /// The address that they are asked from; nil is the tunnels' own inside addresses.
@@ -34,7 +34,7 @@ internal import Synchronization
         package let translation: PrefixTranslation?
         /// Whether an outer packet shows the inner one's DSCP.
         package let copiesDSCP: Bool
-        /// Of all paths together.
+        /// Limits the rate of all paths together.
         package let limiter: RateLimiter?
         /// By position in `paths`; none where it ends.
         package let pathLimiters: [RateLimiter?]
@@ -166,7 +166,7 @@ internal import Synchronization
         for number in connections.indices { activate(connections[number].active, of: number) }
     }
 
-    /// Of equal addresses the first one counts, and an inside address before a watched one.
+    /// Where addresses are equal the first one counts, and an inside address before a watched one.
     private static func specials(of connections: [Connection], routes: PrefixTable) -> [Special] {
         var specials: [Special] = []
         var known: Set<IPAddress> = []

@@ -1,13 +1,13 @@
 /// Which connections the packets from an address may come from: the longest of all prefixes that holds it, and
 /// those who have just that prefix. Several may, where one stands in for another.
 struct OriginTable: Sendable {
-    /// To the position of a prefix in `starts`.
+    /// From a prefix to its index in `starts`.
     private let prefixes: PrefixTable
-    /// Where the owners of each prefix begin; one more than there are prefixes.
+    /// Index of the first owner of each prefix; one more than there are prefixes.
     private let starts: [Int]
     private let owners: [Int32]
 
-    /// `sources` by number of connection.
+    /// `sources` by index of connection.
     init(_ sources: [[IPPrefix]]) {
         let all = sources.enumerated().flatMap { number, prefixes in
             prefixes.map { (prefix: $0.network, owner: Int32(number)) }
@@ -17,9 +17,9 @@ struct OriginTable: Sendable {
         }
         var order: [(prefix: IPPrefix, value: Int32)] = []
         var starts: [Int] = []
-        for (place, entry) in all.enumerated() where order.last?.prefix != entry.prefix {
+        for (index, entry) in all.enumerated() where order.last?.prefix != entry.prefix {
             order.append((entry.prefix, Int32(starts.count)))
-            starts.append(place)
+            starts.append(index)
         }
         prefixes = PrefixTable(order)
         self.starts = starts + [all.count]

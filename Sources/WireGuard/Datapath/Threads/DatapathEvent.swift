@@ -15,7 +15,7 @@ package enum DatapathEvent: Sendable {
     /// The first authentic packet under a keypair that the responder holds as its next one. Packets from the TUN are
     /// sealed under it already if an older one was in use.
     case keyConfirmed(PeerID, localIndex: UInt32)
-    /// An authentic packet came from elsewhere, and answers go there: at most ten times a second, the last change
+    /// An authentic packet came from elsewhere, and packets to the peer go there: at most ten times a second, the last change
     /// with a later packet at the latest.
     case roamed(PeerID)
     /// The socket refused a message as larger than the interface takes, and the tunnel's outer packets are not to be
@@ -23,7 +23,7 @@ package enum DatapathEvent: Sendable {
     case sendTooBig(PeerID)
     /// An inner packet was dropped for its source: its first 96 bytes and the length of all of it; at most twice a second.
     case sourceRefused(PeerID, packet: [UInt8], length: Int)
-    /// An answer to a probe of ours, whichever tunnel the probe went by: the first 96 bytes of the inner packet,
+    /// A reply to a probe of ours, whichever tunnel the probe went by: the first 96 bytes of the inner packet,
     /// the length of all of it, and when its batch was taken. Its source belongs to the peer's connection.
     case probeReply(PeerID, packet: [UInt8], length: Int, at: Instant)
 }

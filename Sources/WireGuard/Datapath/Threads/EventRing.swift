@@ -4,7 +4,7 @@ internal import Synchronization
 /// neither waits.
 ///
 /// Handshakes, strays and staged packets, which a stranger or a busy host can produce without end, may fill three
-/// quarters of it, and answers to probes and refused packets, which a peer can, seven eighths; the rest is kept for the events that
+/// quarters of it, and replies to probes and refused packets, which a peer can, seven eighths; the rest is kept for the events that
 /// timers and key confirmation hang on.
 ///
 /// A second one leads strays the other way, from control to the inbound thread that they are for.
@@ -21,7 +21,7 @@ internal import Synchronization
 
         var kind: Kind
         var payloadCount: UInt32 = 0
-        /// Of the inner packet that the payload is the start of.
+        /// Length of the inner packet whose start is the payload.
         var length: UInt32 = 0
         var peer: PeerID = PeerID(0)
         /// Local index, nanoseconds of an instant, or the class of an outer packet.

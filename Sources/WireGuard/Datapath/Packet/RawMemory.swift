@@ -46,18 +46,3 @@ extension UnsafeMutableRawPointer {
         unsafe storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self)
     }
 }
-
-/// Numbers in messages that control builds and reads: for these the caller has checked that the bytes are there.
-extension [UInt8] {
-    package func bigEndian16(at offset: Int) -> Int { Int(self[offset]) << 8 | Int(self[offset + 1]) }
-
-    package func bigEndian32(at offset: Int) -> UInt32 {
-        UInt32(bigEndian16(at: offset)) << 16 | UInt32(bigEndian16(at: offset + 2))
-    }
-
-    package mutating func appendBigEndian(_ value: some FixedWidthInteger & UnsignedInteger) {
-        for shift in stride(from: value.bitWidth - 8, through: 0, by: -8) {
-            append(UInt8(truncatingIfNeeded: value >> shift))
-        }
-    }
-}

@@ -1,4 +1,5 @@
 import ControlAPI
+import FoundationEssentials
 import TestSupport
 import Testing
 import WireGuard
@@ -7,14 +8,28 @@ import WireGuard
 
 /// Whole lives of two gateways with several tunnels on a bad internet, one a seed: loss, one-way cuts, reorder, delay,
 /// restarts, clock jumps, wires that go. Then the internet heals, and everything must work and come to rest.
+///
+/// A failing seed is named with the failure; `VGWD_SIM_SEED=17 swift test --filter GatewayChaosTests` runs it alone, and
+/// `VGWD_SIM_SEEDS=10000` runs as many as wanted.
 @Suite struct GatewayChaosTests {
-    private static let seeds = 40
+    private static let seeds: Range<UInt64> = {
+        let environment = ProcessInfo.processInfo.environment
+        if let seed = environment["VGWD_SIM_SEED"].flatMap({ UInt64($0) }) { return seed..<seed + 1 }
+        return 0..<(environment["VGWD_SIM_SEEDS"].flatMap { UInt64($0) } ?? 40)
+    }()
 
-    @Test("whatever happens, nothing leaves in clear, a usable tunnel is used, nothing is told twice, and both ends recover")
+    @Test(
+        "whatever happens, nothing leaves in clear, a usable tunnel is used, nothing is told twice, and both ends recover"
+    )
     func chaos() async {
-        await withTaskGroup(of: String?.self) { group in
-            for seed in 1...UInt64(Self.seeds) { group.addTask { Life(seed).problem } }
-            for await problem in group { if let problem { Issue.record("\(problem)") } }
+        // As many at a time as there may be cores: each life holds locked memory for its keys.
+        for start in stride(from: Self.seeds.lowerBound, to: Self.seeds.upperBound, by: 8) {
+            await withTaskGroup(of: String?.self) { group in
+                for seed in start..<min(start + 8, Self.seeds.upperBound) {
+                    group.addTask { Life(seed).problem }
+                }
+                for await problem in group { if let problem { Issue.record("\(problem)") } }
+            }
         }
     }
 
@@ -43,7 +58,9 @@ import WireGuard
             check("healed")
             for gateway in [internet.near, internet.far] where problem == nil {
                 let connection = gateway.gateway.connections[0]
-                if connection.activeTunnels != ["a"] { fail("\(connection.activeTunnels) in use after all is well") }
+                if connection.activeTunnels != ["a"] {
+                    fail("\(connection.activeTunnels) in use after all is well")
+                }
                 if !internet.passes(from: gateway) { fail("no packet passes after all is well") }
             }
         }
@@ -57,9 +74,12 @@ import WireGuard
             case 1: internet.cut(wire, toFar: direction == 0)
             case 2: internet.cut(wire, false)
             case 3: internet.ways[wire][direction].loss = Double.random(in: 0...0.5, using: &random)
-            case 4: internet.ways[wire][direction].delay = .milliseconds(Int64.random(in: 1...300, using: &random))
+            case 4:
+                internet.ways[wire][direction].delay = .milliseconds(
+                    Int64.random(in: 1...300, using: &random))
             case 5:
-                internet.ways[wire][direction].jitter = .milliseconds(Int64.random(in: 1...50, using: &random))
+                internet.ways[wire][direction].jitter = .milliseconds(
+                    Int64.random(in: 1...50, using: &random))
                 internet.ways[wire][direction].duplicates = 0.1
             case 6: internet.restart(gateway)
             case 7:
@@ -85,7 +105,7 @@ import WireGuard
         }
 
         private func fail(_ what: String) {
-            problem = problem ?? "seed \(seed): \(what)"
+            problem = problem ?? "VGWD_SIM_SEED=\(seed) swift test --filter GatewayChaosTests: \(what)"
         }
 
         private func check(_ moment: String) {
@@ -98,7 +118,10 @@ import WireGuard
                 case .withdrawn, nil: fail("\(moment): \(other.site) may leave in clear")
                 }
                 let carrying = connection.tunnels.filter { $0.health.state.isCarrying }.map(\.name)
-                if !carrying.isEmpty, connection.activeTunnels.allSatisfy({ !carrying.contains($0) }) {
+                // One with a session and without a verdict is as good as the first that has shown itself.
+                let untried = connection.tunnels.filter { $0.health.hasSession && !$0.health.hasFailed }
+                let good = carrying + untried.map(\.name)
+                if !carrying.isEmpty, Set(connection.activeTunnels).isDisjoint(with: good) {
                     fail("\(moment): \(connection.activeTunnels) in use, and \(carrying) carry")
                 }
                 checkEvents(of: gateway, moment)

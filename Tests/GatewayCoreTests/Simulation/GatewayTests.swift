@@ -61,7 +61,8 @@ import WireGuard
         internet.cut(1, false)
         internet.run(for: .seconds(2))
         #expect(internet.near.routes?[internet.far.site] == .carried)
-        #expect(internet.near.events(.connectionUp).count == 1 && internet.near.events(.routeRestored).count == 1)
+        #expect(
+            internet.near.events(.connectionUp).count == 1 && internet.near.events(.routeRestored).count == 1)
         #expect(internet.passes(from: internet.near))
     }
 
@@ -98,7 +99,8 @@ import WireGuard
             Issue.record("\(single.near.drills)")
             return
         }
-        #expect(error.message == "no drill of vpc: there is only one tunnel, so there is nothing to fail over to")
+        #expect(
+            error.message == "no drill of vpc: there is only one tunnel, so there is nothing to fail over to")
 
         let internet = Self.up()
         try internet.tell(internet.near) { (gateway, now) throws(APIError) in
@@ -155,7 +157,9 @@ import WireGuard
         #expect(internet.near.tunnel("b")?.health.state == .up)
     }
 
-    @Test("a route of an operator is carried at once, refused where it cannot be, and given back by the spec before it")
+    @Test(
+        "a route of an operator is carried at once, refused where it cannot be, and given back by the spec before it"
+    )
     func routes() throws {
         let internet = Self.up()
         let prefix = try #require(IPPrefix("10.99.0.0/16"))

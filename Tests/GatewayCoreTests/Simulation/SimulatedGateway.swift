@@ -21,12 +21,7 @@ final class SimulatedGateway {
     private let settings: Gateway.Settings
 
     private(set) var gateway: Gateway
-    private var outbound: Outbound
-    private var inbound: Inbound
-    private var outboundEvents: EventRing
-    private var inboundEvents: EventRing
-    private var keypairs: KeypairTable
-    private var table = ForwardingTable.empty
+    private var datapath: SimulatedDatapath
     let dataDrops = DropCounters()
 
     /// Everything that it gave to the network and has not been taken yet.
@@ -47,16 +42,10 @@ final class SimulatedGateway {
         var entropy = SplitMix(seed: seed)
         privateKey = PrivateKey.generate(from: &entropy)
         self.settings = settings ?? Gateway.Settings(name: "gateway-\(number)")
-        keypairs = KeypairTable(capacity: 64)
-        outboundEvents = EventRing(capacity: 1 << 14)
-        inboundEvents = EventRing(capacity: 1 << 14)
-        outbound = Outbound(events: outboundEvents, drops: dataDrops)
-        inbound = Inbound(
-            keypairs: keypairs, events: inboundEvents, drops: dataDrops, vnetHeader: true, tcpOffload: false,
-            udpOffload: false)
+        datapath = SimulatedDatapath(keypairs: 64, drops: dataDrops)
         gateway = Gateway(
             GatewaySpec(), settings: self.settings,
-            device: Device(privateKey: nil, keypairs: keypairs, entropy: entropy),
+            device: Device(privateKey: nil, keypairs: datapath.keypairs, entropy: entropy),
             probeSecret: ProbeSecret(using: &entropy), underlays: [], interface: Self.interface,
             now: Instant(nanoseconds: 0))
     }
@@ -90,18 +79,11 @@ final class SimulatedGateway {
         starts += 1
         var entropy = SplitMix(seed: seed &+ starts &* 7919)
         let floor = gateway.lastTimestamp
-        keypairs = KeypairTable(capacity: 64)
-        outboundEvents = EventRing(capacity: 1 << 14)
-        inboundEvents = EventRing(capacity: 1 << 14)
-        outbound = Outbound(events: outboundEvents, drops: dataDrops)
-        inbound = Inbound(
-            keypairs: keypairs, events: inboundEvents, drops: dataDrops, vnetHeader: true, tcpOffload: false,
-            udpOffload: false)
-        table = .empty
+        datapath = SimulatedDatapath(keypairs: 64, drops: dataDrops)
         gateway = Gateway(
             spec, settings: settings,
             device: Device(
-                privateKey: privateKey, keypairs: keypairs, entropy: entropy, timestampFloor: floor),
+                privateKey: privateKey, keypairs: datapath.keypairs, entropy: entropy, timestampFloor: floor),
             probeSecret: ProbeSecret(using: &entropy), underlays: underlays, interface: Self.interface,
             now: now)
         gateway.handle(.clock(realtimeOffset: realtimeOffset), now: now)
@@ -111,7 +93,9 @@ final class SimulatedGateway {
     func restart(now: Instant) { start(spec, underlays: gateway.underlays, now: now) }
 
     /// What happens to it, or what an operator orders; `settle` then collects what came of it.
-    func tell<Failure: Error, Value>(_ body: (inout Gateway) throws(Failure) -> Value) throws(Failure) -> Value {
+    func tell<Failure: Error, Value>(_ body: (inout Gateway) throws(Failure) -> Value) throws(Failure)
+        -> Value
+    {
         try body(&gateway)
     }
 
@@ -119,50 +103,13 @@ final class SimulatedGateway {
 
     // MARK: Data path
 
-    func send(_ packets: [[UInt8]], now: Instant) {
-        outbound.begin(table: table, now: now)
-        for packet in packets {
-            var buffer = packet + [UInt8](repeating: 0, count: 16)
-            unsafe buffer.withUnsafeMutableBytes { bytes in
-                unsafe outbound.add(bytes.baseAddress!, count: packet.count, offload: VirtioNetHeader())
-            }
-        }
-        for index in 0..<outbound.runCount {
-            let run = outbound.run(index)
-            let bytes = unsafe Array(outbound.bytes(of: run))
-            for start in stride(from: 0, to: bytes.count, by: run.segmentSize) {
-                put(Array(bytes[start..<min(start + run.segmentSize, bytes.count)]), run.underlay)
-            }
-        }
-        outbound.sent()
-        outbound.finish()
-    }
+    func send(_ packets: [[UInt8]], now: Instant) { datapath.send(packets, now: now, put: put) }
 
     /// A datagram that came by a wire.
     func receive(_ datagram: [UInt8], by wire: Int, from: Endpoint, now: Instant) {
         let source = LocalSource(address: address(by: wire).address, interface: UInt32(wire + 2))
-        inbound.begin(table: table, now: now)
-        var buffer = datagram + [0]
-        unsafe buffer.withUnsafeMutableBytes { bytes in
-            unsafe inbound.add(
-                bytes.baseAddress!, count: datagram.count, segmentSize: 0,
-                from: UnderlayPath(endpoint: from, source: source, socket: UInt8(wire)))
-            while let slices = unsafe inbound.nextWrite() {
-                var packet: [UInt8] = []
-                for index in 0..<slices.count {
-                    let slice = unsafe slices[index]
-                    unsafe packet += UnsafeRawBufferPointer(start: slice.base, count: slice.count)
-                }
-                delivered.append(Array(packet.dropFirst(VirtioNetHeader.size)))
-            }
-        }
-        inbound.written()
-        for index in 0..<inbound.runCount {
-            let run = inbound.run(index)
-            put(unsafe Array(inbound.bytes(of: run)), run.underlay)
-        }
-        inbound.sent()
-        inbound.finish()
+        let underlay = UnderlayPath(endpoint: from, source: source, socket: UInt8(wire))
+        delivered += datapath.receive(datagram, from: underlay, now: now, put: put)
     }
 
     private func put(_ bytes: [UInt8], _ underlay: UnderlayPath) {
@@ -173,9 +120,7 @@ final class SimulatedGateway {
     func settle(now: Instant) -> [Sent] {
         var isQuiet = false
         while !isQuiet {
-            var pending: [DatapathEvent] = []
-            _ = inboundEvents.drain { pending.append($0) }
-            _ = outboundEvents.drain { pending.append($0) }
+            let pending = datapath.takeEvents()
             for event in pending { gateway.handle(.dataplane(event), now: now) }
             isQuiet = pending.isEmpty
             while let output = gateway.poll() {
@@ -183,7 +128,7 @@ final class SimulatedGateway {
                 obey(output, now)
             }
         }
-        keypairs.reclaim()
+        datapath.keypairs.reclaim()
         defer { wire = [] }
         return wire
     }
@@ -194,7 +139,7 @@ final class SimulatedGateway {
             put(bytes, underlay)
             gateway.handle(.transmitted(peer, .sent), now: now)
         case .resolve(let peer, let host, let port): questions.append((peer, host, port))
-        case .publish(let table): self.table = table
+        case .publish(let table): datapath.table = table
         case .reconcile(let prefixes):
             routes = Dictionary(prefixes.map { ($0.prefix, $0.state) }) { first, _ in first }
         case .raise(let event, _): events.append(event)

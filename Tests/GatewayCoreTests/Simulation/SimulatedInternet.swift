@@ -135,12 +135,14 @@ final class SimulatedInternet {
         guard !way.isCut, Double.random(in: 0..<1, using: &random) >= way.loss else { return }
         let copies = Double.random(in: 0..<1, using: &random) < way.duplicates ? 2 : 1
         for _ in 0..<copies {
-            let jitter = way.jitter == .zero ? 0 : Int64.random(in: 0...way.jitter.wholeNanoseconds, using: &random)
+            let jitter =
+                way.jitter == .zero ? 0 : Int64.random(in: 0...way.jitter.wholeNanoseconds, using: &random)
             serial += 1
             let flight = Flight(
                 at: now + way.delay + .nanoseconds(jitter), serial: serial, bytes: sent.bytes, wire: wire,
                 from: sent.from, isToFar: isToFar)
-            let index = flights.firstIndex { ($0.at, $0.serial) > (flight.at, flight.serial) } ?? flights.count
+            let index =
+                flights.firstIndex { ($0.at, $0.serial) > (flight.at, flight.serial) } ?? flights.count
             flights.insert(flight, at: index)
         }
     }
@@ -172,7 +174,8 @@ final class SimulatedInternet {
 
     /// A UDP packet of 28 bytes without a checksum of its own.
     private static func packet(from source: IPAddress, to destination: IPAddress) -> [UInt8] {
-        var packet: [UInt8] = [0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0] + source.bytes + destination.bytes
+        var packet: [UInt8] =
+            [0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0] + source.bytes + destination.bytes
         packet += [0x30, 0x39, 0x30, 0x39, 0, 8, 0, 0]
         var sum = stride(from: 0, to: 20, by: 2).reduce(UInt32(0)) {
             $0 + UInt32(packet[$1]) << 8 + UInt32(packet[$1 + 1])

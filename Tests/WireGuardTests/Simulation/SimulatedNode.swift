@@ -22,12 +22,7 @@ final class SimulatedNode {
     private(set) var configurations: [(node: SimulatedNode, configuration: PeerConfiguration)] = []
 
     private(set) var device: Device
-    private var keypairs: KeypairTable
-    private var outbound: Outbound
-    private var inbound: Inbound
-    private var outboundEvents: EventRing
-    private var inboundEvents: EventRing
-    private var table = ForwardingTable.empty
+    private var datapath: SimulatedDatapath
     private let dataDrops = DropCounters()
 
     /// Everything that it gave to the network and has not been taken yet.
@@ -43,15 +38,8 @@ final class SimulatedNode {
         var entropy = SplitMix(seed: seed)
         privateKey = PrivateKey.generate(from: &entropy)
         address = Endpoint(address: IPAddress(v4: 0xc000_0200 + UInt32(number)), port: 51820)
-        let keypairs = KeypairTable(capacity: 512)
-        self.keypairs = keypairs
-        outboundEvents = EventRing(capacity: 1 << 17)
-        inboundEvents = EventRing(capacity: 1 << 16)
-        outbound = Outbound(events: outboundEvents, drops: dataDrops)
-        inbound = Inbound(
-            keypairs: keypairs, events: inboundEvents, drops: dataDrops, vnetHeader: true, tcpOffload: false,
-            udpOffload: false)
-        device = Device(privateKey: privateKey, keypairs: keypairs, entropy: entropy)
+        datapath = SimulatedDatapath(keypairs: 512, drops: dataDrops)
+        device = Device(privateKey: privateKey, keypairs: datapath.keypairs, entropy: entropy)
         device.realtimeOffset = realtimeOffset
     }
 
@@ -77,7 +65,7 @@ final class SimulatedNode {
                     prefixes: [IPPrefix(address: other.innerAddress, length: 16)!.network], paths: [path])
             }
         }
-        table = ForwardingTable(connections: connections, mtu: 1420)
+        datapath.table = ForwardingTable(connections: connections, mtu: 1420)
     }
 
     func id(of other: SimulatedNode) -> PeerID {
@@ -91,15 +79,9 @@ final class SimulatedNode {
     func restart(seed: UInt64, now: Instant) {
         let offset = device.realtimeOffset
         let floor = device.lastTimestamp
-        keypairs = KeypairTable(capacity: 512)
-        outboundEvents = EventRing(capacity: 1 << 17)
-        inboundEvents = EventRing(capacity: 1 << 16)
-        outbound = Outbound(events: outboundEvents, drops: dataDrops)
-        inbound = Inbound(
-            keypairs: keypairs, events: inboundEvents, drops: dataDrops, vnetHeader: true, tcpOffload: false,
-            udpOffload: false)
+        datapath = SimulatedDatapath(keypairs: 512, drops: dataDrops)
         device = Device(
-            privateKey: privateKey, keypairs: keypairs, entropy: SplitMix(seed: seed),
+            privateKey: privateKey, keypairs: datapath.keypairs, entropy: SplitMix(seed: seed),
             timestampFloor: floor)
         device.realtimeOffset = offset
         for (_, configuration) in configurations { _ = device.addPeer(configuration, now: now) }
@@ -112,53 +94,21 @@ final class SimulatedNode {
     // MARK: Data path
 
     func send(_ packets: [[UInt8]], now: Instant) {
-        outbound.begin(table: table, now: now)
-        for packet in packets {
-            var buffer = packet + [UInt8](repeating: 0, count: 16)
-            unsafe buffer.withUnsafeMutableBytes { bytes in
-                unsafe outbound.add(bytes.baseAddress!, count: packet.count, offload: VirtioNetHeader())
-            }
-        }
-        for index in 0..<outbound.runCount {
-            let run = outbound.run(index)
-            let bytes = unsafe Array(outbound.bytes(of: run))
-            for start in stride(from: 0, to: bytes.count, by: run.segmentSize) {
-                let message = Array(bytes[start..<min(start + run.segmentSize, bytes.count)])
-                wire.append(Sent(at: now, bytes: message, to: run.underlay))
-            }
-        }
-        outbound.sent()
-        outbound.finish()
+        datapath.send(packets, now: now) { wire.append(Sent(at: now, bytes: $0, to: $1)) }
     }
 
     func receive(_ datagram: [UInt8], from: Endpoint, now: Instant) {
         let source = LocalSource(address: address.address, interface: 2)
-        inbound.begin(table: table, now: now)
-        var buffer = datagram + [0]
-        unsafe buffer.withUnsafeMutableBytes { bytes in
-            unsafe inbound.add(
-                bytes.baseAddress!, count: datagram.count, segmentSize: 0,
-                from: UnderlayPath(endpoint: from, source: source))
-            while let slices = unsafe inbound.nextWrite() {
-                var packet: [UInt8] = []
-                for index in 0..<slices.count {
-                    let slice = unsafe slices[index]
-                    unsafe packet += UnsafeRawBufferPointer(start: slice.base, count: slice.count)
-                }
-                delivered.append(Array(packet.dropFirst(VirtioNetHeader.size)))
-            }
-        }
-        inbound.written()
-        inbound.finish()
+        delivered += datapath.receive(
+            datagram, from: UnderlayPath(endpoint: from, source: source), now: now
+        ) { wire.append(Sent(at: now, bytes: $0, to: $1)) }
     }
 
     /// Lets control run until it has nothing more to do; what it and the data path gave to the network.
     func settle(now: Instant) -> [Sent] {
         var isQuiet = false
         while !isQuiet {
-            var pending: [DatapathEvent] = []
-            _ = inboundEvents.drain { pending.append($0) }
-            _ = outboundEvents.drain { pending.append($0) }
+            let pending = datapath.takeEvents()
             for event in pending { device.handle(event, now: now) }
             isQuiet = pending.isEmpty
             while let output = device.poll() {
@@ -171,7 +121,7 @@ final class SimulatedNode {
                 }
             }
         }
-        keypairs.reclaim()
+        datapath.keypairs.reclaim()
         defer { wire = [] }
         sent += wire
         return wire

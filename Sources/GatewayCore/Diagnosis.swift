@@ -34,7 +34,7 @@ package struct Diagnosis: Hashable, Sendable {
         package var sendProblem: SendProblem?
         package var hasPrivateKey = true
         package var endpoint: Endpoint?
-        /// Of the endpoint's names.
+        /// Why the endpoint's names do not resolve.
         package var nameProblem: String?
         package var awaitedNames: String?
         /// What to do where this host's own name server does not answer.

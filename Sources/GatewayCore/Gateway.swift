@@ -24,7 +24,7 @@ package struct Gateway: ~Copyable {
         package var installsRoutes: Bool
         /// Outer packets take the same routes: one over an endpoint would send the tunnel into itself.
         package var leadsOuterPackets: Bool
-        /// Of the routes of connections that have none of their own.
+        /// The metric of routes whose connection has none of its own.
         package var routeMetric: UInt32
         /// The MTU of each path is searched for, and not given.
         package var findsPathMTU: Bool
@@ -114,6 +114,8 @@ package struct Gateway: ~Copyable {
     /// By connection: what `nextTimeout` of each was when it was last touched. A thousand are scanned in less time than a
     /// heap would take to keep in order.
     private var deadlines: [Instant] = []
+    /// Connections of which a tunnel may have changed since they decided.
+    private var undecided: Set<Int> = []
     private var places: [PeerID: Place] = [:]
     private var checkAt: Instant
     private var clocks = ClockContinuity()
@@ -242,7 +244,9 @@ package struct Gateway: ~Copyable {
             return
         case .failed(let code):
             context.device.dropCounters.add(.sendFailed)
-            if code != 0, let peer { update(peer) { connection, index, _ in connection.tunnels[index].sendError = code } }
+            if code != 0, let peer {
+                update(peer) { connection, index, _ in connection.tunnels[index].sendError = code }
+            }
             return
         }
         if let peer { update(peer) { $0.tunnels[$1].noteSent($2) } }
@@ -352,8 +356,9 @@ package struct Gateway: ~Copyable {
                 isMoving = true
                 take(output)
             }
-            for index in connections.indices where connections[index].isUndecided {
+            while let index = undecided.min() {
                 isMoving = true
+                undecided.remove(index)
                 let decision = decide(index)
                 if decision.movesTraffic { moved.insert(index) }
                 if decision.changesUsability { context.areRoutesStale = true }
@@ -396,7 +401,12 @@ package struct Gateway: ~Copyable {
         connection index: Int, _ body: (inout Connection, inout GatewayContext) -> Void
     ) {
         body(&connections[index], &context)
+        touched(index)
+    }
+
+    private mutating func touched(_ index: Int) {
         deadlines[index] = connections[index].nextTimeout ?? Self.never
+        if connections[index].isUndecided { undecided.insert(index) }
     }
 
     /// The same, for the tunnel of a peer. Nothing happens where that is gone.
@@ -423,7 +433,8 @@ package struct Gateway: ~Copyable {
             places[peer] = Place(connection: connections.count, tunnel: tunnel)
         }
         connections.append(added)
-        deadlines.append(added.nextTimeout ?? Self.never)
+        deadlines.append(Self.never)
+        touched(connections.count - 1)
         context.areRoutesStale = true
     }
 
@@ -431,6 +442,7 @@ package struct Gateway: ~Copyable {
         update(connection: index) { $0.breakOffDrill(&$1) }
         connections.remove(at: index)
         deadlines.remove(at: index)
+        undecided = Set(connections.indices.filter { connections[$0].isUndecided })
         self.index()
         context.areRoutesStale = true
     }

@@ -8,8 +8,8 @@ import WireGuard
 @testable import Daemon
 
 /// Real sockets, without the control loop.
-@Suite struct UnderlaysTests {
-    /// As `ControlLoop.use`; the number of the generation stands for what the data threads do.
+@Suite struct UnderlaySocketsTests {
+    /// As `ControlLoop.use` does it; the number of the generation stands for what the data threads do.
     private static func move(
         _ underlays: inout UnderlaySockets, to port: UInt16, mark: UInt32 = 0, generation: UInt64
     ) throws {
@@ -51,7 +51,8 @@ import WireGuard
 
     @Test func `what comes back has the mark and the DF of now`() throws {
         try inNamespace {
-            var underlays = try UnderlaySockets(port: 1111, workers: 1, options: UDPSocketOptions(), bindings: [])
+            var underlays = try UnderlaySockets(
+                port: 1111, workers: 1, options: UDPSocketOptions(), bindings: [])
             try Self.move(&underlays, to: 2222, generation: 2)
             try underlays.setDontFragment(true, of: 0)
             try Self.move(&underlays, to: 1111, mark: 7, generation: 3)

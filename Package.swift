@@ -103,7 +103,8 @@ let package = Package(
         .executableTarget(
             name: "vgw-bench",
             dependencies: [
-                "CLinux", "CSodium", "ControlAPI", "Daemon", "DataPlane", "GatewayCore", "LinuxIO", "TestSupport", "WireGuard",
+                "CLinux", "CSodium", "ControlAPI", "Daemon", "DataPlane", "GatewayCore", "LinuxIO",
+                "TestSupport", "WireGuard",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],
@@ -134,7 +135,8 @@ let package = Package(
         .testTarget(
             name: "DaemonTests",
             dependencies: [
-                "Daemon", "DataPlane", "GatewayCore", "LinuxIO", "TestSupport", "WireGuard", "ControlAPI", "vgwctl",
+                "Daemon", "DataPlane", "GatewayCore", "LinuxIO", "TestSupport", "WireGuard", "ControlAPI",
+                "vgwctl",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

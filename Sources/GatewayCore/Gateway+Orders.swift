@@ -165,7 +165,8 @@ extension Gateway {
         if found.route.origin == .kept, !save {
             throw APIError(
                 code: .conflict,
-                message: "\(prefix) via \(found.connection.name) was saved, and would be back after a restart",
+                message:
+                    "\(prefix) via \(found.connection.name) was saved, and would be back after a restart",
                 hint: "vgwctl route del \(prefix) --save")
         }
         return found
@@ -215,7 +216,8 @@ extension Gateway {
     ) {
         context.now = now
         context.raise(
-            kind, connection: connection, tunnel: tunnel, reason: reason, message, details: details, level: level)
+            kind, connection: connection, tunnel: tunnel, reason: reason, message, details: details,
+            level: level)
     }
 
     // MARK: wg
@@ -289,7 +291,8 @@ extension Gateway {
             update(connection: index) { connection, _ in
                 connection.spec = wanted
                 for tunnel in connection.tunnels.indices {
-                    guard let spec = wanted.tunnels.first(where: { $0.name == connection.tunnels[tunnel].name })
+                    guard
+                        let spec = wanted.tunnels.first(where: { $0.name == connection.tunnels[tunnel].name })
                     else { continue }
                     connection.tunnels[tunnel].spec = spec
                 }

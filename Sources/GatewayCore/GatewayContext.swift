@@ -54,7 +54,7 @@ struct GatewayContext: ~Copyable {
     var device: Device
     let settings: Gateway.Settings
     let probeSecret: ProbeSecret
-    /// Of outer packets; 0 is none.
+    /// The mark of outer packets; 0 is none.
     var firewallMark: UInt32
     /// By the socket number of a tunnel.
     var underlays: [UnderlayState]

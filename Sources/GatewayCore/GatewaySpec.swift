@@ -26,7 +26,7 @@ package struct GatewaySpec: Sendable {
     package var listenPort: UInt16 = 0
     /// 0 is none.
     package var firewallMark: UInt32 = 0
-    /// Of peers that `wg` adds: its language has no word for a cipher.
+    /// The cipher of peers that `wg` adds, whose language has no word for it.
     package var cipherOfNewPeers = Cipher.chacha20Poly1305
     private var byName: [String: ConnectionSpec] = [:]
     private var order: [String] = []
@@ -52,14 +52,18 @@ package struct GatewaySpec: Sendable {
 
     package func connection(named name: String) -> ConnectionSpec? { byName[name] }
 
-    package func connection(of key: TunnelKeys) -> ConnectionSpec? { ownerOfTunnel[key].flatMap { byName[$0] } }
+    package func connection(of key: TunnelKeys) -> ConnectionSpec? {
+        ownerOfTunnel[key].flatMap { byName[$0] }
+    }
 
     /// The connection of a peer that knows us by the gateway's key, as all peers of `wg` do.
     package func connection(of peer: PublicKey) -> ConnectionSpec? {
         connection(of: TunnelKeys(ours: nil, theirs: peer))
     }
 
-    package func connection(ofTunnel name: String) -> ConnectionSpec? { ownerOfName[name].flatMap { byName[$0] } }
+    package func connection(ofTunnel name: String) -> ConnectionSpec? {
+        ownerOfName[name].flatMap { byName[$0] }
+    }
 
     package func tunnel(named name: String) -> TunnelSpec? {
         connection(ofTunnel: name)?.tunnels.first { $0.name == name }

@@ -1,6 +1,6 @@
 internal import ArgumentParser
-internal import FoundationEssentials
 internal import Daemon
+internal import FoundationEssentials
 internal import Glibc
 
 /// `vgwd [--config FILE]`, `vgwd check`, `vgwd unguard`, and `vgwd [-f] INTERFACE` as `wg-quick` starts other
@@ -198,7 +198,7 @@ struct Run: ParsableCommand {
         return settings
     }
 
-    /// Of whoever started us; nil where the variable is not there, or empty.
+    /// The descriptor that whoever started us gave; nil where the variable is not there, or empty.
     private static func descriptor(_ name: String, in environment: [String: String]) throws -> Int32? {
         guard let text = environment[name], !text.isEmpty else { return nil }
         guard let number = Int32(text), fcntl(number, F_GETFD) >= 0 else {

@@ -1,5 +1,5 @@
-import FoundationEssentials
 import Daemon
+import FoundationEssentials
 import Glibc
 import LinuxIO
 import TestSupport

@@ -38,7 +38,8 @@ import WireGuard
         code: Int32, binding: UnderlayBinding, says: String, remedy: String
     ) throws {
         let problem = SendProblem(
-            code, "\(SystemError.text(code)) (\(SystemError.name(code)))", to: try #require(Endpoint("198.51.100.10:51820")), by: binding, mark: 51820)
+            code, "\(SystemError.text(code)) (\(SystemError.name(code)))",
+            to: try #require(Endpoint("198.51.100.10:51820")), by: binding, mark: 51820)
         #expect(problem.description.contains(says))
         #expect(problem.remedy.contains(remedy))
     }

@@ -4,7 +4,9 @@ import WireGuard
 @testable import GatewayCore
 
 @Suite struct ConnectionRoutesTests {
-    private func route(_ number: Int, _ origin: ConnectionSpec.Route.Origin = .configured) -> ConnectionSpec.Route {
+    private func route(_ number: Int, _ origin: ConnectionSpec.Route.Origin = .configured)
+        -> ConnectionSpec.Route
+    {
         let address = IPAddress(v4: 0x0a00_0000 + UInt32(number) * 256)
         return ConnectionSpec.Route(IPPrefix(address: address, length: 24)!, origin: origin)
     }

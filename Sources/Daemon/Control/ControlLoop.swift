@@ -129,7 +129,8 @@ package final class ControlLoop {
             socketCheckAt = now + Self.socketCheckInterval
             clients = ClientSockets(
                 self.settings,
-                wg: try Startup.wgServer(settings, token: Token.wg, epoll, drops: requestDrops, log), log: log)
+                wg: try Startup.wgServer(settings, token: Token.wg, epoll, drops: requestDrops, log), log: log
+            )
             try epoll.add(fd: commandWake.fd, token: Token.mailbox)
             try epoll.add(fd: dataWake.fd, token: Token.dataPlane)
             try epoll.add(fd: signals.fd, token: Token.signals)

@@ -139,7 +139,9 @@ enum Startup {
     }
 
     /// Nil where this user may not make the socket, and there is a configuration to run without it.
-    private static func listenForWg(_ settings: DaemonSettings, _ log: Logger) throws(SystemError) -> UnixListener? {
+    private static func listenForWg(_ settings: DaemonSettings, _ log: Logger) throws(SystemError)
+        -> UnixListener?
+    {
         if let descriptor = settings.wgDescriptor { return try UnixListener(adopting: descriptor) }
         do throws(SystemError) {
             return try openWgSocket(settings)
@@ -152,7 +154,8 @@ enum Startup {
     }
 
     static func wgServer(
-        _ settings: DaemonSettings, token: UInt64, _ epoll: borrowing Epoll, drops: DropCounters, _ log: Logger
+        _ settings: DaemonSettings, token: UInt64, _ epoll: borrowing Epoll, drops: DropCounters,
+        _ log: Logger
     ) throws(SystemError) -> WgServer? {
         guard let listener = try listenForWg(settings, log) else { return nil }
         return try WgServer(

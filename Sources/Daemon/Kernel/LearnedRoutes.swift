@@ -74,7 +74,7 @@ package struct LearnedRoutes: Sendable {
         gateways = [:]
         needsDump = false
         isTruncated = false
-        // Of several at one place, which IPv4 allows, the first is the one that the kernel takes.
+        // IPv4 allows several at one place: the kernel takes the first.
         for route in dump where gateways[Place(route)] == nil { put(route, at: Place(route)) }
         return gateways != before
     }
@@ -95,7 +95,7 @@ package struct LearnedRoutes: Sendable {
         case .routeRemoved(let route):
             let place = Place(route)
             guard let before = gateways[place] else { return false }
-            // Of an IPv6 multipath route a single hop may go.
+            // A single hop of an IPv6 multipath route may go.
             let rest = before.subtracting(taken(from: route))
             guard rest != before else { return false }
             gateways[place] = rest.isEmpty ? nil : rest

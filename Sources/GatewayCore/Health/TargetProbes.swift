@@ -142,7 +142,7 @@ struct TargetProbes: Sendable {
         }
     }
 
-    /// Of a TCP target the low 16 bits of the sequence suffice.
+    /// For a TCP target the low 16 bits of the sequence suffice.
     mutating func answer(_ sequence: UInt32, of target: Int, at: Instant) {
         guard targets.indices.contains(target) else { return }
         var sequence = sequence

@@ -104,7 +104,7 @@ package struct TunnelHealth: Sendable {
     package private(set) var hasSession = false
     private var isHandshaking = false
     private var endpoint = EndpointKnowledge.known
-    /// Of handshakes, since the last that completed.
+    /// Why the last handshake failed; nil after one that completed.
     private var failure: HealthReason?
     private var lastHeard: Instant?
     /// What began the wait, or the session, of now.
@@ -224,7 +224,7 @@ package struct TunnelHealth: Sendable {
         package var roundTripVariation: Duration?
     }
 
-    /// Of the probes to the far inside address.
+    /// What the probes to the far inside address found.
     package func statistics(now: Instant) -> Statistics {
         Statistics(
             second: probes.statistics.window(.second, at: now),

@@ -262,7 +262,7 @@ struct TunnelProbes: Sendable {
 
     // MARK: Answers
 
-    /// Of a TCP target the low 16 bits of the sequence suffice. `holdDown`: how long it must go on answering
+    /// For a TCP target the low 16 bits of the sequence suffice. `holdDown`: how long it must go on answering
     /// before it is up.
     mutating func answer(_ sequence: UInt32, target: Int?, at: Instant, now: Instant, holdDown: Duration) {
         guard isRunning else { return }

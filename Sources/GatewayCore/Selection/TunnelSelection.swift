@@ -1,4 +1,5 @@
 package import ControlAPI
+
 /// Which tunnels of a connection carry its packets, by policy and health.
 ///
 /// | rank | a tunnel that |

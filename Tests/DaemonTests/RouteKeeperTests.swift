@@ -122,6 +122,19 @@ import WireGuard
         }
     }
 
+    @Test("the route that takes a packet is named with its table and the rule that leads there")
+    func words() throws {
+        let route = NetlinkRoute(destination: try #require(IPPrefix("10.20.0.0/17")), interface: 2)
+        let rule = NetlinkRule(
+            family: .v4, priority: 32_064, mark: 0xca6c, isInverted: true, table: NetlinkRoute.mainTable,
+            suppressedPrefixLength: 16)
+        #expect(
+            RouteKeeper.words(route, by: rule)
+                == "That is 10.20.0.0/17 in table main, by rule 32064 (not fwmark 0xca6c lookup main).")
+        #expect(RouteKeeper.words(route, by: nil) == "That is 10.20.0.0/17 in table main.")
+        #expect(rule.takes(0) && !rule.takes(0xca6c))
+    }
+
     @Test("a dead connection's prefix is unreachable, but for an equal or longer route", arguments: sites)
     func unreachable(_ site: Site) throws {
         try withLab(site) { lab in

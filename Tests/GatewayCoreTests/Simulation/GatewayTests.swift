@@ -113,6 +113,38 @@ import WireGuard
         #expect(internet.near.gateway.connections[0].activeTunnels == ["a"])
     }
 
+    @Test("a drill that a removal or the end of the run breaks off is answered with the reason")
+    func drillBrokenOff() throws {
+        for isEnding in [false, true] {
+            let internet = Self.up()
+            try internet.tell(internet.near) { (gateway, now) throws(APIError) in
+                try gateway.startDrill("vpc", DrillRequest(duration: 5), by: Self.caller, now: now)
+            }
+            internet.run(for: .seconds(1))
+            internet.tell(internet.near) { gateway, _ in
+                if isEnding { gateway.end() } else { gateway.remove(connection: 0) }
+            }
+            guard case .failure(let error)? = internet.near.drills.first?.result else {
+                Issue.record("\(internet.near.drills)")
+                continue
+            }
+            #expect(error.message == (isEnding ? "vgwd is stopping" : "the connection was removed"))
+        }
+    }
+
+    @Test("a send error is shown, and ends with the first message that leaves again")
+    func sendErrors() throws {
+        let internet = Self.up()
+        internet.near.forgetHistory()
+        let peer = try #require(internet.near.tunnel("a")).peer
+        internet.tell(internet.near) { $0.handle(.transmitted(peer, .failed(1)), now: $1) }
+        let status = internet.near.gateway.tunnelStatus(named: "a", Gateway.HostFacts())
+        #expect(status?.reason == "sending to 192.0.2.2:51820 fails: error 1")
+        // The next probe leaves, and so does the one after it.
+        internet.run(for: .seconds(2))
+        #expect(internet.near.gateway.tunnelStatus(named: "a", Gateway.HostFacts())?.reason == nil)
+    }
+
     @Test("an operator takes a tunnel down, up and prefers one: followed at once, and told as his")
     func orders() throws {
         let internet = Self.up()

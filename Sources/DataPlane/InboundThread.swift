@@ -6,7 +6,7 @@ internal import WireGuard
 ///
 /// 1. Wait for the sockets, for news of them, for messages that came to other threads, and for the end.
 /// 2. Receive a batch from each that is ready; each datagram may be up to 64 messages.
-/// 3. Open, check and coalesce all of it, then write it to the TUN, and send the answers to probes.
+/// 3. Open, check and coalesce all of it, then write it to the TUN, and send the replies to probes.
 func runInbound(_ plane: DataPlane, _ worker: DataWorker) {
     var thread = InboundThread(plane, worker)
     let own = [worker.inboundSignal.fd, plane.stopSignal.fd]

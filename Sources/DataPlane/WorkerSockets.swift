@@ -70,11 +70,11 @@ extension WorkerSockets {
         outbound.sent()
     }
 
-    /// Sends the answers to probes that `inbound` has made.
+    /// Sends the replies to probes that `inbound` has made.
     func send(from inbound: inout Inbound) {
         for index in 0..<inbound.runCount {
             let run = inbound.run(index)
-            // This thread receives for everybody, and waits for nobody's full queue. An answer that is too big was
+            // This thread receives for everybody, and waits for nobody's full queue. A reply that is too big was
             // asked for in that size: it says nothing of what we send ourselves.
             var waitsLeft = 0
             let result = unsafe send(run, inbound.bytes(of: run), &waitsLeft, drops: inbound.drops)

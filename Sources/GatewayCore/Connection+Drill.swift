@@ -72,13 +72,12 @@ extension Connection {
     }
 
     /// At the end of a run, or of the connection: what is cut is put back, and who waits is told.
-    mutating func breakOffDrill(_ context: inout GatewayContext) {
+    mutating func breakOffDrill(because reason: String, _ context: inout GatewayContext) {
         guard let run = drill else { return }
         setCut(false, tunnel: run.activeBefore, context)
         drill = nil
         context.emit(
-            .drillEnded(
-                connection: name, .failure(APIError(code: .unavailable, message: "vgwd is stopping"))))
+            .drillEnded(connection: name, .failure(APIError(code: .unavailable, message: reason))))
     }
 
     private mutating func settleDrill(_ context: inout GatewayContext) {

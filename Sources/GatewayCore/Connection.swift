@@ -54,11 +54,7 @@ package struct Connection {
 
     /// When `handleTimeout` has something to do; nil while nothing is awaited.
     var nextTimeout: Instant? {
-        var next = settlesAt
-        for deadline in tunnels.lazy.map(\.nextTimeout) + [drill?.drill.nextTimeout] {
-            if let deadline, deadline < next ?? .init(nanoseconds: .max) { next = deadline }
-        }
-        return next
+        tunnels.reduce(.earliest(settlesAt, drill?.drill.nextTimeout)) { .earliest($0, $1.nextTimeout) }
     }
 
     mutating func handleTimeout(_ context: inout GatewayContext) {

@@ -249,7 +249,14 @@ package struct Gateway: ~Copyable {
             }
             return
         }
-        if let peer { update(peer) { $0.tunnels[$1].noteSent($2) } }
+        // Most messages tell nothing new.
+        if let peer, hasSendProblem(peer) { update(peer) { $0.tunnels[$1].noteSent($2) } }
+    }
+
+    private func hasSendProblem(_ peer: PeerID) -> Bool {
+        guard let place = places[peer] else { return false }
+        return connections[place.connection].tunnels[place.tunnel].sendError != nil
+            || context.device.path(of: peer)?.sendFailure != nil
     }
 
     /// EMSGSIZE: an interface of this host is smaller than the path was.
@@ -439,7 +446,7 @@ package struct Gateway: ~Copyable {
     }
 
     mutating func remove(connection index: Int) {
-        update(connection: index) { $0.breakOffDrill(&$1) }
+        update(connection: index) { $0.breakOffDrill(because: "the connection was removed", &$1) }
         connections.remove(at: index)
         deadlines.remove(at: index)
         undecided = Set(connections.indices.filter { connections[$0].isUndecided })
@@ -487,7 +494,9 @@ package struct Gateway: ~Copyable {
 
     /// At the end of a run.
     package mutating func end() {
-        for index in connections.indices { update(connection: index) { $0.breakOffDrill(&$1) } }
+        for index in connections.indices {
+            update(connection: index) { $0.breakOffDrill(because: "vgwd is stopping", &$1) }
+        }
     }
 }
 

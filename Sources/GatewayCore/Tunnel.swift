@@ -42,7 +42,7 @@ package struct Tunnel {
     package var name: String { spec.name }
 
     var nextTimeout: Instant? {
-        [health.nextTimeout, endpoints.nextTimeout, pathMTU?.nextTimeout].compactMap(\.self).min()
+        .earliest(.earliest(health.nextTimeout, endpoints.nextTimeout), pathMTU?.nextTimeout)
     }
 
     /// Nil where the device does not take it: the log says why.

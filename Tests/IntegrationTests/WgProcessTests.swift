@@ -33,6 +33,26 @@ extension Integration {
             }
         }
 
+        /// To take down what it held takes a while; nobody is to wait for that.
+        @Test("with many allowed IPs, too, its name is free for the next run when it says that it has ended")
+        func startedAgain() async throws {
+            try await Lab.run { lab in
+                let onprem = try await Tunnel.make(in: lab, .driven).onprem
+                try await onprem.start()
+                try await Shell.run(
+                    """
+                    wg setconf \(onprem.interface) <(
+                        echo '[Peer]'; echo "PublicKey = $(wg genkey | wg pubkey)"
+                        for a in {1..200}; do for b in {0..255}; do echo "AllowedIPs = $a.$b.0.0/16"; done; done)
+                    ip link del \(onprem.interface)
+                    until grep -q 'ended reason' \(lab.directory)/onprem.log; do sleep 0.002; done
+                    test ! -e \(onprem.uapiSocket)
+                    """, in: onprem.namespace, limit: 60)
+                try await onprem.start()
+                try await onprem.wg("show \(onprem.interface)")
+            }
+        }
+
         @Test(
             "without -f it goes to the background once the socket answers; WG_PROCESS_FOREGROUND=1 keeps it")
         func background() async throws {

@@ -43,7 +43,6 @@ package final class ControlLoop {
     /// Nil where the kernel refuses it.
     private let generation: GenerationMonitor?
 
-    var gateway: Gateway
     var host: HostNetwork
     var underlays: UnderlaySockets
     private var handshakes = HandshakeSockets()
@@ -68,6 +67,10 @@ package final class ControlLoop {
     private(set) var isAnnounced = false
     /// It was said that keys are in memory that is not locked.
     private var hasToldOfUnlockedKeys = false
+
+    /// The last property, and so the last to be destroyed: with 100,000 routes that takes a while, and who starts the next
+    /// run must find ports free by then.
+    var gateway: Gateway
 
     /// Makes everything that can fail at start; nothing is sent before `run`.
     /// `descriptors` is how many the process may have.
@@ -418,6 +421,8 @@ package final class ControlLoop {
         host.finish(ending, gateway, now: now)
         journal.end()
         resolver.stop()
+        // Who asks at it is told from here on that nobody runs the interface.
+        clients.wg = nil
         for command in mailbox.take() { command.refuse() }
     }
 }

@@ -16,11 +16,12 @@ extension Integration {
         }
 
         @Test(
-            "two wires of 200 Mbit/s carry more than 1.8 times one of them with eight flows",
+            "two wires carry more than 1.8 times one of them with eight flows",
             arguments: Bundle.FarEnd.allCases)
         func sum(_ farEnd: Bundle.FarEnd) async throws {
             try await Bundle.run(Self.options(farEnd)) { bundle in
-                for wire in Wire.allCases { try await bundle.lab.limit(wire, to: "200mbit") }
+                // So little that the wires are the limit of a debug build, on a busy machine too.
+                for wire in Wire.allCases { try await bundle.lab.limit(wire, to: "40mbit") }
                 try await bundle.traffic.startServer()
                 try await bundle.lab.cut(.internet)
                 try await bundle.become(.down, .internet)
@@ -32,7 +33,7 @@ extension Integration {
                 var best = 0.0
                 for _ in 0..<3 where best <= 1.8 * one { best = max(best, try await Self.rate(bundle)) }
                 print("balance: \(Int(one)) Mbit/s by one wire, \(Int(best)) by both")
-                try #require(one > 100, "one wire carries \(one) Mbit/s: this machine is too busy to tell")
+                try #require(one > 25, "one wire carries \(one) Mbit/s: this machine is too busy to tell")
                 try #require(best > 1.8 * one, "\(best) Mbit/s by both, \(one) by one")
             }
         }

@@ -62,8 +62,8 @@ package struct Gateway: ~Copyable {
         case interface(InterfaceState)
         /// An address is no longer this host's.
         case addressRemoved(IPAddress)
-        /// Which interface a peer's endpoint is reached by now; nil is none.
-        case wayOut(PeerID, interface: UInt32?)
+        /// How outer packets to a peer leave by now.
+        case wayOut(PeerID, WayOut)
         /// The networks that this host is on, and what it sends to each connection's far site from.
         case localNetworks([LocalNetwork], sources: [String: [IPAddress]])
         /// The wall clock less boot time, in nanoseconds.
@@ -201,7 +201,7 @@ package struct Gateway: ~Copyable {
                 else { continue }
                 path.forgetSource()
             }
-        case .wayOut(let peer, let interface): follow(peer, wayOut: interface)
+        case .wayOut(let peer, let way): follow(peer, way)
         case .localNetworks(let networks, let sources): follow(networks, sources)
         case .clock(let offset):
             context.device.realtimeOffset = offset
@@ -290,24 +290,25 @@ package struct Gateway: ~Copyable {
         context.isTableStale = true
     }
 
-    /// A source is forgotten where the way to a peer is by another interface now, or none; and who was given up while
-    /// there was no way is asked again.
-    private mutating func follow(_ peer: PeerID, wayOut interface: UInt32?) {
-        guard let path = context.device.path(of: peer), let underlay = path.underlay else { return }
-        if let source = underlay.source, source.interface != 0, source.interface != interface {
-            path.forgetSource()
+    /// A source is left with its interface, and who was given up while there was no way is asked again.
+    private mutating func follow(_ peer: PeerID, _ way: WayOut) {
+        if let interface = way.left {
+            context.device.path(of: peer)?.leaveSource(of: interface, until: context.now + Self.sourceLeftFor)
         }
-        guard interface != nil, hasGivenUp(peer) else { return }
+        guard way.isThere, hasGivenUp(peer) else { return }
         update(peer) { $0.askAhead($1, &$2) }
     }
 
+    /// Longer than a round trip by any link.
+    private static let sourceLeftFor: Duration = .seconds(3)
+
     /// Peers whose way out matters when the kernel's routes have changed, with their endpoints.
-    package var peersToLookFor: [(peer: PeerID, endpoint: IPAddress)] {
+    package var peersToLookFor: [(peer: PeerID, underlay: UnderlayPath)] {
         context.device.peers.compactMap { peer in
             guard let underlay = context.device.path(of: peer)?.underlay,
                 underlay.source != nil || hasGivenUp(peer)
             else { return nil }
-            return (peer, underlay.endpoint.address)
+            return (peer, underlay)
         }
     }
 

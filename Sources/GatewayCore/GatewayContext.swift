@@ -21,6 +21,20 @@ package struct UnderlayState: Hashable, Sendable {
     }
 }
 
+/// How the kernel sends outer packets to a peer.
+package struct WayOut: Hashable, Sendable {
+    /// False where the kernel has no route.
+    package var isThere: Bool
+    /// Index of the interface that they have left: the source of the path is an address of that link. Nil where they leave
+    /// by it still.
+    package var left: UInt32?
+
+    package init(isThere: Bool, left: UInt32? = nil) {
+        self.isThere = isThere
+        self.left = left
+    }
+}
+
 /// The TUN interface, as the kernel has it.
 package struct InterfaceState: Hashable, Sendable {
     package var mtu: Int

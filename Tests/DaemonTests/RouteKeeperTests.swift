@@ -122,6 +122,37 @@ import WireGuard
         }
     }
 
+    @Test("a source is left where the route leaves its link, and none of lo, of a rule's or of a device's")
+    func wayOut() throws {
+        try withLab(Self.sites[0]) { lab in
+            let keeper = try RouteKeeper(plan: plan, interface: lab.tun.index, log: quiet)
+            let endpoint = Endpoint(address: try #require(IPAddress("203.0.113.9")), port: 51820)
+            func way(from source: String, device: UInt32 = 0) throws -> WayOut {
+                let source = LocalSource(address: try #require(IPAddress(source)), interface: lab.underlay)
+                return keeper.wayOut(
+                    UnderlayPath(endpoint: endpoint, source: source), device: device, mark: 0)
+            }
+            try shell("ip addr add 192.0.2.1/32 dev lo; ip addr add 100.64.0.1/24 dev near")
+            #expect(try way(from: "198.51.100.1") == WayOut(isThere: true))
+            #expect(try way(from: "192.0.2.1") == WayOut(isThere: true))
+
+            try shell("ip route add 203.0.113.0/24 via 100.64.0.2 dev near")
+            #expect(try way(from: "198.51.100.1") == WayOut(isThere: true, left: lab.underlay))
+            #expect(try way(from: "198.51.100.1", device: lab.underlay) == WayOut(isThere: true))
+            #expect(try way(from: "192.0.2.1") == WayOut(isThere: true))
+            // No address of this host any more.
+            #expect(try way(from: "198.51.100.2") == WayOut(isThere: true, left: lab.underlay))
+
+            try shell("ip rule add from 198.51.100.1 lookup 7; ip route add default via 198.51.100.254 table 7")
+            #expect(try way(from: "198.51.100.1") == WayOut(isThere: true))
+
+            try shell("ip rule del from 198.51.100.1; ip route del default; ip route del 203.0.113.0/24")
+            #expect(try way(from: "198.51.100.1") == WayOut(isThere: false, left: lab.underlay))
+            #expect(
+                keeper.wayOut(UnderlayPath(endpoint: endpoint), device: 0, mark: 0) == WayOut(isThere: false))
+        }
+    }
+
     @Test("the route that takes a packet is named with its table and the rule that leads there")
     func words() throws {
         let route = NetlinkRoute(destination: try #require(IPPrefix("10.20.0.0/17")), interface: 2)

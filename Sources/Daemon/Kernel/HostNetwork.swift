@@ -310,9 +310,10 @@ struct HostNetwork: ~Copyable {
         openReturnPath(gateway, underlays)
         lookAtForeignRoutes(&gateway, now)
         lookAtLocalNetworks(&gateway, now: now)
-        for (peer, endpoint) in gateway.peersToLookFor {
-            let interface = routes.interface(towards: endpoint, mark: gateway.spec.firewallMark)
-            gateway.handle(.wayOut(peer, interface: interface), now: now)
+        for (peer, underlay) in gateway.peersToLookFor {
+            let device = underlays.interface(of: underlay.socket)
+            let way = routes.wayOut(underlay, device: device ?? 0, mark: gateway.spec.firewallMark)
+            gateway.handle(.wayOut(peer, way), now: now)
         }
     }
 

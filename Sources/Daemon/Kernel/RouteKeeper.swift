@@ -74,6 +74,24 @@ package struct RouteKeeper: ~Copyable {
         (try? netlink.way(to: address, mark: mark))?.interface
     }
 
+    /// How outer packets to a peer would leave by now, from a socket that is bound to `device`, or to none for 0.
+    package func wayOut(_ underlay: UnderlayPath, device: UInt32, mark: UInt32) -> WayOut {
+        var packet = NetlinkPacket(
+            to: underlay.endpoint.address, from: underlay.source?.address,
+            outOf: device != 0 ? device : underlay.endpoint.scope, mark: mark)
+        let interface = (try? netlink.way(of: packet))?.interface
+        guard let source = underlay.source, source.interface != 0, source.interface != interface else {
+            return WayOut(isThere: interface != nil)
+        }
+        packet.source = nil
+        let isThere = interface != nil || (try? netlink.way(of: packet)) != nil
+        // A router's own address, on lo, say, is right by any link.
+        let isOfAnotherLink = ((try? netlink.addresses()) ?? []).contains {
+            $0.prefix.address == source.address && $0.interface != source.interface
+        }
+        return WayOut(isThere: isThere, left: isOfAnotherLink ? nil : source.interface)
+    }
+
     /// Whether outer packets with the mark, sent to `address`, would come back to us by the TUN: where a route
     /// that is not the plan's, a routing daemon's in the main table, covers an endpoint. The data threads drop
     /// them (`DropReason.routingLoop`).

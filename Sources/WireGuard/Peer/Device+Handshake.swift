@@ -115,7 +115,7 @@ extension Device {
             keypairs.release(index)
             throw error
         }
-        if slot.peer.move(to: underlay) { rememberEndpoint(of: slot) }
+        if slot.peer.move(to: underlay, at: now) { rememberEndpoint(of: slot) }
         retire(install(answer.keys, for: slot, now: now).retired)
         var response = answer.message
         slot.peer.macs.stamp(&response, now: now)
@@ -141,7 +141,7 @@ extension Device {
         let keys = try handshake.finish(response)
         trace(.responseReceived, of: slot, underlay.endpoint)
         if underlay.socket == slot.peer.path.socket {
-            slot.peer.path.setUnderlay(underlay)
+            slot.peer.path.setUnderlay(heard: underlay, at: now)
             rememberEndpoint(of: slot)
         }
         let (keypair, retired) = install(keys, for: slot, now: now)

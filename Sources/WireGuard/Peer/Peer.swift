@@ -171,11 +171,11 @@ struct Peer: ~Copyable {
 
     /// An authentic initiation came from there. False when its freshness has yet to be shown: the first message under the
     /// key that it asks for then moves the peer to where that message comes from, as all data does.
-    mutating func move(to underlay: UnderlayPath) -> Bool {
+    mutating func move(to underlay: UnderlayPath, at now: Instant) -> Bool {
         guard underlay.socket == path.socket else { return false }
         let known = path.underlay?.endpoint
         guard isProven || known == nil || known == underlay.endpoint else { return false }
-        path.setUnderlay(underlay)
+        path.setUnderlay(heard: underlay, at: now)
         return true
     }
 

@@ -220,6 +220,29 @@ struct InboundTests {
         #expect(pair.right.path.underlay == UnderlayPath(endpoint: elsewhere.endpoint))
     }
 
+    @Test("what was under way to an address of an interface that was left brings it back after a while only")
+    func leftSource() throws {
+        var pair = DatapathPair()
+        let underlay = { (address: String, interface: UInt32) in
+            UnderlayPath(
+                endpoint: DatapathPair.leftUnderlay.endpoint,
+                source: LocalSource(address: IPAddress(address)!, interface: interface))
+        }
+        let (old, new) = (underlay("192.0.2.2", 3), underlay("192.0.2.66", 4))
+        _ = pair.receive(pair.send(packet), from: old)
+        #expect(pair.right.path.underlay == old)
+        let until = pair.now + .seconds(3)
+        pair.right.path.leaveSource(of: 3, until: until)
+        _ = pair.receive(pair.send(packet), from: old)
+        #expect(pair.right.path.underlay == UnderlayPath(endpoint: old.endpoint))
+        _ = pair.receive(pair.send(packet), from: new)
+        #expect(pair.right.path.underlay == new)
+        pair.right.path.forgetSource()
+        pair.now = until
+        _ = pair.receive(pair.send(packet), from: old)
+        #expect(pair.right.path.underlay == old)
+    }
+
     @Test("of a datagram with more messages than any kernel joins, what there is room for is taken")
     func tooManySegments() throws {
         var pair = DatapathPair()

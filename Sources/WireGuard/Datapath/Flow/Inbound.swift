@@ -165,10 +165,10 @@ internal import Synchronization
             guard unsafe use.packets > 0 else { continue }
             unsafe use.path._withUnsafeGuaranteedRef { path in
                 // A peer that has a socket group of its own is not to be lured out of it.
-                guard unsafe use.underlay.socket == path.socket, unsafe path.underlay != use.underlay else {
-                    return
-                }
-                unsafe path.roam(to: use.underlay, under: use.serial)
+                guard unsafe use.underlay.socket == path.socket,
+                    unsafe path.underlay != path.learnable(use.underlay, at: now)
+                else { return }
+                unsafe path.roam(to: use.underlay, under: use.serial, at: now)
             }
         }
         areEndpointsPublished = true

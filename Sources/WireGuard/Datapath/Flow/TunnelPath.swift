@@ -82,22 +82,51 @@ package final class TunnelPath: Sendable {
     }
 
     /// A source that was learned by another socket group is none that this one may send from.
-    package func setUnderlay(_ path: UnderlayPath?) {
-        write {
-            let bits = path?.endpoint.address.bits ?? 0
-            addressHigh.store(UInt64(truncatingIfNeeded: bits >> 64), ordering: .relaxed)
-            addressLow.store(UInt64(truncatingIfNeeded: bits), ordering: .relaxed)
-            endpointRest.store(
-                path.map {
-                    UInt64($0.endpoint.scope) << 32 | UInt64($0.endpoint.port) << 16
-                        | UInt64($0.endpoint.address.family.rawValue)
-                } ?? 0, ordering: .relaxed)
-            storeSource(path?.socket == socket ? path?.source : nil)
-        }
+    package func setUnderlay(_ path: UnderlayPath?) { write { storeUnderlay(path) } }
+
+    /// The peer was heard there.
+    func setUnderlay(heard path: UnderlayPath, at now: Instant) {
+        write { storeUnderlay(learnable(path, at: now)) }
     }
 
     /// The routing table chooses again: on a handshake retry, and when the address is no longer ours.
     package func forgetSource() { write { storeSource(nil) } }
+
+    private let leftInterface = Atomic<UInt32>(0)
+    private let leftUntil = Atomic<UInt64>(0)
+
+    /// The way to the peer has left an interface, and the routing table chooses a source again. What is still under way
+    /// to an address of that interface must not bring the old one back: until then nothing that comes by it tells a
+    /// source.
+    package func leaveSource(of interface: UInt32, until time: Instant) {
+        write {
+            leftInterface.store(interface, ordering: .relaxed)
+            leftUntil.store(time.nanoseconds, ordering: .relaxed)
+            storeSource(nil)
+        }
+    }
+
+    /// What is learned of where the peer was heard: all, but for a source that was left just now.
+    func learnable(_ heard: UnderlayPath, at now: Instant) -> UnderlayPath {
+        guard now.nanoseconds < leftUntil.load(ordering: .relaxed),
+            heard.source?.interface == leftInterface.load(ordering: .relaxed)
+        else { return heard }
+        var heard = heard
+        heard.source = nil
+        return heard
+    }
+
+    private func storeUnderlay(_ path: UnderlayPath?) {
+        let bits = path?.endpoint.address.bits ?? 0
+        addressHigh.store(UInt64(truncatingIfNeeded: bits >> 64), ordering: .relaxed)
+        addressLow.store(UInt64(truncatingIfNeeded: bits), ordering: .relaxed)
+        endpointRest.store(
+            path.map {
+                UInt64($0.endpoint.scope) << 32 | UInt64($0.endpoint.port) << 16
+                    | UInt64($0.endpoint.address.family.rawValue)
+            } ?? 0, ordering: .relaxed)
+        storeSource(path?.socket == socket ? path?.source : nil)
+    }
 
     private func storeSource(_ source: LocalSource?) {
         let bits = source?.address.bits ?? 0
@@ -343,8 +372,8 @@ package final class TunnelPath: Sendable {
 
     /// The peer was heard from elsewhere, and is sent to there from now on. `serial` is that of the keypair that it was
     /// heard under. Of the inbound thread, within a batch.
-    func roam(to path: UnderlayPath, under serial: UInt64) {
-        setUnderlay(path)
+    func roam(to path: UnderlayPath, under serial: UInt64, at now: Instant) {
+        setUnderlay(heard: path, at: now)
         isRoamingUntold.store(true, ordering: .relaxed)
         let newest = unsafe sendingKeypair?._withUnsafeGuaranteedRef { $0.serial } ?? 0
         if serial < newest { staleRoams.wrappingAdd(1, ordering: .relaxed) }

@@ -292,17 +292,23 @@ package struct Gateway: ~Copyable {
 
     /// A source is left with its interface, and who was given up while there was no way is asked again.
     private mutating func follow(_ peer: PeerID, _ way: WayOut) {
+        guard way.isThere else {
+            context.device.path(of: peer)?.forgetSource()
+            return
+        }
         if let interface = way.left {
             context.device.path(of: peer)?.leaveSource(of: interface, until: context.now + Self.sourceLeftFor)
+            // The peer answers to where it was last heard from: to the new source from here on.
+            context.device.sendKeepalive(to: peer, now: context.now)
         }
-        guard way.isThere, hasGivenUp(peer) else { return }
+        guard hasGivenUp(peer) else { return }
         update(peer) { $0.askAhead($1, &$2) }
     }
 
     /// Longer than a round trip by any link.
     private static let sourceLeftFor: Duration = .seconds(3)
 
-    /// Peers whose way out matters when the kernel's routes have changed, with their endpoints.
+    /// Peers whose way out matters when the kernel's routes have changed, with their underlays.
     package var peersToLookFor: [(peer: PeerID, underlay: UnderlayPath)] {
         context.device.peers.compactMap { peer in
             guard let underlay = context.device.path(of: peer)?.underlay,

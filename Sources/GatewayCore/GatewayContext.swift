@@ -25,8 +25,8 @@ package struct UnderlayState: Hashable, Sendable {
 package struct WayOut: Hashable, Sendable {
     /// False where the kernel has no route.
     package var isThere: Bool
-    /// Index of the interface that they have left: the source of the path is an address of that link. Nil where they leave
-    /// by it still.
+    /// Index of the interface that they left by before, where they leave by another now, and the source of the path is an
+    /// address of the old link.
     package var left: UInt32?
 
     package init(isThere: Bool, left: UInt32? = nil) {

@@ -122,35 +122,36 @@ import WireGuard
         }
     }
 
-    @Test("a source is left where the route leaves its link, and none of lo, of a rule's or of a device's")
-    func wayOut() throws {
-        try withLab(Self.sites[0]) { lab in
+    @Test("a way out is by the route, by a rule for its source, and by its device", arguments: sites)
+    func wayOut(_ site: Site) throws {
+        try withLab(site) { lab in
             let keeper = try RouteKeeper(plan: plan, interface: lab.tun.index, log: quiet)
-            let endpoint = Endpoint(address: try #require(IPAddress("203.0.113.9")), port: 51820)
-            func way(from source: String, device: UInt32 = 0) throws -> WayOut {
-                let source = LocalSource(address: try #require(IPAddress(source)), interface: lab.underlay)
+            let endpoint = Endpoint(address: try #require(IPAddress(site.far)), port: 51820)
+            let own = try #require(IPAddress(String(site.underlay.prefix { $0 != "/" })))
+            func way(from address: IPAddress?, device: UInt32 = 0) -> UInt32? {
+                let source = address.map { LocalSource(address: $0, interface: lab.underlay) }
                 return keeper.wayOut(
                     UnderlayPath(endpoint: endpoint, source: source), device: device, mark: 0)
             }
-            try shell("ip addr add 192.0.2.1/32 dev lo; ip addr add 100.64.0.1/24 dev near")
-            #expect(try way(from: "198.51.100.1") == WayOut(isThere: true))
-            #expect(try way(from: "192.0.2.1") == WayOut(isThere: true))
+            let stranger = try #require(IPAddress(site.inWide))
+            #expect(way(from: own) == lab.underlay && way(from: stranger) == lab.underlay)
+            // A better route by another device.
+            try shell("\(site.ip) route add \(site.far) dev near metric 1")
+            #expect(way(from: own) == lab.neighbour && way(from: nil) == lab.neighbour)
+            #expect(way(from: own, device: lab.underlay) == lab.underlay)
+            try shell("\(site.ip) rule add from \(own) lookup 7")
+            try shell("\(site.ip) route add default via \(site.router) dev under table 7")
+            #expect(way(from: own) == lab.underlay && way(from: nil) == lab.neighbour)
+            try shell("\(site.ip) rule del from \(own)")
+            try shell("\(site.ip) route del default; \(site.ip) route del \(site.far)")
+            #expect(way(from: own) == nil)
 
-            try shell("ip route add 203.0.113.0/24 via 100.64.0.2 dev near")
-            #expect(try way(from: "198.51.100.1") == WayOut(isThere: true, left: lab.underlay))
-            #expect(try way(from: "198.51.100.1", device: lab.underlay) == WayOut(isThere: true))
-            #expect(try way(from: "192.0.2.1") == WayOut(isThere: true))
-            // No address of this host any more.
-            #expect(try way(from: "198.51.100.2") == WayOut(isThere: true, left: lab.underlay))
-
-            try shell("ip rule add from 198.51.100.1 lookup 7")
-            try shell("ip route add default via 198.51.100.254 table 7")
-            #expect(try way(from: "198.51.100.1") == WayOut(isThere: true))
-
-            try shell("ip rule del from 198.51.100.1; ip route del default; ip route del 203.0.113.0/24")
-            #expect(try way(from: "198.51.100.1") == WayOut(isThere: false, left: lab.underlay))
-            #expect(
-                keeper.wayOut(UnderlayPath(endpoint: endpoint), device: 0, mark: 0) == WayOut(isThere: false))
+            try shell("\(site.ip) route add local \(site.prefix) dev lo")
+            let anycast = try #require(IPAddress(site.inPrefix))
+            let areElsewhere = [own, anycast, stranger].map {
+                keeper.isLocal($0, elsewhereThan: lab.underlay)
+            }
+            #expect(areElsewhere == [false, true, false])
         }
     }
 

@@ -68,8 +68,8 @@ package final class ControlLoop {
     /// It was said that keys are in memory that is not locked.
     private var hasToldOfUnlockedKeys = false
 
-    /// The last property, and so the last to be destroyed: with 100,000 routes that takes a while, and who starts the next
-    /// run must find ports free by then.
+    /// The last property, and so the last to be destroyed: with 100,000 routes that takes a while, and the next run must
+    /// find the ports free by then.
     var gateway: Gateway
 
     /// Makes everything that can fail at start; nothing is sent before `run`.

@@ -28,6 +28,7 @@ struct HostNetwork: ~Copyable {
     private var learned: LearnedRouteWatch?
     private var foreign: ForeignRouteWatch
     private(set) var forwarding = ForwardingWatch()
+    private var waysOut = WayOutWatch()
     /// Index of the interface in this namespace; 0 while it is in another one.
     private(set) var tunIndex: UInt32
     /// When to see whether outer packets go another way than before; nil while no route has changed.
@@ -310,9 +311,25 @@ struct HostNetwork: ~Copyable {
         openReturnPath(gateway, underlays)
         lookAtForeignRoutes(&gateway, now)
         lookAtLocalNetworks(&gateway, now: now)
-        for (peer, underlay) in gateway.peersToLookFor {
-            let device = underlays.interface(of: underlay.socket)
-            let way = routes.wayOut(underlay, device: device ?? 0, mark: gateway.spec.firewallMark)
+        lookAtWaysOut(&gateway, underlays, now)
+    }
+
+    private mutating func lookAtWaysOut(
+        _ gateway: inout Gateway, _ underlays: UnderlaySockets, _ now: Instant
+    ) {
+        let mark = gateway.spec.firewallMark
+        let peers = gateway.peersToLookFor
+        waysOut.forget(allBut: Set(peers.map(\.peer)))
+        for (peer, underlay) in peers {
+            let device = underlays.interface(of: underlay.socket) ?? 0
+            let interface = routes.wayOut(underlay, device: device, mark: mark)
+            var way = waysOut.look(at: peer, underlay, leavesBy: interface)
+            // A router's own address on lo, say, is right by any link.
+            if let left = way.left, let source = underlay.source?.address,
+                routes.isLocal(source, elsewhereThan: left)
+            {
+                way.left = nil
+            }
             gateway.handle(.wayOut(peer, way), now: now)
         }
     }

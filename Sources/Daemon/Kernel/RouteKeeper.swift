@@ -74,22 +74,24 @@ package struct RouteKeeper: ~Copyable {
         (try? netlink.way(to: address, mark: mark))?.interface
     }
 
-    /// How outer packets to a peer would leave by now, from a socket that is bound to `device`, or to none for 0.
-    package func wayOut(_ underlay: UnderlayPath, device: UInt32, mark: UInt32) -> WayOut {
+    /// The interface that outer packets to a peer leave by, from a socket that is bound to `device`, or to none for 0; nil
+    /// where there is no way. Rules may be for the source; with a device none is named, as IPv6 holds to a device only for
+    /// packets without a source.
+    package func wayOut(_ underlay: UnderlayPath, device: UInt32, mark: UInt32) -> UInt32? {
         var packet = NetlinkPacket(
-            to: underlay.endpoint.address, from: underlay.source?.address,
-            outOf: device != 0 ? device : underlay.endpoint.scope, mark: mark)
-        let interface = (try? netlink.way(of: packet))?.interface
-        guard let source = underlay.source, source.interface != 0, source.interface != interface else {
-            return WayOut(isThere: interface != nil)
-        }
+            to: underlay.endpoint.address, from: device == 0 ? underlay.source?.address : nil,
+            outOf: device == 0 ? underlay.endpoint.scope : device, mark: mark)
+        if let way = try? netlink.way(of: packet) { return way.interface }
+        // The source may be no address of this host any more.
+        guard packet.source != nil else { return nil }
         packet.source = nil
-        let isThere = interface != nil || (try? netlink.way(of: packet)) != nil
-        // A router's own address, on lo, say, is right by any link.
-        let isOfAnotherLink = ((try? netlink.addresses()) ?? []).contains {
-            $0.prefix.address == source.address && $0.interface != source.interface
-        }
-        return WayOut(isThere: isThere, left: isOfAnotherLink ? nil : source.interface)
+        return (try? netlink.way(of: packet))?.interface
+    }
+
+    /// Whether an address is this host's by another link than the interface.
+    package func isLocal(_ address: IPAddress, elsewhereThan interface: UInt32) -> Bool {
+        guard let route = try? netlink.match(of: NetlinkPacket(to: address)) else { return false }
+        return route.kind == .local && route.interface != interface
     }
 
     /// Whether outer packets with the mark, sent to `address`, would come back to us by the TUN: where a route

@@ -102,6 +102,9 @@ extension Device {
         sendKeepalive(slot, under: keypair, now: now)
     }
 
+    /// Without a session nothing is sent, and none is asked for.
+    package mutating func sendKeepalive(to id: PeerID, now: Instant) { _ = sendProbe([], to: id, now: now) }
+
     mutating func sendKeepalive(_ slot: Slot, under keypair: Keypair, now: Instant) {
         _ = send([], slot, under: keypair, now: now)
     }

@@ -120,7 +120,7 @@ extension Device {
         var response = answer.message
         slot.peer.macs.stamp(&response, now: now)
         trace(.responseSent, of: slot, underlay.endpoint)
-        transmitHandshake(response.bytes, to: underlay, slot)
+        transmitHandshake(response.bytes, to: slot.peer.path.learnable(underlay, at: now), slot)
     }
 
     private mutating func receiveResponse(

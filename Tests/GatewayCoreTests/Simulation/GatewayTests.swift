@@ -132,6 +132,27 @@ import WireGuard
         }
     }
 
+    @Test("a source that was left is not learned again for 3 s, and the far end hears of it at once")
+    func wayOutMoved() throws {
+        let internet = Self.up()
+        let peer = try #require(internet.near.tunnel("a")).peer
+        let found = internet.near.gateway.context.device.path(of: peer)
+        let path = try #require(found)
+        let source = try #require(path.underlay?.source)
+        internet.cut(0, toFar: true)
+        internet.tell(internet.near) {
+            $0.handle(.wayOut(peer, WayOut(isThere: true, left: source.interface)), now: $1)
+        }
+        #expect(path.lastSent == internet.now)
+        internet.cut(0, toFar: true, false)
+        internet.run(for: .milliseconds(2900))
+        #expect(path.underlay?.source == nil)
+        internet.run(for: .seconds(1))
+        #expect(path.underlay?.source == source)
+        internet.tell(internet.near) { $0.handle(.wayOut(peer, WayOut(isThere: false)), now: $1) }
+        #expect(path.underlay?.source == nil)
+    }
+
     @Test("a send error is shown, and ends with the first message that leaves again")
     func sendErrors() throws {
         let internet = Self.up()

@@ -315,7 +315,8 @@ internal import Synchronization
         to packet: borrowing IPPacket, use index: Int, from underlay: UnderlayPath
     ) -> Bool {
         unsafe uses[index].path._withUnsafeGuaranteedRef { path in
-            let destination = underlay.socket == path.socket ? underlay : path.underlay
+            let destination =
+                underlay.socket == path.socket ? path.learnable(underlay, at: now) : path.underlay
             let innerMTU = path.innerMTU
             let padded = paddedLength(
                 packet.count, mtu: innerMTU > 0 ? min(innerMTU, table.mtu) : table.mtu)

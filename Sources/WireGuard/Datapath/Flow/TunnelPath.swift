@@ -82,9 +82,14 @@ package final class TunnelPath: Sendable {
     }
 
     /// A source that was learned by another socket group is none that this one may send from.
-    package func setUnderlay(_ path: UnderlayPath?) { write { storeUnderlay(path) } }
+    package func setUnderlay(_ path: UnderlayPath?) {
+        write {
+            leftUntil.store(0, ordering: .relaxed)
+            storeUnderlay(path)
+        }
+    }
 
-    /// The peer was heard there.
+    /// The peer was heard there. What is learned of it is decided under the lock, whatever `learnable` said before.
     func setUnderlay(heard path: UnderlayPath, at now: Instant) {
         write { storeUnderlay(learnable(path, at: now)) }
     }
@@ -92,12 +97,12 @@ package final class TunnelPath: Sendable {
     /// The routing table chooses again: on a handshake retry, and when the address is no longer ours.
     package func forgetSource() { write { storeSource(nil) } }
 
+    /// The interface that the way to the peer has left, and until when no packet that arrives by it tells a source.
     private let leftInterface = Atomic<UInt32>(0)
     private let leftUntil = Atomic<UInt64>(0)
 
-    /// The way to the peer has left an interface, and the routing table chooses a source again. What is still under way
-    /// to an address of that interface must not bring the old one back: until then nothing that comes by it tells a
-    /// source.
+    /// The way to the peer has left an interface, and the routing table chooses a source again. Packets that are under way
+    /// to an address of that interface must not bring the old source back: until `time` they tell none.
     package func leaveSource(of interface: UInt32, until time: Instant) {
         write {
             leftInterface.store(interface, ordering: .relaxed)

@@ -67,26 +67,36 @@ let package = Package(
         // clock, no log, which this list of dependencies keeps so.
         .target(name: "GatewayCore", dependencies: ["ControlAPI", "WireGuard"], swiftSettings: settings),
 
-        // The daemon around it: configuration, control loop, kernel routes, the control server.
+        // The daemon around it: configuration, control loop, kernel routes, the `wg` socket.
         .target(
             name: "Daemon",
             dependencies: [
                 "ControlAPI", "DataPlane", "GatewayCore", "LinuxIO", "WireGuard",
                 .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "TOMLKit", package: "TOMLKit"),
+            ],
+            swiftSettings: settings),
+
+        // The control API over HTTP: what asks the daemon's mailbox for those who connect.
+        .target(
+            name: "ControlServer",
+            dependencies: [
+                "ControlAPI", "Daemon", "GatewayCore", "LinuxIO", "WireGuard",
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "TOMLKit", package: "TOMLKit"),
             ],
             swiftSettings: settings),
 
         .executableTarget(
             name: "vgwd",
             dependencies: [
-                "Daemon", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "ControlServer", "Daemon",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
         .executableTarget(
@@ -135,8 +145,8 @@ let package = Package(
         .testTarget(
             name: "DaemonTests",
             dependencies: [
-                "Daemon", "DataPlane", "GatewayCore", "LinuxIO", "TestSupport", "WireGuard", "ControlAPI",
-                "vgwctl",
+                "ControlAPI", "ControlServer", "Daemon", "DataPlane", "GatewayCore", "LinuxIO", "TestSupport",
+                "WireGuard", "vgwctl",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

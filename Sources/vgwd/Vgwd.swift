@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import ControlServer
 internal import Daemon
 internal import FoundationEssentials
 internal import Glibc
@@ -173,7 +174,8 @@ struct Run: ParsableCommand {
     func run() throws {
         let environment = ProcessInfo.processInfo.environment
         // Nobody but the run has them, and the keys in them, from here on.
-        throw ExitCode(Daemon.run(try settings(environment), environment: environment))
+        throw ExitCode(
+            Daemon.run(try settings(environment), environment: environment) { ControlServer($0) })
     }
 
     /// Does not return where the run goes to the background.

@@ -1,3 +1,4 @@
+import ControlServer
 import FoundationEssentials
 import Glibc
 import LinuxIO
@@ -261,8 +262,9 @@ import WireGuard
         let wake = try EventFD()
         let mailbox = Mailbox<ControlCommand>(wake: wake)
         let server = ControlServer(
-            path: path, mailbox: mailbox, connectionLimit: 4, drops: DropCounters(),
-            log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            ControlSocket(
+                path: path, mailbox: mailbox, clientLimit: 4, drops: DropCounters(),
+                log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }))
         server.start()
         defer { server.stop() }
         let end = ContinuousClock.now + Self.patience

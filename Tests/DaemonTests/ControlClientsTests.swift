@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Daemon
+@testable import ControlServer
 
 @Suite struct ControlClientsTests {
     @Test func `when it is crowded the longest silent goes, and root's last`() {

@@ -1,7 +1,7 @@
 import ControlAPI
 import Testing
 
-@testable import Daemon
+@testable import ControlServer
 
 @Suite struct ControlRequestTests {
     @Test(

@@ -8,6 +8,7 @@ import Synchronization
 import Testing
 import WireGuard
 
+@testable import ControlServer
 @testable import Daemon
 @testable import vgwctl
 
@@ -33,7 +34,8 @@ import WireGuard
             mailbox = Mailbox(wake: wake)
             let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
             server = ControlServer(
-                path: path, mailbox: mailbox, connectionLimit: 16, drops: DropCounters(), log: quiet)
+                ControlSocket(
+                    path: path, mailbox: mailbox, clientLimit: 16, drops: DropCounters(), log: quiet))
             server.start()
             let (isReady, ready) = AsyncStream.makeStream(of: Void.self)
             let thread = try Thread.spawn(name: "test-control") { [self] in work(ready) }

@@ -9,7 +9,7 @@ struct ClientSockets: ~Copyable {
     /// Nil where this user may not make the socket.
     var wg: WgServer?
     /// Nil where there is none.
-    var controlServer: ControlServer?
+    var controlServer: (any ControlListener)?
     /// Why the `wg` socket cannot be put back; nil when it is there.
     private var wgProblem: SystemError?
     /// Why the control socket cannot be used; nil when it can.

@@ -12,8 +12,12 @@ package enum Daemon {
     package static func harden() { ProcessHardening.apply() }
 
     /// Takes the settings over, with the keys in them: a key that `wg` removes is then in no memory of the process.
-    /// Returns the exit status: 0 when asked to end, and that of a `DaemonError` when something ended it.
-    package static func run(_ given: consuming DaemonSettings, environment: [String: String]) -> Int32 {
+    /// `makeListener` is for the control socket, where there is to be one. Returns the exit status: 0 when asked to end, and
+    /// that of a `DaemonError` when something ended it.
+    package static func run(
+        _ given: consuming DaemonSettings, environment: [String: String],
+        makeListener: (ControlSocket) -> any ControlListener
+    ) -> Int32 {
         SignalFD.ignoreStrays()
         ThreadRehearsal.prepare()
         var settings = given
@@ -31,10 +35,14 @@ package enum Daemon {
         }
         // What it has to say of its end is written before the process is gone.
         defer { log.end() }
-        return run(consume settings, descriptors: descriptors, log: log.logger)
+        return run(
+            consume settings, descriptors: descriptors, log: log.logger, makeListener: makeListener)
     }
 
-    private static func run(_ given: consuming DaemonSettings, descriptors: Int, log: Logger) -> Int32 {
+    private static func run(
+        _ given: consuming DaemonSettings, descriptors: Int, log: Logger,
+        makeListener: (ControlSocket) -> any ControlListener
+    ) -> Int32 {
         let settings = given.withoutSpec
         let loop: ControlLoop
         do throws(DaemonError) {
@@ -45,9 +53,10 @@ package enum Daemon {
             return error.exitStatus
         }
         let server = settings.controlSocket.map {
-            ControlServer(
-                path: $0, mailbox: loop.mailbox, connectionLimit: settings.controlClientLimit,
-                drops: loop.requestDrops, log: log)
+            makeListener(
+                ControlSocket(
+                    path: $0, mailbox: loop.mailbox, clientLimit: settings.controlClientLimit,
+                    drops: loop.requestDrops, log: log))
         }
         loop.clients.controlServer = server
         server?.start()

@@ -1,4 +1,5 @@
 internal import ControlAPI
+package import Daemon
 internal import GatewayCore
 internal import Glibc
 internal import HTTPTypes
@@ -16,7 +17,7 @@ internal import WireGuard
 ///
 /// Concurrency: runs on hummingbird's own threads and touches no state: a request becomes a command in the
 /// control thread's mailbox and an awaited answer.
-final class ControlServer: Sendable {
+package final class ControlServer: ControlListener {
     /// Idle or slow clients are let go after this.
     private static let idleTimeout = TimeAmount.seconds(10)
     /// Clients that wait to be let in: past this the kernel refuses them. As many as net.core.somaxconn allows.
@@ -32,11 +33,11 @@ final class ControlServer: Sendable {
     /// name that it was bound to, which must not be another's by then.
     private static let starts = Atomic(0)
 
-    private let path: String
-    private let mailbox: Mailbox<ControlCommand>
-    private let drops: DropCounters
-    private let log: Logger
-    private let connectionLimit: Int
+    private let socket: ControlSocket
+    private var path: String { socket.path }
+    private var mailbox: Mailbox<ControlCommand> { socket.mailbox }
+    private var drops: DropCounters { socket.drops }
+    private var log: Logger { socket.log }
     private let running = Mutex(Running())
     private let clients: Mutex<ControlClients<ObjectIdentifier>>
     private let channels = Mutex<[ObjectIdentifier: any Channel]>([:])
@@ -55,19 +56,12 @@ final class ControlServer: Sendable {
         var ended: EventFD?
     }
 
-    init(
-        path: String, mailbox: Mailbox<ControlCommand>, connectionLimit: Int, drops: DropCounters, log: Logger
-    ) {
-        self.path = path
-        self.connectionLimit = connectionLimit
-        clients = Mutex(ControlClients(limit: connectionLimit))
-        self.mailbox = mailbox
-        self.drops = drops
-        self.log = log
+    package init(_ socket: ControlSocket) {
+        self.socket = socket
+        clients = Mutex(ControlClients(limit: socket.clientLimit))
     }
 
-    /// Returns at once; the mailbox hears of success and failure.
-    func start() {
+    package func start() {
         running.withLock { $0 = Running() }
         let generation = Self.starts.wrappingAdd(1, ordering: .relaxed).newValue
         do {
@@ -124,9 +118,7 @@ final class ControlServer: Sendable {
         }
     }
 
-    /// Listens anew when the socket's file was removed or replaced, or when the server has failed. Requests that are
-    /// being answered are finished. Returns true if the file was gone.
-    func restoreIfLost() -> Bool {
+    package func restoreIfLost() -> Bool {
         let (stage, group) = running.withLock { ($0.stage, $0.group) }
         switch stage {
         case .starting: return false
@@ -141,8 +133,7 @@ final class ControlServer: Sendable {
         }
     }
 
-    /// Lets requests that are being answered finish, for a second at most.
-    func stop() {
+    package func stop() {
         let (stage, group, ended) = running.withLock { ($0.stage, $0.group, $0.ended) }
         guard let group, let ended else { return }
         Task.detached { await group.triggerGracefulShutdown() }
@@ -172,7 +163,8 @@ final class ControlServer: Sendable {
                 httpDecoderConfiguration: decoder))
         let configuration = ServerConfiguration(
             address: .unixDomainSocket(path: newborn), backlog: Self.backlog,
-            availableConnectionsDelegate: MaximumAvailableConnections(connectionLimit, logger: quietLog))
+            availableConnectionsDelegate: MaximumAvailableConnections(
+                socket.clientLimit, logger: quietLog))
         return try http.buildServer(
             configuration: configuration, eventLoopGroup: Self.eventLoop,
             logger: quietLog

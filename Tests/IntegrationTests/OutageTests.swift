@@ -152,15 +152,17 @@ extension Bundle {
     fileprivate func start(
         _ load: Integration.Outages.Load, over wire: Wire, isSteady: Bool = false
     ) async throws {
-        try await Shell.run(
-            "tc qdisc replace dev \(wire.device) root tbf rate 4mbit burst 16kb latency 2500ms",
-            in: lab.namespace(.onprem))
         try await traffic.startServer()
         let command =
             "nice -n \(isSteady ? 0 : 19) iperf3 -c \(Site.vpc.inside(.v4)) -B \(Site.onprem.inside(.v4)) -t 600 "
             + load.rawValue
         try await lab.start(
             command.split(separator: " ").map(String.init), name: "load", in: lab.namespace(.onprem))
+        // Once the load is steady: iperf3 begins with a burst.
+        try await Task.sleep(for: .seconds(1))
+        try await Shell.run(
+            "tc qdisc replace dev \(wire.device) root tbf rate 4mbit burst 16kb latency 2500ms",
+            in: lab.namespace(.onprem))
     }
 
     /// Returns after so many seconds the most bytes that waited before the wire at onprem, which TCP lets drain at times:

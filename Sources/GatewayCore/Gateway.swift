@@ -62,7 +62,7 @@ package struct Gateway: ~Copyable {
         case interface(InterfaceState)
         /// An address is no longer this host's.
         case addressRemoved(IPAddress)
-        /// How outer packets to a peer leave by now.
+        /// How outer packets to a peer leave now.
         case wayOut(PeerID, WayOut)
         /// The networks that this host is on, and what it sends to each connection's far site from.
         case localNetworks([LocalNetwork], sources: [String: [IPAddress]])
